@@ -1,0 +1,118 @@
+//! What a client is told when a request fails.
+
+use std::time::Duration;
+
+/// The closed set of failures. Each protocol maps a kind to its status and body, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The request is wrong: the client must change it.
+    BadRequest,
+    /// No such route.
+    UnknownRoute,
+    /// The route exists, but not with this method.
+    MethodNotAllowed,
+    /// The policy does not exist.
+    UnknownPolicy,
+    /// The model does not exist.
+    UnknownModel,
+    /// The body did not arrive in time.
+    RequestTimeout,
+    /// The body or the number of documents is over a limit.
+    TooLarge,
+    /// The body is declared to be something other than JSON.
+    UnsupportedMediaType,
+    /// No room now; the client may try again.
+    Overloaded,
+    /// The policy broke its contract or a limit.
+    PolicyFault,
+    /// The time was up.
+    DeadlineExceeded,
+    /// The server is going down.
+    ShuttingDown,
+    /// The host itself failed; the cause is in its log.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The name used in error bodies and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::UnknownRoute => "unknown_route",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::UnknownPolicy => "unknown_policy",
+            Self::UnknownModel => "unknown_model",
+            Self::RequestTimeout => "request_timeout",
+            Self::TooLarge => "too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::Overloaded => "overloaded",
+            Self::PolicyFault => "policy_fault",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::ShuttingDown => "shutting_down",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The HTTP status, where a protocol has no own. Policy faults and deadlines are 424, which no
+    /// common client retries; see the protocols' notes in `host/wire`.
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::UnknownRoute | Self::UnknownPolicy | Self::UnknownModel => 404,
+            Self::MethodNotAllowed => 405,
+            Self::RequestTimeout => 408,
+            Self::TooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::PolicyFault | Self::DeadlineExceeded => 424,
+            Self::Overloaded => 429,
+            Self::Internal => 500,
+            Self::ShuttingDown => 503,
+        }
+    }
+}
+
+/// A failure with the sentence for the client.
+///
+/// The message is lower case, without a full stop, with backticks round what the user typed: where,
+/// what was wrong, what would be right.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct RerankError {
+    /// Which failure.
+    pub kind: ErrorKind,
+    /// The whole sentence, with the place in front if there is one.
+    pub message: String,
+    /// The place in the request, as a path (`documents[3].fields.price`).
+    pub at: Option<String>,
+    /// When trying again makes sense.
+    pub retry_after: Option<Duration>,
+}
+
+impl RerankError {
+    /// A failure of no particular place.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            at: None,
+            retry_after: None,
+        }
+    }
+
+    /// A bad request at `at` (a path); `problem` says what was wrong and what would be right.
+    pub fn bad_request(at: impl Into<String>, problem: impl std::fmt::Display) -> Self {
+        let at = at.into();
+        Self {
+            kind: ErrorKind::BadRequest,
+            message: format!("`{at}`: {problem}"),
+            at: Some(at),
+            retry_after: None,
+        }
+    }
+
+    /// The same failure, worth another try after `retry_after`.
+    pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
+        self.retry_after = Some(retry_after);
+        self
+    }
+}

@@ -1,0 +1,17 @@
+//! The vocabulary of rerankd: what a request, a ranking, an error and a limit are.
+//!
+//! Every other crate speaks in these types. There is no I/O, no async and no serde here: no JSON is
+//! frozen by accident, because no wire type is a core type. Reading order: [`request`],
+//! [`ranking`], [`error`], [`limits`].
+
+pub mod error;
+pub mod limits;
+pub mod ranking;
+pub mod request;
+
+pub use error::{ErrorKind, RerankError};
+pub use limits::Limits;
+pub use ranking::{
+    FailReason, Judgment, Outcome, Ranking, Reranked, ScoreKind, SkipReason, Status, Timings,
+};
+pub use request::{Document, Field, FirstStage, OnFailure, PolicySelector, RerankRequest, Value};

@@ -1,0 +1,310 @@
+//! What comes back: a verdict on each document, the order that follows from them, and what a ranking
+//! says about itself.
+
+use std::time::Duration;
+
+use crate::request::FirstStage;
+
+/// What became of one document.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// Its score, finite; higher is better.
+    Scored(f64),
+    /// It could not be scored. The reason is one word: `empty`, `late`, `not-finite`, `failed`, or
+    /// the policy's own.
+    Unscored(String),
+    /// It must not be shown.
+    Filtered,
+}
+
+/// The verdict on one document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judgment {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Whether the model saw only a part of its text.
+    pub truncated: bool,
+    /// Why, for people.
+    pub explanation: Option<String>,
+}
+
+impl Judgment {
+    /// An unscored document with a reason and nothing else.
+    pub fn unscored(reason: &str) -> Self {
+        Self {
+            outcome: Outcome::Unscored(reason.to_owned()),
+            truncated: false,
+            explanation: None,
+        }
+    }
+}
+
+/// Checked judgments, one a document, and the order that follows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ranking {
+    judgments: Vec<Judgment>,
+    order: Vec<usize>,
+    scored: usize,
+}
+
+impl Ranking {
+    /// Sorts documents by their judgments, which stand in the request's order: scored ones by score,
+    /// best first, ties in the request's order; then the unscored in the request's order. Filtered
+    /// ones are in no order.
+    pub fn new(judgments: Vec<Judgment>) -> Self {
+        let score_of = |index: usize| match judgments[index].outcome {
+            Outcome::Scored(score) => score,
+            Outcome::Unscored(_) | Outcome::Filtered => f64::NEG_INFINITY,
+        };
+        let with = |wanted: fn(&Outcome) -> bool| {
+            let judgments = &judgments;
+            (0..judgments.len()).filter(move |&index| wanted(&judgments[index].outcome))
+        };
+        let mut order: Vec<usize> = with(|outcome| matches!(outcome, Outcome::Scored(_))).collect();
+        // A stable sort keeps ties in the request's order; -0.0 and 0.0 are a tie.
+        order.sort_by(|&a, &b| {
+            score_of(b)
+                .partial_cmp(&score_of(a))
+                .unwrap_or(std::cmp::Ordering::Equal)
+        });
+        let scored = order.len();
+        order.extend(with(|outcome| matches!(outcome, Outcome::Unscored(_))));
+        Self {
+            judgments,
+            order,
+            scored,
+        }
+    }
+
+    /// The engine's own order of `documents` documents: none scored, each for `reason`.
+    pub fn first_stage(documents: usize, reason: &str) -> Self {
+        Self::new(vec![Judgment::unscored(reason); documents])
+    }
+
+    /// Documents by rank, as positions in the request. Filtered documents are left out.
+    pub fn order(&self) -> &[usize] {
+        &self.order
+    }
+
+    /// The verdict on the document at position `index` of the request.
+    pub fn judgment(&self, index: usize) -> &Judgment {
+        &self.judgments[index]
+    }
+
+    /// The verdicts, in the request's order.
+    pub fn judgments(&self) -> &[Judgment] {
+        &self.judgments
+    }
+
+    /// The score of the document at position `index`, if it has one.
+    pub fn score(&self, index: usize) -> Option<f64> {
+        match self.judgments[index].outcome {
+            Outcome::Scored(score) => Some(score),
+            Outcome::Unscored(_) | Outcome::Filtered => None,
+        }
+    }
+
+    /// How many documents were scored. They lead [`order`](Self::order).
+    pub fn scored(&self) -> usize {
+        self.scored
+    }
+
+    /// How many documents could not be scored.
+    pub fn unscored(&self) -> usize {
+        self.order.len() - self.scored
+    }
+
+    /// How many documents the request had.
+    pub fn documents(&self) -> usize {
+        self.judgments.len()
+    }
+}
+
+/// What a score is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ScoreKind {
+    /// An unbounded model output; the sigmoid of it is a probability.
+    Logit,
+    /// In `[0, 1]`.
+    Probability,
+    /// In `[-1, 1]`.
+    Cosine,
+    /// A mixture that the policy describes.
+    Blend,
+}
+
+impl ScoreKind {
+    /// The name used in manifests and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Logit => "logit",
+            Self::Probability => "probability",
+            Self::Cosine => "cosine",
+            Self::Blend => "blend",
+        }
+    }
+
+    /// The kind with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Logit, Self::Probability, Self::Cosine, Self::Blend]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
+}
+
+/// Why there was nothing to rerank.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SkipReason {
+    /// The request had no documents.
+    NoDocuments,
+    /// No document had any text in the fields that count.
+    NoText,
+}
+
+impl SkipReason {
+    /// The name used in `Rerank-Status`, answers and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoDocuments => "no-documents",
+            Self::NoText => "no-text",
+        }
+    }
+}
+
+/// Why an answer has the engine's own order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FailReason {
+    /// The time was up before any document was scored.
+    Deadline,
+    /// The policy broke its contract or a limit.
+    PolicyFault,
+    /// There was no room for the request.
+    Overloaded,
+    /// The host itself failed.
+    Internal,
+}
+
+impl FailReason {
+    /// The name used in `Rerank-Status`, answers and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::PolicyFault => "policy-fault",
+            Self::Overloaded => "overloaded",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// What a ranking says about itself, from the closed set of `Rerank-Status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// Every document was scored or filtered.
+    Applied,
+    /// Some documents could not be scored.
+    Partial,
+    /// There was nothing to do.
+    Skipped(SkipReason),
+    /// The engine's own order, exactly.
+    Failed(FailReason),
+}
+
+impl Status {
+    /// The status word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Partial => "partial",
+            Self::Skipped(_) => "skipped",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// The reason, for `skipped` and `failed`.
+    pub fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Applied | Self::Partial => None,
+            Self::Skipped(reason) => Some(reason.name()),
+            Self::Failed(reason) => Some(reason.name()),
+        }
+    }
+}
+
+/// Where the time of a request went. The parts need not add up to the total: they overlap, and what
+/// lies between them is not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Timings {
+    /// Rows waiting until the first of them ran.
+    pub queue: Duration,
+    /// Tokenizing, as the policy waited for it.
+    pub tokenize: Duration,
+    /// Rows running, as the policy waited for them, after `queue`.
+    pub inference: Duration,
+    /// The policy's own computing.
+    pub guest: Duration,
+    /// From the arrival of the whole request to the ranking.
+    pub total: Duration,
+}
+
+/// A finished request: what every wire protocol turns into its answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reranked {
+    /// The policy's name.
+    pub policy: String,
+    /// The first 8 hex digits of the digest of the version that ranked.
+    pub version: String,
+    /// What the ranking says about itself.
+    pub status: Status,
+    /// What the scores are.
+    pub score_kind: ScoreKind,
+    /// The first stage that the policy was told of.
+    pub first_stage: FirstStage,
+    /// The verdicts and the order.
+    pub ranking: Ranking,
+    /// Whether the query itself was cut to fit the model.
+    pub query_truncated: bool,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scored(score: f64) -> Judgment {
+        Judgment {
+            outcome: Outcome::Scored(score),
+            truncated: false,
+            explanation: None,
+        }
+    }
+
+    #[test]
+    fn ties_keep_the_requests_order_and_unscored_documents_follow() {
+        let ranking = Ranking::new(vec![
+            Judgment::unscored("empty"),
+            scored(0.5),
+            scored(0.9),
+            Judgment {
+                outcome: Outcome::Filtered,
+                truncated: false,
+                explanation: None,
+            },
+            scored(0.5),
+            Judgment::unscored("late"),
+        ]);
+        assert_eq!(ranking.order(), [2, 1, 4, 0, 5]);
+        assert_eq!(
+            (ranking.scored(), ranking.unscored(), ranking.documents()),
+            (3, 2, 6)
+        );
+    }
+
+    #[test]
+    fn a_negative_zero_ties_with_zero() {
+        assert_eq!(
+            Ranking::new(vec![scored(-0.0), scored(0.0)]).order(),
+            [0, 1]
+        );
+    }
+}
