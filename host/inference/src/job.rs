@@ -1,0 +1,331 @@
+//! Work in progress: the texts of one tokenizer call, and the rows of one `compute`. A worker does a
+//! piece and stores what came of it; whoever waits takes the whole when the last piece is done.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use crate::error::InferenceError;
+use crate::model::Model;
+use crate::rows::{RowBatch, Scratch};
+use crate::scheduler::Statistics;
+use crate::template::TokenRow;
+use crate::tensor::{Tensor, TensorData};
+use crate::tokenizer::{EncodedText, Encoding, ModelTokenizer};
+
+/// What a `compute` gives back.
+#[derive(Debug)]
+pub struct RunOutput {
+    /// Outputs by name, each `[rows, ..]` in the caller's order. A row that did not run is NaN in
+    /// all its elements.
+    pub tensors: Vec<(String, Tensor)>,
+    /// How many rows did not run in time.
+    pub late_rows: usize,
+    /// When the first row started, if any did.
+    pub first_start: Option<Instant>,
+}
+
+/// The row of a text, and whether the text was cut.
+type EncodedRow = Result<(TokenRow, bool), InferenceError>;
+
+/// The texts of one tokenizer call.
+pub(crate) struct EncodeJob {
+    tokenizer: Arc<ModelTokenizer>,
+    query: Option<String>,
+    encoded_query: OnceLock<Result<EncodedText, InferenceError>>,
+    texts: Vec<String>,
+    rows: Mutex<Vec<Option<EncodedRow>>>,
+    remaining: AtomicUsize,
+    withdrawn: AtomicBool,
+    done: Notify,
+}
+
+/// The rows of one `compute`.
+pub(crate) struct Job {
+    model: Arc<Model>,
+    batch: RowBatch,
+    remaining: AtomicUsize,
+    withdrawn: AtomicBool,
+    start_by: Instant,
+    progress: Mutex<Progress>,
+    done: Notify,
+}
+
+struct Progress {
+    /// One buffer an output, filled with NaN at first.
+    outputs: Vec<Vec<f32>>,
+    rows_run: usize,
+    first_start: Option<Instant>,
+    error: Option<InferenceError>,
+}
+
+impl Job {
+    pub(crate) fn new(model: &Arc<Model>, batch: RowBatch, start_by: Instant) -> Self {
+        let rows = batch.rows();
+        let outputs = model
+            .output_row_dims()
+            .iter()
+            .map(|dims| vec![f32::NAN; rows * dims.iter().product::<usize>()])
+            .collect();
+        Self {
+            model: Arc::clone(model),
+            batch,
+            remaining: AtomicUsize::new(rows),
+            withdrawn: AtomicBool::new(false),
+            start_by,
+            progress: Mutex::new(Progress {
+                outputs,
+                rows_run: 0,
+                first_start: None,
+                error: None,
+            }),
+            done: Notify::new(),
+        }
+    }
+
+    pub(crate) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Each row's true length, tokens.
+    pub(crate) fn lengths(&self) -> &[usize] {
+        self.batch.lengths()
+    }
+
+    /// Rows that have not started by then are late.
+    pub(crate) fn start_by(&self) -> Instant {
+        self.start_by
+    }
+
+    /// Resolves when every row has run or never will.
+    pub(crate) async fn done(&self) {
+        self.done.notified().await;
+    }
+
+    /// Says that rows which have not started need not.
+    pub(crate) fn withdraw(&self) {
+        self.withdrawn.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Relaxed)
+    }
+
+    /// Runs some rows on the calling thread and stores their outputs.
+    pub(crate) fn run(&self, rows: &[usize], scratch: &mut Scratch, statistics: &Statistics) {
+        let lengths = self.batch.lengths();
+        let longest = rows.iter().map(|&row| lengths[row]).max().unwrap_or(0);
+        let tokens: usize = rows.iter().map(|&row| lengths[row]).sum();
+        let started = Instant::now();
+        let result = self.model.session().run(&self.batch.gather(rows, scratch));
+        let took = started.elapsed();
+        self.model.observe(rows.len() * longest, took);
+        statistics.runs.fetch_add(1, Ordering::Relaxed);
+        statistics
+            .rows_run
+            .fetch_add(rows.len() as u64, Ordering::Relaxed);
+        statistics
+            .tokens_run
+            .fetch_add(tokens as u64, Ordering::Relaxed);
+        let padding = rows.len() * longest - tokens;
+        statistics
+            .tokens_padding
+            .fetch_add(padding as u64, Ordering::Relaxed);
+        statistics
+            .run_ns
+            .fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+        match result {
+            Ok(outputs) => self.store(rows, &outputs, started),
+            Err(problem) => self.fail(problem),
+        }
+    }
+
+    fn store(&self, rows: &[usize], outputs: &[Tensor], started: Instant) {
+        let mut progress = self.progress();
+        for (position, tensor) in outputs.iter().enumerate() {
+            let row_dims = &self.model.output_row_dims()[position];
+            let TensorData::F32(data) = tensor.data() else {
+                unreachable!("a session's outputs are FP32")
+            };
+            if tensor.dims().first() != Some(&rows.len()) || tensor.dims()[1..] != row_dims[..] {
+                drop(progress);
+                return self.fail(format!(
+                    "output {position} of {} rows has the shape {:?}; expected {row_dims:?} a row",
+                    rows.len(),
+                    tensor.dims()
+                ));
+            }
+            let stride: usize = row_dims.iter().product();
+            for (from, &row) in rows.iter().enumerate() {
+                progress.outputs[position][row * stride..(row + 1) * stride]
+                    .copy_from_slice(&data[from * stride..(from + 1) * stride]);
+            }
+        }
+        progress.rows_run += rows.len();
+        progress.first_start = Some(progress.first_start.map_or(started, |at| at.min(started)));
+    }
+
+    /// Notes a failure and drops the rest.
+    pub(crate) fn fail(&self, problem: String) {
+        let model = self.model.name().to_owned();
+        self.progress()
+            .error
+            .get_or_insert(InferenceError::Run { model, problem });
+        self.withdrawn.store(true, Ordering::Relaxed);
+    }
+
+    /// Accounts for rows that have run or never will.
+    pub(crate) fn rows_done(&self, rows: usize) {
+        if self.remaining.fetch_sub(rows, Ordering::AcqRel) == rows {
+            self.done.notify_one();
+        }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress
+            .lock()
+            .expect("nothing panics while it holds the outputs")
+    }
+
+    /// Takes the outputs. A row that is still running is NaN.
+    pub(crate) fn finish(&self) -> Result<RunOutput, InferenceError> {
+        let mut progress = self.progress();
+        if let Some(error) = progress.error.take() {
+            return Err(error);
+        }
+        // A row that is still running finds a buffer of its own size to write to, unread.
+        let unread = progress
+            .outputs
+            .iter()
+            .map(|buffer| vec![0.0; buffer.len()])
+            .collect();
+        let complete = progress.rows_run == self.batch.rows();
+        let outputs = if complete {
+            std::mem::take(&mut progress.outputs)
+        } else {
+            std::mem::replace(&mut progress.outputs, unread)
+        };
+        let ports = self.model.session().outputs();
+        let tensors = ports
+            .iter()
+            .zip(self.model.output_row_dims())
+            .zip(outputs)
+            .map(|((port, row_dims), data)| {
+                let mut dims = vec![self.batch.rows()];
+                dims.extend(row_dims);
+                let tensor = Tensor::new(dims, TensorData::F32(data))
+                    .expect("the buffer was made for this shape");
+                (port.name.clone(), tensor)
+            })
+            .collect();
+        Ok(RunOutput {
+            tensors,
+            late_rows: self.batch.rows() - progress.rows_run,
+            first_start: progress.first_start,
+        })
+    }
+}
+
+impl EncodeJob {
+    pub(crate) fn new(
+        tokenizer: &Arc<ModelTokenizer>,
+        query: Option<String>,
+        texts: Vec<String>,
+    ) -> Self {
+        Self {
+            tokenizer: Arc::clone(tokenizer),
+            query,
+            encoded_query: OnceLock::new(),
+            rows: Mutex::new((0..texts.len()).map(|_| None).collect()),
+            remaining: AtomicUsize::new(texts.len()),
+            texts,
+            withdrawn: AtomicBool::new(false),
+            done: Notify::new(),
+        }
+    }
+
+    /// Resolves when every text is tokenized.
+    pub(crate) async fn done(&self) {
+        self.done.notified().await;
+    }
+
+    /// Says that texts which have not been tokenized need not be.
+    pub(crate) fn withdraw(&self) {
+        self.withdrawn.store(true, Ordering::Relaxed);
+    }
+
+    /// Tokenizes some of the texts on the calling thread.
+    pub(crate) fn encode(&self, texts: std::ops::Range<usize>, statistics: &Statistics) {
+        if self.withdrawn.load(Ordering::Relaxed) {
+            return;
+        }
+        let encoded: Vec<_> = texts
+            .clone()
+            .map(|position| self.encode_one(position))
+            .collect();
+        statistics
+            .texts_encoded
+            .fetch_add(texts.len() as u64, Ordering::Relaxed);
+        let mut rows = self
+            .rows
+            .lock()
+            .expect("nothing panics while it holds the rows");
+        for (position, row) in texts.zip(encoded) {
+            rows[position] = Some(row);
+        }
+    }
+
+    fn encode_one(&self, position: usize) -> EncodedRow {
+        let text = self.tokenizer.encode_text(&self.texts[position])?;
+        match &self.query {
+            None => Ok(self.tokenizer.assemble_single(text)),
+            Some(query) => {
+                let query = self
+                    .encoded_query
+                    .get_or_init(|| self.tokenizer.encode_query(query))
+                    .as_ref()
+                    .map_err(Clone::clone)?;
+                Ok(self.tokenizer.assemble_pair(query, text))
+            }
+        }
+    }
+
+    /// Accounts for texts that were tokenized, or that panicked.
+    pub(crate) fn texts_done(&self, texts: usize) {
+        if self.remaining.fetch_sub(texts, Ordering::AcqRel) == texts {
+            self.done.notify_one();
+        }
+    }
+
+    /// Takes the rows.
+    pub(crate) fn finish(&self) -> Result<Encoding, InferenceError> {
+        let rows = std::mem::take(
+            &mut *self
+                .rows
+                .lock()
+                .expect("nothing panics while it holds the rows"),
+        );
+        let mut encoding = Encoding {
+            query_truncated: matches!(self.encoded_query.get(), Some(Ok(q)) if q.truncated()),
+            ..Encoding::default()
+        };
+        for (position, row) in rows.into_iter().enumerate() {
+            let row = row.unwrap_or_else(|| {
+                Err(InferenceError::Tokenizer {
+                    model: self.tokenizer.model().to_owned(),
+                    problem: format!("it panicked on text {position}"),
+                })
+            });
+            let (row, truncated) = row?;
+            if truncated {
+                encoding
+                    .truncated
+                    .push(u32::try_from(position).unwrap_or(u32::MAX));
+            }
+            encoding.rows.push(row);
+        }
+        Ok(encoding)
+    }
+}

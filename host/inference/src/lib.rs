@@ -1,0 +1,34 @@
+//! Rows in, numbers out: models, their tokenizers, the row scheduler, and ONNX Runtime.
+//!
+//! No wasmtime and no HTTP here. One call of a policy passes through these modules in this order:
+//!
+//! 1. [`tokenizer`]: texts become token rows, as tasks of the scheduler;
+//! 2. [`rows`]: the input tensors of one `compute` are split into rows by their true length;
+//! 3. [`scheduler`]: the rows of all requests wait in one weighted fair queue, and are packed into
+//!    runs of like length;
+//! 4. [`worker`]: a few threads take runs and put their outputs back in the caller's order;
+//! 5. [`backend`]: what runs a run; `backend/onnx.rs` is the only file that names ONNX Runtime.
+//!
+//! [`model`] holds a loaded model, [`manifest`] what its folder says about it, and [`runtime`] the
+//! models of one process.
+
+pub mod backend;
+pub mod error;
+mod job;
+pub mod manifest;
+pub mod model;
+pub mod rows;
+pub mod runtime;
+pub mod scheduler;
+pub mod template;
+pub mod tensor;
+pub mod tokenizer;
+mod worker;
+
+pub use error::InferenceError;
+pub use manifest::{ModelKind, ModelManifest, RowIndependence};
+pub use model::Model;
+pub use runtime::{Inference, InferenceConfig};
+pub use scheduler::{Deadline, Lane, RunOutput, Statistics};
+pub use tensor::{ElementType, Tensor, TensorData};
+pub use tokenizer::{Encoding, ModelTokenizer};

@@ -1,0 +1,244 @@
+//! `models/<name>/manifest.toml`: what a model is, where it comes from, and how it is run.
+
+use std::path::{Path, PathBuf};
+
+use rerankd_core::ScoreKind;
+use serde::Deserialize;
+
+use crate::error::InferenceError;
+
+/// A model's manifest, as it stands in its folder.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelManifest {
+    /// The name under which it is served; equal to the folder's.
+    pub name: String,
+    /// What it computes.
+    pub kind: ModelKind,
+    /// One sentence for people.
+    pub description: String,
+    /// SPDX identifier.
+    pub licence: String,
+    /// Where the weights come from.
+    pub source: String,
+    /// Which revision of the source.
+    pub revision: String,
+    /// What a raw score of it is: `logit` or `cosine`.
+    pub score_kind: String,
+    /// The longest row, tokens, special tokens included.
+    pub max_tokens: usize,
+    /// Whether its rankings mean nothing: a model for tests and benchmarks.
+    #[serde(default)]
+    pub test_only: bool,
+    /// Its files.
+    pub files: Files,
+    /// Names of the graph's inputs.
+    pub inputs: Inputs,
+    /// Names of the graph's outputs.
+    pub outputs: Outputs,
+    /// How a bi-encoder pools its tokens, inside the graph.
+    pub pooling: Option<Pooling>,
+    /// How it is run.
+    pub execution: Execution,
+}
+
+/// What a model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelKind {
+    /// One text to one vector.
+    BiEncoder,
+    /// A pair of texts to one score.
+    CrossEncoder,
+}
+
+impl ModelKind {
+    /// The name used in manifests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BiEncoder => "bi-encoder",
+            Self::CrossEncoder => "cross-encoder",
+        }
+    }
+}
+
+/// The files of a model.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    /// The ONNX graph with its weights.
+    pub model: ModelFile,
+    /// `tokenizer.json` in the format of the `tokenizers` library.
+    pub tokenizer: ModelFile,
+}
+
+/// One file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFile {
+    /// Its path, relative to the manifest's folder and inside it.
+    pub path: PathBuf,
+    /// SHA-256 of its content, hex.
+    pub sha256: String,
+}
+
+/// Names of the graph's inputs, each `I64` `[rows, tokens]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inputs {
+    /// Token ids.
+    pub ids: String,
+    /// 1 for a token, 0 for padding.
+    pub mask: String,
+    /// 0 for the first text of a pair, 1 for the second.
+    pub type_ids: Option<String>,
+}
+
+/// Names of the graph's outputs, each `FP32` with one row a text.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outputs {
+    /// A cross-encoder's score, `[rows, 1]`.
+    pub score: Option<String>,
+    /// A bi-encoder's vector of length 1, `[rows, dimensions]`.
+    pub embedding: Option<String>,
+    /// A bi-encoder's vector before normalization, `[rows, dimensions]`.
+    pub pooled: Option<String>,
+}
+
+impl Outputs {
+    /// The names, in the order in which policies receive them.
+    pub fn names(&self) -> Vec<String> {
+        [&self.score, &self.embedding, &self.pooled]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
+    }
+}
+
+/// How a bi-encoder pools its tokens, inside the graph.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pooling {
+    /// `mean` or `cls`.
+    pub method: String,
+    /// Whether `outputs.embedding` has length 1.
+    pub normalized: bool,
+    /// Elements of the vector.
+    pub dimensions: usize,
+}
+
+/// How a model is run.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Execution {
+    /// Which rows may share a run.
+    pub row_independence: RowIndependence,
+    /// ONNX Runtime's execution provider: `cpu` or `cuda`.
+    pub provider: String,
+    /// `all`, `extended`, `basic` or `none`.
+    pub graph_optimization: GraphOptimization,
+    /// `int8` or `fp32`: says what the file is, changes nothing.
+    pub precision: String,
+}
+
+/// Which rows may share a run without changing a score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RowIndependence {
+    /// Rows of like length may share a run: floating point, and an attention mask.
+    Packed,
+    /// One row a run: dynamic quantization takes its scale from all that is in the run.
+    Alone,
+    /// The batch runs as it came: rows depend on each other, or there is no mask.
+    None,
+}
+
+/// ONNX Runtime's graph optimization level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "the names are ONNX Runtime's own")]
+pub enum GraphOptimization {
+    All,
+    Extended,
+    Basic,
+    None,
+}
+
+impl ModelManifest {
+    /// Reads and checks `folder/manifest.toml`.
+    ///
+    /// # Errors
+    /// [`InferenceError::Manifest`] naming the file and the problem.
+    pub fn read(folder: &Path) -> Result<Self, InferenceError> {
+        let path = folder.join("manifest.toml");
+        let fail = |problem: String| InferenceError::Manifest {
+            path: path.clone(),
+            problem,
+        };
+        let text = std::fs::read_to_string(&path).map_err(|error| fail(error.to_string()))?;
+        let manifest: Self =
+            toml::from_str(&text).map_err(|error| fail(error.to_string().trim_end().to_owned()))?;
+        manifest.check().map_err(fail)?;
+        Ok(manifest)
+    }
+
+    /// What a raw score of the model is.
+    pub fn score_kind(&self) -> ScoreKind {
+        ScoreKind::from_name(&self.score_kind).expect("`check` allows known kinds only")
+    }
+
+    /// The graph's inputs, in the order in which the tokenizer fills them.
+    pub fn input_names(&self) -> Vec<String> {
+        let inputs = &self.inputs;
+        [
+            Some(&inputs.ids),
+            Some(&inputs.mask),
+            inputs.type_ids.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.max_tokens < 8 {
+            return Err(format!(
+                "`max_tokens` must be at least 8, got {}",
+                self.max_tokens
+            ));
+        }
+        if ScoreKind::from_name(&self.score_kind).is_none() {
+            return Err(format!(
+                "`score_kind` must be `logit` or `cosine`, got `{}`",
+                self.score_kind
+            ));
+        }
+        for file in [&self.files.model, &self.files.tokenizer] {
+            let inside = file
+                .path
+                .components()
+                .all(|c| matches!(c, std::path::Component::Normal(_)));
+            if !inside {
+                return Err(format!(
+                    "`{}` must lie in the model's own folder",
+                    file.path.display()
+                ));
+            }
+        }
+        match self.kind {
+            ModelKind::CrossEncoder if self.outputs.score.is_none() => {
+                Err("a cross-encoder needs `outputs.score`".to_owned())
+            }
+            ModelKind::BiEncoder if self.outputs.embedding.is_none() => {
+                Err("a bi-encoder needs `outputs.embedding`".to_owned())
+            }
+            ModelKind::BiEncoder if self.pooling.is_none() => {
+                Err("a bi-encoder needs `[pooling]`".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}

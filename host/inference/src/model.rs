@@ -1,0 +1,231 @@
+//! One loaded model: its manifest, tokenizer and session, and the digest of all that decides its
+//! numbers.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use crate::backend::{Backend, RunInput, Session, View};
+use crate::error::InferenceError;
+use crate::manifest::{ModelFile, ModelManifest};
+use crate::tensor::{ElementType, Tensor};
+use crate::tokenizer::ModelTokenizer;
+
+/// A model that can be run.
+pub struct Model {
+    manifest: ModelManifest,
+    digest: String,
+    tokenizer: Arc<ModelTokenizer>,
+    session: Box<dyn Session>,
+    /// Sizes of each output's dimensions after the first, as one row gave them.
+    output_row_dims: Vec<Vec<usize>>,
+    /// Smoothed cost of one token in a run, nanoseconds.
+    token_cost_ns: AtomicU64,
+}
+
+impl Model {
+    /// Loads the model in `folder` and runs it once.
+    ///
+    /// # Errors
+    /// The variant of [`InferenceError`] that names the file and what is wrong with it.
+    pub fn load(folder: &Path, backend: &dyn Backend) -> Result<Self, InferenceError> {
+        let manifest = ModelManifest::read(folder)?;
+        let graph = read_checked(folder, &manifest.files.model)?;
+        let tokenizer_json = read_checked(folder, &manifest.files.tokenizer)?;
+        let tokenizer = ModelTokenizer::new(&manifest.name, &tokenizer_json, manifest.max_tokens)?;
+        let session = backend.open(&manifest, &folder.join(&manifest.files.model.path), &graph)?;
+        let mut model = Self {
+            digest: digest(&manifest),
+            manifest,
+            tokenizer: Arc::new(tokenizer),
+            session,
+            output_row_dims: Vec::new(),
+            token_cost_ns: AtomicU64::new(0),
+        };
+        model.check_inputs()?;
+        model.output_row_dims = model.warm_up()?;
+        Ok(model)
+    }
+
+    /// The name under which it is served.
+    pub fn name(&self) -> &str {
+        &self.manifest.name
+    }
+
+    /// What its folder says about it.
+    pub fn manifest(&self) -> &ModelManifest {
+        &self.manifest
+    }
+
+    /// SHA-256, hex, of its files and of the settings that decide its numbers.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Arc<ModelTokenizer> {
+        &self.tokenizer
+    }
+
+    /// Its graph.
+    pub fn session(&self) -> &dyn Session {
+        self.session.as_ref()
+    }
+
+    /// For each output of the session, the sizes of the dimensions after the first.
+    pub fn output_row_dims(&self) -> &[Vec<usize>] {
+        &self.output_row_dims
+    }
+
+    /// How many tokens fit into a run of this length, by the smoothed cost of recent runs.
+    pub fn tokens_within(&self, run: Duration) -> usize {
+        let cost = self.token_cost_ns.load(Ordering::Relaxed).max(1);
+        let tokens = u64::try_from(run.as_nanos()).unwrap_or(u64::MAX) / cost;
+        usize::try_from(tokens).unwrap_or(usize::MAX)
+    }
+
+    /// Notes what a run of `tokens` tokens took.
+    pub(crate) fn observe(&self, tokens: usize, took: Duration) {
+        let sample = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX) / (tokens.max(1) as u64);
+        let before = self.token_cost_ns.load(Ordering::Relaxed);
+        // An exponential average over about 16 runs. Losing an update to a race costs nothing.
+        let after = if before == 0 {
+            sample
+        } else {
+            before - before / 16 + sample / 16
+        };
+        self.token_cost_ns.store(after.max(1), Ordering::Relaxed);
+    }
+
+    fn unusable(&self, problem: String) -> InferenceError {
+        InferenceError::UnusableModel {
+            model: self.name().to_owned(),
+            problem,
+        }
+    }
+
+    /// Every input must be one that the tokenizer fills or that a policy can.
+    fn check_inputs(&self) -> Result<(), InferenceError> {
+        for name in self.manifest.input_names() {
+            let Some(port) = self.session.inputs().iter().find(|port| port.name == name) else {
+                return Err(self.unusable(format!("the graph has no input `{name}`")));
+            };
+            if port.element_type != Some(ElementType::I64) || port.dims.len() != 2 {
+                return Err(self.unusable(format!("input {port} must be I64 [rows, tokens]")));
+            }
+        }
+        match self
+            .session
+            .inputs()
+            .iter()
+            .find(|port| port.element_type.is_none() || port.dims.is_empty() || port.dims.len() > 4)
+        {
+            Some(port) => Err(self.unusable(format!("input {port} is not supported"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs short rows, so that what is wrong shows at start, the first request is not the slowest,
+    /// and the cost of a token is known. Returns the shape of an output's row.
+    fn warm_up(&self) -> Result<Vec<Vec<usize>>, InferenceError> {
+        let mut row_dims = Vec::new();
+        let tokens = 32.min(self.manifest.max_tokens);
+        let ones = vec![1_i64; tokens];
+        let zeros = vec![0.0_f32; tokens];
+        for _ in 0..3 {
+            let inputs: Vec<RunInput<'_>> = self
+                .session
+                .inputs()
+                .iter()
+                .map(|port| {
+                    let mut dims: Vec<usize> =
+                        port.dims.iter().map(|dim| dim.unwrap_or(1)).collect();
+                    dims[0] = 1;
+                    if dims.len() == 2 && port.dims[1].is_none() {
+                        dims[1] = tokens;
+                    }
+                    let elements = dims.iter().product::<usize>().min(tokens);
+                    let view = match port.element_type {
+                        Some(ElementType::F32) => View::F32(&zeros[..elements]),
+                        _ => View::I64(&ones[..elements]),
+                    };
+                    RunInput { dims, view }
+                })
+                .collect();
+            let started = Instant::now();
+            let outputs = self
+                .session
+                .run(&inputs)
+                .map_err(|problem| self.unusable(problem))?;
+            self.token_cost_ns.store(0, Ordering::Relaxed);
+            self.observe(tokens, started.elapsed());
+            self.check_outputs(&outputs)?;
+            row_dims = outputs
+                .iter()
+                .map(|tensor| tensor.dims()[1..].to_vec())
+                .collect();
+        }
+        Ok(row_dims)
+    }
+
+    fn check_outputs(&self, outputs: &[Tensor]) -> Result<(), InferenceError> {
+        for (port, tensor) in self.session.outputs().iter().zip(outputs) {
+            if tensor.dims().first() != Some(&1) {
+                return Err(self.unusable(format!(
+                    "output `{}` of one row has the shape {:?}, not one row",
+                    port.name,
+                    tensor.dims()
+                )));
+            }
+        }
+        let expected = self
+            .manifest
+            .pooling
+            .as_ref()
+            .map_or(1, |pooling| pooling.dimensions);
+        match outputs.first() {
+            Some(tensor) if tensor.data().len() == expected => Ok(()),
+            Some(tensor) => Err(self.unusable(format!(
+                "its first output has {} elements a row, the manifest says {expected}",
+                tensor.data().len()
+            ))),
+            None => Err(self.unusable("the manifest names no output".to_owned())),
+        }
+    }
+}
+
+fn read_checked(folder: &Path, file: &ModelFile) -> Result<Vec<u8>, InferenceError> {
+    let path = folder.join(&file.path);
+    let fail = |problem: String| InferenceError::ModelFile {
+        path: path.clone(),
+        problem,
+    };
+    let bytes = std::fs::read(&path).map_err(|error| fail(error.to_string()))?;
+    let digest = hex::encode(Sha256::digest(&bytes));
+    if digest.eq_ignore_ascii_case(&file.sha256) {
+        Ok(bytes)
+    } else {
+        Err(fail(format!(
+            "its sha256 is {digest}, the manifest says {}",
+            file.sha256
+        )))
+    }
+}
+
+fn digest(manifest: &ModelManifest) -> String {
+    let mut hash = Sha256::new();
+    let window = manifest.max_tokens.to_string();
+    for part in [
+        manifest.files.model.sha256.as_str(),
+        manifest.files.tokenizer.sha256.as_str(),
+        window.as_str(),
+        manifest.execution.provider.as_str(),
+    ] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hex::encode(hash.finalize())
+}

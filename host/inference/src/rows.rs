@@ -1,0 +1,231 @@
+//! The inputs of one `compute`, seen as rows.
+//!
+//! Owns checking names, types and shapes against the model, and the true length of each row. Which
+//! rows run together is the scheduler's affair.
+
+use crate::backend::{Port, RunInput, View};
+use crate::error::InferenceError;
+use crate::model::Model;
+use crate::tensor::{Tensor, TensorData};
+
+/// Checked inputs: dimension 0 is the row in each, and every row has a true length.
+#[derive(Debug)]
+pub struct RowBatch {
+    /// In the order of the session's inputs.
+    inputs: Vec<RowInput>,
+    rows: usize,
+    lengths: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct RowInput {
+    data: TensorData,
+    /// Sizes of the dimensions after the first.
+    row_dims: Vec<usize>,
+    /// Whether `row_dims[0]` counts tokens, so that it can be cut to the row's true length.
+    has_tokens: bool,
+}
+
+impl RowInput {
+    fn row_elements(&self) -> usize {
+        self.row_dims.iter().product()
+    }
+}
+
+impl RowBatch {
+    /// Checks `named` against the model's inputs and finds each row's true length: the position
+    /// after the last 1 in its attention mask.
+    ///
+    /// # Errors
+    /// The variant of [`InferenceError`] that names what is wrong: an unknown, repeated or missing
+    /// input, its type, or its shape.
+    pub fn new(model: &Model, named: Vec<(String, Tensor)>) -> Result<Self, InferenceError> {
+        let ports = model.session().inputs();
+        let expected = || describe(ports);
+        let mut slots: Vec<Option<Tensor>> = ports.iter().map(|_| None).collect();
+        for (name, tensor) in named {
+            let Some(position) = ports.iter().position(|port| port.name == name) else {
+                return Err(InferenceError::UnknownInput {
+                    model: model.name().to_owned(),
+                    input: name,
+                    expected: expected(),
+                });
+            };
+            if slots[position].is_some() {
+                return Err(InferenceError::RepeatedInput {
+                    model: model.name().to_owned(),
+                    input: name,
+                });
+            }
+            check_port(model.name(), &ports[position], &tensor)?;
+            slots[position] = Some(tensor);
+        }
+        let mut tensors = Vec::with_capacity(ports.len());
+        for (port, slot) in ports.iter().zip(slots) {
+            tensors.push(slot.ok_or_else(|| InferenceError::MissingInput {
+                model: model.name().to_owned(),
+                input: port.name.clone(),
+                expected: expected(),
+            })?);
+        }
+        Self::from_tensors(model, ports, tensors)
+    }
+
+    fn from_tensors(
+        model: &Model,
+        ports: &[Port],
+        tensors: Vec<Tensor>,
+    ) -> Result<Self, InferenceError> {
+        let mask_name = &model.manifest().inputs.mask;
+        let mask_position = ports
+            .iter()
+            .position(|port| &port.name == mask_name)
+            .expect("a loaded model has its mask input");
+        let mask_dims = tensors[mask_position].dims().to_vec();
+        let (rows, columns) = (mask_dims[0], mask_dims[1]);
+        let wrong_shape = |position: usize, problem: String| InferenceError::WrongShape {
+            model: model.name().to_owned(),
+            input: ports[position].name.clone(),
+            problem,
+            got: tensors[position].dims().to_vec(),
+        };
+        if rows == 0 || columns == 0 {
+            return Err(wrong_shape(
+                mask_position,
+                "must have at least one row and one token".into(),
+            ));
+        }
+        for (position, tensor) in tensors.iter().enumerate() {
+            let dims = tensor.dims();
+            let same_tokens = dims.len() != 2 || dims[1] == columns;
+            if dims[0] != rows || !same_tokens {
+                let problem = format!("must have the shape of `{mask_name}`, {mask_dims:?}");
+                return Err(wrong_shape(position, problem));
+            }
+        }
+        let TensorData::I64(mask) = tensors[mask_position].data() else {
+            unreachable!("checked against the port, and a loaded model's mask is I64")
+        };
+        let lengths: Vec<usize> = mask
+            .chunks(columns)
+            .map(|row| {
+                row.iter()
+                    .rposition(|&cell| cell != 0)
+                    .map_or(1, |last| last + 1)
+            })
+            .collect();
+        let max_tokens = model.manifest().max_tokens;
+        if let Some(row) = lengths.iter().position(|&length| length > max_tokens) {
+            let problem = format!(
+                "must have at most {max_tokens} tokens a row; row {row} has {}",
+                lengths[row]
+            );
+            return Err(wrong_shape(mask_position, problem));
+        }
+        let inputs = tensors
+            .into_iter()
+            .map(|tensor| {
+                let (dims, data) = tensor.into_parts();
+                RowInput {
+                    data,
+                    has_tokens: dims.len() == 2,
+                    row_dims: dims[1..].to_vec(),
+                }
+            })
+            .collect();
+        Ok(Self {
+            inputs,
+            rows,
+            lengths,
+        })
+    }
+
+    /// How many rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Each row's true length, tokens.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// Copies some rows, cut to the longest of them, into `scratch` and returns them as the inputs
+    /// of a run, in the order of the session's inputs.
+    pub fn gather<'s>(&self, rows: &[usize], scratch: &'s mut Scratch) -> Vec<RunInput<'s>> {
+        let columns = rows.iter().map(|&row| self.lengths[row]).max().unwrap_or(0);
+        scratch.buffers.clear();
+        for input in &self.inputs {
+            let stride = input.row_elements();
+            let take = if input.has_tokens { columns } else { stride };
+            scratch.buffers.push(match &input.data {
+                TensorData::I64(data) => TensorData::I64(gather_rows(data, rows, stride, take)),
+                TensorData::F32(data) => TensorData::F32(gather_rows(data, rows, stride, take)),
+            });
+        }
+        self.inputs
+            .iter()
+            .zip(&scratch.buffers)
+            .map(|(input, buffer)| {
+                let mut dims = vec![rows.len()];
+                if input.has_tokens {
+                    dims.push(columns);
+                } else {
+                    dims.extend(&input.row_dims);
+                }
+                let view = match buffer {
+                    TensorData::I64(data) => View::I64(data),
+                    TensorData::F32(data) => View::F32(data),
+                };
+                RunInput { dims, view }
+            })
+            .collect()
+    }
+}
+
+/// A worker's buffers for gathered rows.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    buffers: Vec<TensorData>,
+}
+
+fn gather_rows<T: Copy>(data: &[T], rows: &[usize], stride: usize, take: usize) -> Vec<T> {
+    let mut gathered = Vec::with_capacity(rows.len() * take);
+    for &row in rows {
+        gathered.extend_from_slice(&data[row * stride..row * stride + take]);
+    }
+    gathered
+}
+
+fn check_port(model: &str, port: &Port, tensor: &Tensor) -> Result<(), InferenceError> {
+    if port.element_type != Some(tensor.element_type()) {
+        return Err(InferenceError::WrongType {
+            model: model.to_owned(),
+            input: port.name.clone(),
+            expected: port
+                .element_type
+                .expect("a loaded model's inputs have supported types"),
+            got: tensor.element_type(),
+        });
+    }
+    let fits = port.dims.len() == tensor.dims().len()
+        && port
+            .dims
+            .iter()
+            .zip(tensor.dims())
+            .all(|(want, &got)| want.is_none_or(|w| w == got));
+    if fits {
+        return Ok(());
+    }
+    Err(InferenceError::WrongShape {
+        model: model.to_owned(),
+        input: port.name.clone(),
+        problem: format!("must have the shape {}", port.shape()),
+        got: tensor.dims().to_vec(),
+    })
+}
+
+fn describe(ports: &[Port]) -> String {
+    let each: Vec<String> = ports.iter().map(ToString::to_string).collect();
+    each.join(", ")
+}

@@ -1,0 +1,491 @@
+//! The queue between policies and cores.
+//!
+//! Every request has a [`Lane`]. Work waits in lanes: texts to tokenize, and the rows of `compute`
+//! calls. A worker that is free takes the next piece of the lane that was served least, counted in
+//! tokens (start-time fair queuing, Goyal, Vin and Cheng 1996), so that a request of 1000 documents
+//! and one of 10 share the cores evenly while both are there. Deadlines never buy priority: they
+//! only drop rows.
+//!
+//! Rows are taken in slices of the caller's order, which is the engine's, and by length inside a
+//! slice: the head of the list is scored first, and rows that share a run are of like length. One run
+//! lasts about [`RUN_TIME`]: what has started is finished, all else can be dropped at once.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crate::error::InferenceError;
+pub use crate::job::RunOutput;
+use crate::job::{EncodeJob, Job};
+use crate::manifest::RowIndependence;
+use crate::model::Model;
+use crate::rows::RowBatch;
+use crate::tokenizer::{Encoding, ModelTokenizer};
+use crate::worker;
+
+/// About how long one run lasts: the granule in which work can be cancelled.
+pub const RUN_TIME: Duration = Duration::from_millis(20);
+
+/// Rows in one slice of the caller's order.
+const SLICE_ROWS: usize = 32;
+
+/// A row joins a run if it is at most this many tokens shorter than the longest: padding it costs
+/// less than the fixed cost of another run, which is that of about 20 tokens (reading the weights).
+const PACKING_SLACK_TOKENS: usize = 16;
+
+/// Texts tokenized as one piece of work, about half a millisecond.
+const ENCODE_CHUNK: usize = 12;
+
+/// When a request must be answered, and when its last row may start.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    /// The answer must have left by then.
+    pub at: Instant,
+    /// Rows that have not started by then are late.
+    pub start_by: Instant,
+}
+
+impl Deadline {
+    /// A deadline `timeout` after `start`. The reserve between the last start and the answer is the
+    /// larger of 5 ms and a tenth of the timeout, but at most half of it.
+    pub fn after(start: Instant, timeout: Duration) -> Self {
+        let reserve = (timeout / 10)
+            .max(Duration::from_millis(5))
+            .min(timeout / 2);
+        let at = start + timeout;
+        Self {
+            at,
+            start_by: at - reserve,
+        }
+    }
+}
+
+/// Counters since the start of the process.
+#[derive(Debug, Default)]
+pub struct Statistics {
+    /// Rows that were run.
+    pub rows_run: AtomicU64,
+    /// Rows dropped because their deadline had come.
+    pub rows_late: AtomicU64,
+    /// Rows dropped because their request was gone.
+    pub rows_withdrawn: AtomicU64,
+    /// Runs.
+    pub runs: AtomicU64,
+    /// Tokens in the rows that were run.
+    pub tokens_run: AtomicU64,
+    /// Padding that was run beside them, tokens.
+    pub tokens_padding: AtomicU64,
+    /// Time spent in runs, nanoseconds, all workers together.
+    pub run_ns: AtomicU64,
+    /// Texts that were tokenized.
+    pub texts_encoded: AtomicU64,
+}
+
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+    pub(crate) statistics: Statistics,
+    workers: usize,
+}
+
+#[derive(Default)]
+struct State {
+    lanes: HashMap<u64, LaneQueue>,
+    next_lane: u64,
+    /// Virtual time of the piece that was taken last, tokens.
+    clock: u64,
+    queued_tokens: usize,
+    queued_rows: usize,
+    stopping: bool,
+}
+
+struct LaneQueue {
+    /// Tokens served, on the scale of `State::clock`.
+    virtual_time: u64,
+    encodings: VecDeque<(Arc<EncodeJob>, std::ops::Range<usize>)>,
+    jobs: VecDeque<QueuedJob>,
+}
+
+struct QueuedJob {
+    job: Arc<Job>,
+    /// Slices of row positions; longest row first inside each.
+    slices: VecDeque<VecDeque<usize>>,
+    pending_tokens: usize,
+}
+
+/// A piece of work for one worker.
+pub(crate) enum Piece {
+    Encode(Arc<EncodeJob>, std::ops::Range<usize>),
+    Run(Arc<Job>, Vec<usize>),
+}
+
+/// One request's place in the queue. Dropping it, or a call on it, drops what has not started.
+pub struct Lane {
+    shared: Arc<Shared>,
+    id: u64,
+    deadline: Deadline,
+}
+
+/// The queue and its workers.
+pub struct Scheduler {
+    shared: Arc<Shared>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Scheduler {
+    /// Starts `workers` threads (at least one).
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(workers: usize) -> std::io::Result<Self> {
+        let workers = workers.max(1);
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            wake: Condvar::new(),
+            statistics: Statistics::default(),
+            workers,
+        });
+        let threads = (0..workers)
+            .map(|index| {
+                let shared = Arc::clone(&shared);
+                std::thread::Builder::new()
+                    .name(format!("rows-{index}"))
+                    .spawn(move || worker::work(&shared))
+            })
+            .collect::<std::io::Result<Vec<_>>>()?;
+        Ok(Self { shared, threads })
+    }
+
+    /// A place in the queue for one request.
+    pub fn open_lane(&self, deadline: Deadline) -> Lane {
+        let mut state = self.shared.lock();
+        let id = state.next_lane;
+        state.next_lane += 1;
+        let queue = LaneQueue {
+            virtual_time: state.clock,
+            encodings: VecDeque::new(),
+            jobs: VecDeque::new(),
+        };
+        state.lanes.insert(id, queue);
+        drop(state);
+        Lane {
+            shared: Arc::clone(&self.shared),
+            id,
+            deadline,
+        }
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.shared.workers
+    }
+
+    /// Counters since the start.
+    pub fn statistics(&self) -> &Statistics {
+        &self.shared.statistics
+    }
+
+    /// Tokens and rows that wait.
+    pub fn queued(&self) -> (usize, usize) {
+        let state = self.shared.lock();
+        (state.queued_tokens, state.queued_rows)
+    }
+
+    /// How long a new request may have to wait for its first row, at a guess: one run of each lane
+    /// that has work.
+    pub fn expected_wait(&self) -> Duration {
+        let waiting = self
+            .shared
+            .lock()
+            .lanes
+            .values()
+            .filter(|lane| lane.has_work())
+            .count();
+        RUN_TIME * u32::try_from(waiting).unwrap_or(u32::MAX) / self.shared.workers as u32
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        self.shared.lock().stopping = true;
+        self.shared.wake.notify_all();
+        for thread in self.threads.drain(..) {
+            // A worker catches the panics of what it runs; there is nothing to do about its own.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Lane {
+    /// The request's deadline.
+    pub fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// Tokenizes texts, each alone or, with a query, each as the second of a pair.
+    ///
+    /// # Errors
+    /// [`InferenceError::Tokenizer`], or [`InferenceError::ShuttingDown`].
+    pub async fn encode(
+        &self,
+        tokenizer: &Arc<ModelTokenizer>,
+        query: Option<String>,
+        texts: Vec<String>,
+    ) -> Result<Encoding, InferenceError> {
+        let count = texts.len();
+        let job = Arc::new(EncodeJob::new(tokenizer, query, texts));
+        if count > 0 {
+            let chunks = (0..count)
+                .step_by(ENCODE_CHUNK)
+                .map(|start| (Arc::clone(&job), start..(start + ENCODE_CHUNK).min(count)));
+            self.shared.submit(self.id, |queue| {
+                queue.encodings.extend(chunks);
+                (0, 0)
+            })?;
+            let _withdraw = OnDrop(|| job.withdraw());
+            job.done().await;
+        }
+        job.finish()
+    }
+
+    /// Runs a batch of rows and gives their outputs back in the same order.
+    ///
+    /// Returns before the deadline's `start_by` plus half the reserve: rows that have not run by
+    /// then are NaN.
+    ///
+    /// # Errors
+    /// [`InferenceError::Run`] if the model fails, or [`InferenceError::ShuttingDown`].
+    pub async fn run(
+        &self,
+        model: &Arc<Model>,
+        batch: RowBatch,
+    ) -> Result<RunOutput, InferenceError> {
+        let rows = batch.rows();
+        let tokens: usize = batch.lengths().iter().sum();
+        let slices = plan(model, batch.lengths());
+        let job = Arc::new(Job::new(model, batch, self.deadline.start_by));
+        let queued = QueuedJob {
+            job: Arc::clone(&job),
+            slices,
+            pending_tokens: tokens,
+        };
+        self.shared.submit(self.id, |queue| {
+            queue.jobs.push_back(queued);
+            (tokens, rows)
+        })?;
+        // Runs also when the caller's future is dropped: its rows must not take a core.
+        let _withdraw = OnDrop(|| self.shared.withdraw(self.id, &job, false));
+        let deadline = self.deadline;
+        tokio::select! {
+            () = job.done() => {}
+            () = tokio::time::sleep_until(deadline.start_by.into()) => {
+                self.shared.withdraw(self.id, &job, true);
+                let last = deadline.start_by + (deadline.at - deadline.start_by) / 2;
+                // What has started may still finish; what does not is late.
+                let _ = tokio::time::timeout_at(last.into(), job.done()).await;
+            }
+        }
+        job.finish()
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.shared.lock().lanes.remove(&self.id);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nothing panics while it holds the queue")
+    }
+
+    /// Adds work to a lane; `add` returns the tokens and rows that it added.
+    fn submit(
+        &self,
+        lane: u64,
+        add: impl FnOnce(&mut LaneQueue) -> (usize, usize),
+    ) -> Result<(), InferenceError> {
+        let mut state = self.lock();
+        if state.stopping {
+            return Err(InferenceError::ShuttingDown);
+        }
+        let clock = state.clock;
+        let queue = state
+            .lanes
+            .get_mut(&lane)
+            .expect("a lane lives as long as its handle");
+        if !queue.has_work() {
+            // Time that a lane spent without work earns it nothing.
+            queue.virtual_time = queue.virtual_time.max(clock);
+        }
+        let (tokens, rows) = add(queue);
+        state.queued_tokens += tokens;
+        state.queued_rows += rows;
+        drop(state);
+        self.wake.notify_all();
+        Ok(())
+    }
+
+    /// Takes a job's waiting rows out of the queue.
+    fn withdraw(&self, lane: u64, job: &Arc<Job>, late: bool) {
+        job.withdraw();
+        let mut state = self.lock();
+        let Some(queue) = state.lanes.get_mut(&lane) else {
+            return;
+        };
+        let Some(position) = queue
+            .jobs
+            .iter()
+            .position(|queued| Arc::ptr_eq(&queued.job, job))
+        else {
+            return;
+        };
+        let queued = queue
+            .jobs
+            .remove(position)
+            .expect("the position was just found");
+        self.discard(&mut state, &queued, late);
+    }
+
+    /// Accounts for rows that will not run.
+    fn discard(&self, state: &mut State, queued: &QueuedJob, late: bool) {
+        let rows: usize = queued.slices.iter().map(VecDeque::len).sum();
+        state.queued_tokens -= queued.pending_tokens;
+        state.queued_rows -= rows;
+        let counter = if late {
+            &self.statistics.rows_late
+        } else {
+            &self.statistics.rows_withdrawn
+        };
+        counter.fetch_add(rows as u64, Ordering::Relaxed);
+        queued.job.rows_done(rows);
+    }
+
+    /// The next piece of work; blocks until there is one. `None` when the scheduler stops.
+    pub(crate) fn next_piece(&self) -> Option<Piece> {
+        let mut state = self.lock();
+        loop {
+            if state.stopping {
+                return None;
+            }
+            if let Some(piece) = self.take(&mut state) {
+                return Some(piece);
+            }
+            state = self
+                .wake
+                .wait(state)
+                .expect("nothing panics while it holds the queue");
+        }
+    }
+
+    fn take(&self, state: &mut State) -> Option<Piece> {
+        loop {
+            let lane = state
+                .lanes
+                .iter()
+                .filter(|(_, queue)| queue.has_work())
+                .min_by_key(|(id, queue)| (queue.virtual_time, **id))
+                .map(|(&id, _)| id)?;
+            let queue = state.lanes.get_mut(&lane)?;
+            let started_at = queue.virtual_time;
+            if let Some((job, texts)) = queue.encodings.pop_front() {
+                queue.virtual_time += texts.len() as u64;
+                state.clock = state.clock.max(started_at);
+                return Some(Piece::Encode(job, texts));
+            }
+            let queued = queue.jobs.front_mut()?;
+            let late = Instant::now() >= queued.job.start_by();
+            if late || queued.job.is_withdrawn() {
+                let queued = queue.jobs.pop_front()?;
+                self.discard(state, &queued, late);
+                continue;
+            }
+            let (rows, tokens, cost) = queued.take_run(self.workers);
+            let job = Arc::clone(&queued.job);
+            if queued.slices.is_empty() {
+                queue.jobs.pop_front();
+            }
+            queue.virtual_time += cost as u64;
+            state.clock = state.clock.max(started_at);
+            state.queued_tokens -= tokens;
+            state.queued_rows -= rows.len();
+            return Some(Piece::Run(job, rows));
+        }
+    }
+}
+
+impl LaneQueue {
+    fn has_work(&self) -> bool {
+        !self.encodings.is_empty() || !self.jobs.is_empty()
+    }
+}
+
+impl QueuedJob {
+    /// Takes the rows of the next run, with their tokens and the tokens that the run costs.
+    fn take_run(&mut self, workers: usize) -> (Vec<usize>, usize, usize) {
+        let lengths = self.job.lengths();
+        let model = self.job.model();
+        let mut rows = Vec::new();
+        let mut tokens = 0;
+        let Some(slice) = self.slices.front_mut() else {
+            return (rows, 0, 0);
+        };
+        match model.manifest().execution.row_independence {
+            RowIndependence::None => rows.extend(slice.drain(..)),
+            RowIndependence::Alone => rows.extend(slice.pop_front()),
+            RowIndependence::Packed => {
+                // The last rows are shared out between the workers, so that none of them waits.
+                let budget = model
+                    .tokens_within(RUN_TIME)
+                    .min(self.pending_tokens.div_ceil(workers));
+                let longest = slice.front().map_or(0, |&row| lengths[row]);
+                while let Some(&row) = slice.front() {
+                    let fits = (rows.len() + 1) * longest <= budget
+                        && longest - lengths[row] <= PACKING_SLACK_TOKENS;
+                    if !rows.is_empty() && !fits {
+                        break;
+                    }
+                    rows.push(row);
+                    slice.pop_front();
+                }
+            }
+        }
+        if slice.is_empty() {
+            self.slices.pop_front();
+        }
+        let longest = rows.iter().map(|&row| lengths[row]).max().unwrap_or(0);
+        tokens += rows.iter().map(|&row| lengths[row]).sum::<usize>();
+        self.pending_tokens -= tokens;
+        let cost = rows.len() * longest;
+        (rows, tokens, cost)
+    }
+}
+
+/// Slices of the caller's order, longest row first inside each.
+fn plan(model: &Model, lengths: &[usize]) -> VecDeque<VecDeque<usize>> {
+    let positions: Vec<usize> = (0..lengths.len()).collect();
+    if model.manifest().execution.row_independence == RowIndependence::None {
+        return VecDeque::from([VecDeque::from(positions)]);
+    }
+    positions
+        .chunks(SLICE_ROWS)
+        .map(|slice| {
+            let mut slice = slice.to_vec();
+            slice.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
+            VecDeque::from(slice)
+        })
+        .collect()
+}
+
+/// Runs a closure when it goes out of scope, also when a future is dropped.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}

@@ -1,0 +1,204 @@
+//! Texts to token rows.
+//!
+//! Texts are cut, never refused: first at [`CHARACTERS_PER_TOKEN`] characters for each token of the
+//! model's window, so that hostile text costs little, then at the window itself. In a pair only the
+//! document is cut, unless the query alone fills more than half the window.
+
+use tokenizers::Tokenizer;
+
+use crate::error::InferenceError;
+use crate::manifest::Inputs;
+use crate::template::{Template, TokenRow};
+use crate::tensor::{Tensor, TensorData};
+
+/// Texts are cut at this many characters for each token of the window before they are tokenized.
+/// English has 4 to 5 characters a token; no word piece of the usual vocabularies is longer than 20.
+pub const CHARACTERS_PER_TOKEN: usize = 20;
+
+/// A model's tokenizer with its window.
+pub struct ModelTokenizer {
+    model: String,
+    tokenizer: Tokenizer,
+    single: Template,
+    pair: Template,
+    max_tokens: usize,
+}
+
+/// The token ids of one text, without special tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedText {
+    ids: Vec<u32>,
+    truncated: bool,
+}
+
+/// The rows of one tokenizer call, in the order of the texts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Encoding {
+    /// One row a text.
+    pub rows: Vec<TokenRow>,
+    /// Positions of the texts that were cut, ascending.
+    pub truncated: Vec<u32>,
+    /// Whether the query of a pair was cut.
+    pub query_truncated: bool,
+}
+
+impl ModelTokenizer {
+    /// Reads `tokenizer.json` bytes.
+    ///
+    /// # Errors
+    /// [`InferenceError::Tokenizer`] with the problem.
+    pub fn new(model: &str, json: &[u8], max_tokens: usize) -> Result<Self, InferenceError> {
+        let fail = |problem: String| InferenceError::Tokenizer {
+            model: model.to_owned(),
+            problem,
+        };
+        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| fail(error.to_string()))?;
+        // The file may ship with padding and truncation switched on; both are the host's.
+        tokenizer.with_padding(None);
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| fail(error.to_string()))?;
+        // A document that says `[SEP]` must not get a separator.
+        tokenizer.set_encode_special_tokens(true);
+        let single = Template::single(&tokenizer).map_err(fail)?;
+        let pair = Template::pair(&tokenizer).map_err(fail)?;
+        if pair.special_tokens() + 2 > max_tokens {
+            return Err(fail(format!(
+                "a window of {max_tokens} tokens has no room for a pair"
+            )));
+        }
+        Ok(Self {
+            model: model.to_owned(),
+            tokenizer,
+            single,
+            pair,
+            max_tokens,
+        })
+    }
+
+    /// The model's name.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The longest row, tokens, special tokens included.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// Tokens that a text of this many bytes may have, at a guess, for admission: never more than
+    /// the window.
+    pub fn estimated_tokens(&self, bytes: usize) -> usize {
+        (bytes / 4 + self.single.special_tokens()).min(self.max_tokens)
+    }
+
+    /// Tokenizes one text on its own, to be put into a row later. Costs about 40 µs for a title and
+    /// at most a few ms for any text.
+    ///
+    /// # Errors
+    /// [`InferenceError::Tokenizer`].
+    pub fn encode_text(&self, text: &str) -> Result<EncodedText, InferenceError> {
+        let limit = self.max_tokens * CHARACTERS_PER_TOKEN;
+        let (text, cut) = match text.char_indices().nth(limit) {
+            Some((end, _)) => (&text[..end], true),
+            None => (text, false),
+        };
+        let encoding =
+            self.tokenizer
+                .encode_fast(text, false)
+                .map_err(|error| InferenceError::Tokenizer {
+                    model: self.model.clone(),
+                    problem: error.to_string(),
+                })?;
+        let mut encoded = EncodedText {
+            ids: encoding.get_ids().to_vec(),
+            truncated: cut,
+        };
+        encoded.cut_to(self.max_tokens);
+        Ok(encoded)
+    }
+
+    /// A query for [`assemble_pair`](Self::assemble_pair): cut to half the window.
+    ///
+    /// # Errors
+    /// [`InferenceError::Tokenizer`].
+    pub fn encode_query(&self, query: &str) -> Result<EncodedText, InferenceError> {
+        let mut encoded = self.encode_text(query)?;
+        encoded.cut_to(self.max_tokens / 2);
+        Ok(encoded)
+    }
+
+    /// The row of a text alone, and whether the text was cut.
+    pub fn assemble_single(&self, mut text: EncodedText) -> (TokenRow, bool) {
+        text.cut_to(self.max_tokens - self.single.special_tokens());
+        (self.single.assemble(&[&text.ids]), text.truncated)
+    }
+
+    /// The row of a pair, and whether the text was cut. `query` comes from
+    /// [`encode_query`](Self::encode_query).
+    pub fn assemble_pair(&self, query: &EncodedText, mut text: EncodedText) -> (TokenRow, bool) {
+        let room = self.max_tokens - self.pair.special_tokens();
+        text.cut_to(room.saturating_sub(query.ids.len()));
+        (self.pair.assemble(&[&query.ids, &text.ids]), text.truncated)
+    }
+}
+
+impl EncodedText {
+    fn cut_to(&mut self, tokens: usize) {
+        if self.ids.len() > tokens {
+            self.ids.truncate(tokens);
+            self.truncated = true;
+        }
+    }
+
+    /// Whether a part of the text was left out.
+    pub fn truncated(&self) -> bool {
+        self.truncated
+    }
+}
+
+impl Encoding {
+    /// Tokens in each row.
+    pub fn lengths(&self) -> Vec<u32> {
+        self.rows
+            .iter()
+            .map(|row| u32::try_from(row.ids.len()).unwrap_or(u32::MAX))
+            .collect()
+    }
+
+    /// Bytes of the tensors that [`into_tensors`](Self::into_tensors) makes.
+    pub fn tensor_bytes(&self, inputs: &Inputs) -> usize {
+        let columns = self.rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+        self.rows.len() * columns * 8 * (2 + usize::from(inputs.type_ids.is_some()))
+    }
+
+    /// The model's inputs by name, each `I64` `[rows, longest row]`, padded with 0 where the mask
+    /// is 0.
+    pub fn into_tensors(self, inputs: &Inputs) -> Vec<(String, Tensor)> {
+        let columns = self.rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+        let dense = |value: &dyn Fn(&TokenRow, usize) -> i64| {
+            let mut data = vec![0_i64; self.rows.len() * columns];
+            for (row, cells) in self.rows.iter().zip(data.chunks_mut(columns.max(1))) {
+                for (position, cell) in cells.iter_mut().enumerate().take(row.ids.len()) {
+                    *cell = value(row, position);
+                }
+            }
+            Tensor::new(vec![self.rows.len(), columns], TensorData::I64(data))
+                .expect("one cell a row and column")
+        };
+        let mut tensors = vec![
+            (
+                inputs.ids.clone(),
+                dense(&|row, position| i64::from(row.ids[position])),
+            ),
+            (inputs.mask.clone(), dense(&|_, _| 1)),
+        ];
+        if let Some(name) = &inputs.type_ids {
+            tensors.push((
+                name.clone(),
+                dense(&|row, position| i64::from(row.type_ids[position])),
+            ));
+        }
+        tensors
+    }
+}
