@@ -1,0 +1,184 @@
+//! From what a guest says to a ranking: every document judged exactly once, or a fault.
+
+use rerankd_core::{Judgment, Outcome, Ranking, SkipReason, Status};
+
+use crate::bindings::contract::types;
+use crate::error::Fault;
+
+/// Longest reason of an unscored document that is kept, bytes.
+const MAX_REASON_BYTES: usize = 32;
+/// Longest explanation that is kept, bytes.
+const MAX_EXPLANATION_BYTES: usize = 1024;
+
+/// What checked judgments amount to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Checked {
+    /// A ranking in which at least one document was scored, or all were filtered, or there was
+    /// nothing to score.
+    Ranking(Ranking, Status),
+    /// Rows were late and no document was scored.
+    AllLate,
+}
+
+/// Checks the judgments on `documents` documents.
+///
+/// `filters`: whether the manifest allows `filtered`. `late_rows`: rows of this call that the host
+/// did not run in time.
+///
+/// # Errors
+/// The [`Fault`] that says what is wrong: an index out of range, repeated or missing, a filtered
+/// document without leave, or no score at all.
+pub fn check(
+    judgments: Vec<types::Judgment>,
+    documents: usize,
+    filters: bool,
+    late_rows: usize,
+) -> Result<Checked, Fault> {
+    let mut checked: Vec<Option<Judgment>> = vec![None; documents];
+    for judgment in judgments {
+        let index = judgment.index;
+        let Some(slot) = checked.get_mut(index as usize) else {
+            return Err(Fault::IndexOutOfRange { index, documents });
+        };
+        if slot.is_some() {
+            return Err(Fault::IndexTwice { index });
+        }
+        let outcome = match judgment.outcome {
+            types::Outcome::Scored(score) if score.is_finite() => Outcome::Scored(score),
+            types::Outcome::Scored(_) => Outcome::Unscored("not-finite".to_owned()),
+            types::Outcome::Unscored(reason) => Outcome::Unscored(reason_word(&reason)),
+            types::Outcome::Filtered if filters => Outcome::Filtered,
+            types::Outcome::Filtered => return Err(Fault::Filtered { index }),
+        };
+        *slot = Some(Judgment {
+            outcome,
+            truncated: judgment.truncated,
+            explanation: judgment
+                .explanation
+                .map(|text| crate::imports::log::cut(&text, MAX_EXPLANATION_BYTES).to_owned()),
+        });
+    }
+    let missing = checked.iter().filter(|slot| slot.is_none()).count();
+    if let Some(first) = checked.iter().position(Option::is_none) {
+        return Err(Fault::MissingDocuments {
+            missing,
+            documents,
+            first,
+        });
+    }
+    conclude(
+        Ranking::new(checked.into_iter().flatten().collect()),
+        late_rows,
+    )
+}
+
+fn conclude(ranking: Ranking, late_rows: usize) -> Result<Checked, Fault> {
+    if ranking.unscored() == 0 {
+        return Ok(Checked::Ranking(ranking, Status::Applied));
+    }
+    if ranking.scored() > 0 {
+        return Ok(Checked::Ranking(ranking, Status::Partial));
+    }
+    let reasons: Vec<&str> = ranking
+        .judgments()
+        .iter()
+        .filter_map(|judgment| match &judgment.outcome {
+            Outcome::Unscored(reason) => Some(reason.as_str()),
+            Outcome::Scored(_) | Outcome::Filtered => None,
+        })
+        .collect();
+    if reasons.iter().all(|&reason| reason == "empty") {
+        return Ok(Checked::Ranking(
+            ranking,
+            Status::Skipped(SkipReason::NoText),
+        ));
+    }
+    if late_rows > 0 {
+        return Ok(Checked::AllLate);
+    }
+    let reason = reasons
+        .iter()
+        .find(|&&reason| reason != "empty")
+        .copied()
+        .unwrap_or("empty");
+    Err(Fault::NoScore {
+        documents: ranking.documents(),
+        reason: reason.to_owned(),
+    })
+}
+
+/// A reason as it may stand in a header: a short word of letters, digits and `-`.
+fn reason_word(reason: &str) -> String {
+    let word: String = reason
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
+        .take(MAX_REASON_BYTES)
+        .collect();
+    let word = word.trim_matches('-');
+    if word.starts_with(|c: char| c.is_ascii_lowercase()) {
+        word.to_owned()
+    } else {
+        "failed".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(index: u32, outcome: types::Outcome) -> types::Judgment {
+        types::Judgment {
+            index,
+            outcome,
+            truncated: false,
+            explanation: None,
+        }
+    }
+
+    #[test]
+    fn one_score_that_is_not_finite_spoils_nothing_else() {
+        let judgments = vec![
+            judged(1, types::Outcome::Scored(0.5)),
+            judged(0, types::Outcome::Scored(f64::NAN)),
+        ];
+        let Ok(Checked::Ranking(ranking, status)) = check(judgments, 2, false, 0) else {
+            panic!("a ranking was expected")
+        };
+        assert_eq!(ranking.order(), [1, 0]);
+        assert_eq!(status, Status::Partial);
+        assert_eq!(
+            ranking.judgment(0).outcome,
+            Outcome::Unscored("not-finite".into())
+        );
+    }
+
+    #[test]
+    fn without_any_score_the_reasons_decide() {
+        let all = |reason: &str, late| {
+            check(
+                vec![judged(0, types::Outcome::Unscored(reason.into()))],
+                1,
+                false,
+                late,
+            )
+        };
+        let Ok(Checked::Ranking(_, status)) = all("empty", 0) else {
+            panic!("expected a ranking")
+        };
+        assert_eq!(status, Status::Skipped(SkipReason::NoText));
+        assert_eq!(all("late", 1), Ok(Checked::AllLate));
+        assert_eq!(
+            all("bad mood", 0),
+            Err(Fault::NoScore {
+                documents: 1,
+                reason: "bad-mood".into()
+            })
+        );
+    }
+}

@@ -1,0 +1,188 @@
+//! The wasmtime engine, its linker, and what keeps guests in bounds: the pooling allocator, epochs
+//! and the ticker that counts them are switched on together, here and nowhere else.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use rerankd_core::Limits;
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::bindings::Reranker;
+use crate::imports::GuestState;
+use crate::wasi;
+
+/// One epoch: the unit in which a guest's CPU time is counted, and in which it yields.
+pub const EPOCH: Duration = Duration::from_millis(1);
+
+/// Native stack of a guest, bytes.
+const WASM_STACK_BYTES: usize = 512 << 10;
+
+/// Instances beyond those of requests: for `describe`.
+const SPARE_INSTANCES: usize = 4;
+
+/// Compiles and runs policies.
+pub struct PolicyEngine {
+    engine: Engine,
+    linker: Linker<GuestState>,
+    linker_with_wasi: Linker<GuestState>,
+    limits: Limits,
+    ticker: Arc<Ticker>,
+    /// Where guests run: never on the HTTP runtime's threads. Taken at drop.
+    guests: Option<tokio::runtime::Runtime>,
+}
+
+impl PolicyEngine {
+    /// An engine for at most `limits.max_instances` guests at a time, run by `threads` threads.
+    ///
+    /// # Errors
+    /// If wasmtime cannot reserve its memory, or the system gives no threads.
+    pub fn new(limits: &Limits, threads: usize) -> wasmtime::Result<Self> {
+        let engine = Engine::new(&config(limits))?;
+        let mut linker = Linker::new(&engine);
+        Reranker::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut GuestState| state)?;
+        let mut linker_with_wasi = linker.clone();
+        wasi::add_to_linker(&mut linker_with_wasi)?;
+        let guests = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads.max(1))
+            .thread_name("guest")
+            .enable_time()
+            .build()?;
+        let ticker = Ticker::start(engine.clone())?;
+        Ok(Self {
+            engine,
+            linker,
+            linker_with_wasi,
+            limits: limits.clone(),
+            ticker,
+            guests: Some(guests),
+        })
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn linker(&self, with_wasi: bool) -> &Linker<GuestState> {
+        if with_wasi {
+            &self.linker_with_wasi
+        } else {
+            &self.linker
+        }
+    }
+
+    /// The limits that every guest runs under.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn guests(&self) -> &tokio::runtime::Runtime {
+        self.guests
+            .as_ref()
+            .expect("the runtime is there until drop")
+    }
+
+    /// Epochs advance while the guard lives.
+    pub(crate) fn tick(&self) -> Ticking {
+        self.ticker.guests.fetch_add(1, Ordering::AcqRel);
+        self.ticker.wake();
+        Ticking(Arc::clone(&self.ticker))
+    }
+}
+
+impl Drop for PolicyEngine {
+    fn drop(&mut self) {
+        self.ticker.stop.store(true, Ordering::Release);
+        self.ticker.wake();
+        if let Some(guests) = self.guests.take() {
+            // May run inside another runtime, where waiting for this one is not allowed.
+            guests.shutdown_background();
+        }
+    }
+}
+
+fn config(limits: &Limits) -> Config {
+    let instances = u32::try_from(limits.max_instances + SPARE_INSTANCES).unwrap_or(u32::MAX);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_memories(instances)
+        .total_stacks(instances)
+        // A component that was adapted from another ABI has a few core instances and tables.
+        .total_core_instances(instances.saturating_mul(8))
+        .total_tables(instances.saturating_mul(4))
+        .max_core_instances_per_component(8)
+        .max_tables_per_component(4)
+        .max_memories_per_component(1)
+        .table_elements(20_000)
+        .max_memory_size(limits.guest_memory_bytes)
+        // What a small policy touches stays mapped between requests; the rest goes back.
+        .linear_memory_keep_resident(256 << 10)
+        .table_keep_resident(32 << 10);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .epoch_interruption(true)
+        .max_wasm_stack(WASM_STACK_BYTES)
+        .wasm_component_model(true)
+        .wasm_memory64(false)
+        .wasm_relaxed_simd(false);
+    config
+}
+
+/// The thread that advances epochs, while there is a guest to interrupt.
+struct Ticker {
+    guests: AtomicUsize,
+    stop: AtomicBool,
+    idle: Mutex<()>,
+    woken: Condvar,
+}
+
+impl Ticker {
+    fn start(engine: Engine) -> std::io::Result<Arc<Self>> {
+        let ticker = Arc::new(Self {
+            guests: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            idle: Mutex::new(()),
+            woken: Condvar::new(),
+        });
+        let shared = Arc::clone(&ticker);
+        std::thread::Builder::new()
+            .name("epochs".into())
+            .spawn(move || shared.run(&engine))?;
+        Ok(ticker)
+    }
+
+    fn run(&self, engine: &Engine) {
+        while !self.stop.load(Ordering::Acquire) {
+            if self.guests.load(Ordering::Acquire) == 0 {
+                let guard = self
+                    .idle
+                    .lock()
+                    .expect("nothing panics while it holds this");
+                let idle = |_: &mut ()| {
+                    self.guests.load(Ordering::Acquire) == 0 && !self.stop.load(Ordering::Acquire)
+                };
+                drop(self.woken.wait_while(guard, idle));
+            } else {
+                std::thread::sleep(EPOCH);
+                engine.increment_epoch();
+            }
+        }
+    }
+
+    fn wake(&self) {
+        // Taking the lock orders this after the sleeper's check, so that no wake-up is lost.
+        drop(self.idle.lock());
+        self.woken.notify_one();
+    }
+}
+
+/// Keeps epochs advancing.
+pub(crate) struct Ticking(Arc<Ticker>);
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        self.0.guests.fetch_sub(1, Ordering::AcqRel);
+    }
+}

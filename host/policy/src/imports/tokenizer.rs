@@ -1,0 +1,117 @@
+//! `rerank:policy/tokenizer`: texts in, tensor handles out.
+
+use std::time::Instant;
+
+use rerankd_inference::Encoding;
+use rerankd_inference::manifest::Inputs;
+use wasmtime::component::Resource;
+
+use crate::bindings::contract::tokenizer::{Host, HostEncoding};
+use crate::imports::GuestState;
+use crate::imports::nn::GuestTensor;
+
+/// The rows of one tokenizer call; `None` after its tensors were taken.
+pub struct GuestEncoding {
+    encoding: Option<Encoding>,
+    inputs: Inputs,
+    lengths: Vec<u32>,
+    truncated: Vec<u32>,
+    query_truncated: bool,
+}
+
+impl GuestState {
+    async fn encode(
+        &mut self,
+        slot: &str,
+        query: Option<String>,
+        texts: Vec<String>,
+    ) -> wasmtime::Result<Result<Resource<GuestEncoding>, String>> {
+        self.count_host_call()?;
+        let started = Instant::now();
+        let model = match self.model(slot) {
+            Ok(model) => model,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        let Some(lane) = &self.lane else {
+            return Ok(Err("`describe` has no tokenizer".to_owned()));
+        };
+        let encoded = lane.encode(model.tokenizer(), query, texts).await;
+        self.usage.tokenize_time += started.elapsed();
+        self.usage.host_time += started.elapsed();
+        match encoded {
+            Ok(encoding) => {
+                self.usage.query_truncated |= encoding.query_truncated;
+                let guest_encoding = GuestEncoding {
+                    lengths: encoding.lengths(),
+                    truncated: encoding.truncated.clone(),
+                    query_truncated: encoding.query_truncated,
+                    inputs: model.manifest().inputs.clone(),
+                    encoding: Some(encoding),
+                };
+                Ok(Ok(self.table.push(guest_encoding)?))
+            }
+            Err(error) => {
+                self.usage.host_failure = Some(error.to_string());
+                Ok(Err(error.to_string()))
+            }
+        }
+    }
+}
+
+impl Host for GuestState {
+    async fn encode_pairs(
+        &mut self,
+        model: String,
+        query: String,
+        texts: Vec<String>,
+    ) -> wasmtime::Result<Result<Resource<GuestEncoding>, String>> {
+        self.encode(&model, Some(query), texts).await
+    }
+
+    async fn encode_texts(
+        &mut self,
+        model: String,
+        texts: Vec<String>,
+    ) -> wasmtime::Result<Result<Resource<GuestEncoding>, String>> {
+        self.encode(&model, None, texts).await
+    }
+}
+
+impl HostEncoding for GuestState {
+    fn lengths(&mut self, encoding: Resource<GuestEncoding>) -> wasmtime::Result<Vec<u32>> {
+        Ok(self.table.get(&encoding)?.lengths.clone())
+    }
+
+    fn truncated(&mut self, encoding: Resource<GuestEncoding>) -> wasmtime::Result<Vec<u32>> {
+        Ok(self.table.get(&encoding)?.truncated.clone())
+    }
+
+    fn query_truncated(&mut self, encoding: Resource<GuestEncoding>) -> wasmtime::Result<bool> {
+        Ok(self.table.get(&encoding)?.query_truncated)
+    }
+
+    fn tensors(
+        &mut self,
+        encoding: Resource<GuestEncoding>,
+    ) -> wasmtime::Result<Result<Vec<(String, Resource<GuestTensor>)>, String>> {
+        let handle = self.table.get_mut(&encoding)?;
+        let Some(encoding) = handle.encoding.take() else {
+            return Ok(Err("the encoding's tensors were taken before".to_owned()));
+        };
+        if encoding.rows.is_empty() {
+            return Ok(Err("the encoding has no rows".to_owned()));
+        }
+        let inputs = handle.inputs.clone();
+        self.hold_tensor(encoding.tensor_bytes(&inputs))?;
+        let mut tensors = Vec::new();
+        for (name, tensor) in encoding.into_tensors(&inputs) {
+            tensors.push((name, self.table.push(GuestTensor::Host(tensor))?));
+        }
+        Ok(Ok(tensors))
+    }
+
+    fn drop(&mut self, encoding: Resource<GuestEncoding>) -> wasmtime::Result<()> {
+        self.table.delete(encoding)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,382 @@
+//! One request through one policy version.
+//!
+//! 1. The parameters are checked, and the request is turned into the contract's types: the policy
+//!    sees the fields that its manifest or the request names, and no others.
+//! 2. A fresh store gets its limits; the guest runs on the guests' own threads.
+//! 3. What it says is checked.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rerankd_core::{Document, Field, FirstStage, Limits, RerankRequest, Reranked, Timings, Value};
+use rerankd_inference::{Deadline, Inference};
+use serde_json::{Map, Value as Json};
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
+
+use crate::bindings::contract::types;
+use crate::check::{Checked, check};
+use crate::engine::{EPOCH, PolicyEngine};
+use crate::error::{Fault, PolicyError};
+use crate::imports::GuestState;
+use crate::version::{PolicyVersion, one_line};
+
+/// A ranking, and what it cost.
+#[derive(Debug)]
+pub struct Invoked {
+    /// The ranking; its `timings.total` counts from the `started` of the call.
+    pub reranked: Reranked,
+    /// The most memory that the guest had, bytes.
+    pub peak_memory_bytes: usize,
+    /// Rows that did not run in time.
+    pub late_rows: usize,
+    /// What the guest logged: for the policy's author, never for the host's log.
+    pub log: Vec<String>,
+}
+
+/// Runs a request through a version.
+///
+/// `started` is when the request arrived. Returns before `deadline.at`. Dropping the future ends the
+/// guest and drops its rows.
+///
+/// # Errors
+/// [`PolicyError`]: the policy's fault, the caller's mistake, the deadline, or the host's failure.
+pub async fn invoke(
+    engine: &Arc<PolicyEngine>,
+    inference: &Arc<Inference>,
+    version: &Arc<PolicyVersion>,
+    request: RerankRequest,
+    started: Instant,
+    deadline: Deadline,
+) -> Result<Invoked, PolicyError> {
+    let parameters = parameters(version, &request)?;
+    let call = Call {
+        engine: Arc::clone(engine),
+        inference: Arc::clone(inference),
+        version: Arc::clone(version),
+        started,
+        deadline,
+    };
+    let task = engine.guests().spawn(call.run(request, parameters));
+    let _abort = AbortOnDrop(task.abort_handle());
+    match task.await {
+        Ok(result) => result,
+        Err(error) if error.is_cancelled() => Err(PolicyError::ShuttingDown),
+        Err(_) => Err(PolicyError::Host {
+            policy: version.label().to_owned(),
+            message: "the call panicked on the host".to_owned(),
+        }),
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The operator's parameters, overlaid by the request's, checked.
+fn parameters(
+    version: &PolicyVersion,
+    request: &RerankRequest,
+) -> Result<Map<String, Json>, PolicyError> {
+    let mut merged = version.options().parameters.clone();
+    if let Some(text) = &request.parameters {
+        let own: Map<String, Json> =
+            serde_json::from_str(text).map_err(|error| PolicyError::InvalidRequest {
+                at: Some("parameters".to_owned()),
+                message: format!("`parameters`: {error}"),
+            })?;
+        merged.extend(own);
+    }
+    if let Some(fields) = &request.fields
+        && version.schema().knows("fields")
+    {
+        merged.insert("fields".to_owned(), Json::from(fields.clone()));
+    }
+    version
+        .schema()
+        .check(&merged)
+        .map_err(|error| PolicyError::InvalidRequest {
+            message: format!("policy {}: {}", version.name(), error.message),
+            at: Some(error.at),
+        })?;
+    Ok(merged)
+}
+
+/// A store under its state's limits, whose guest yields every epoch and traps when its CPU time is
+/// used up. Epochs that pass while the guest waits in a host call are not counted.
+pub(crate) fn bounded_store(engine: &PolicyEngine, state: GuestState) -> Store<GuestState> {
+    let mut store = Store::new(engine.engine(), state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_epoch_deadline(1);
+    let limit = engine.limits().guest_cpu;
+    let budget = u64::try_from(limit.as_nanos() / EPOCH.as_nanos()).unwrap_or(u64::MAX);
+    store.epoch_deadline_callback(move |mut context| {
+        let usage = &mut context.data_mut().usage;
+        usage.cpu_epochs += 1;
+        if usage.cpu_epochs > budget {
+            let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+            return Err(wasmtime::Error::new(Fault::CpuTime { limit_ms }));
+        }
+        Ok(UpdateDeadline::Yield(1))
+    });
+    store
+}
+
+struct Call {
+    engine: Arc<PolicyEngine>,
+    inference: Arc<Inference>,
+    version: Arc<PolicyVersion>,
+    started: Instant,
+    deadline: Deadline,
+}
+
+impl Call {
+    async fn run(
+        self,
+        request: RerankRequest,
+        parameters: Map<String, Json>,
+    ) -> Result<Invoked, PolicyError> {
+        let version = &self.version;
+        let documents = request.documents.len();
+        let first_stage = request.first_stage;
+        let parameters = Json::Object(parameters);
+        let score_kind = version.manifest().score_kind(first_stage, &parameters);
+        let guest_request = guest_request(version, request, &parameters);
+        let lane = self.inference.scheduler().open_lane(self.deadline);
+        let state = GuestState::new(
+            self.engine.limits(),
+            Arc::clone(version.models()),
+            Some(lane),
+            version.options().allow_wasi,
+        );
+        let mut store = bounded_store(&self.engine, state);
+        let called_at = Instant::now();
+        let called = {
+            let _ticking = self.engine.tick();
+            // Epochs do not interrupt host calls, so the deadline has a timer of its own.
+            tokio::time::timeout_at(self.last_moment().into(), async {
+                let policy = version.pre.instantiate_async(&mut store).await?;
+                policy
+                    .rerank_policy_policy()
+                    .call_rerank(&mut store, &guest_request)
+                    .await
+            })
+            .await
+        };
+        let call_time = called_at.elapsed();
+        let state = store.data();
+        let judgments = match called {
+            Ok(Ok(Ok(judgments))) => judgments,
+            Ok(Ok(Err(error))) => return Err(self.refusal(state, error)),
+            Ok(Err(error)) => return Err(self.failure(state, &error)),
+            Err(_) => {
+                return Err(PolicyError::Deadline {
+                    policy: version.label().to_owned(),
+                });
+            }
+        };
+        let usage = &state.usage;
+        let checked = check(
+            judgments,
+            documents,
+            version.manifest().filters,
+            usage.late_rows,
+        );
+        let (ranking, status) = match checked {
+            Ok(Checked::Ranking(ranking, status)) => (ranking, status),
+            Ok(Checked::AllLate) => {
+                return Err(PolicyError::Deadline {
+                    policy: version.label().to_owned(),
+                });
+            }
+            Err(fault) => return Err(self.fault(fault)),
+        };
+        let timings = Timings {
+            queue: usage.queue_time,
+            tokenize: usage.tokenize_time,
+            inference: usage.inference_time,
+            guest: call_time.saturating_sub(usage.host_time),
+            total: self.started.elapsed(),
+        };
+        Ok(Invoked {
+            peak_memory_bytes: state.limiter.peak_bytes,
+            late_rows: usage.late_rows,
+            log: guest_log(state),
+            reranked: Reranked {
+                policy: version.name().to_owned(),
+                version: version.short_digest().to_owned(),
+                status,
+                score_kind,
+                first_stage,
+                ranking,
+                query_truncated: usage.query_truncated,
+                timings,
+            },
+        })
+    }
+
+    /// When the call is dropped, so that the answer still leaves before the deadline.
+    fn last_moment(&self) -> Instant {
+        let reserve = self.deadline.at - self.deadline.start_by;
+        self.deadline.at - (reserve / 4).min(Duration::from_millis(5))
+    }
+
+    fn fault(&self, fault: Fault) -> PolicyError {
+        PolicyError::Fault {
+            policy: self.version.label().to_owned(),
+            fault,
+        }
+    }
+
+    /// The guest answered with an error of the contract.
+    fn refusal(&self, state: &GuestState, error: types::Error) -> PolicyError {
+        match error {
+            types::Error::InvalidRequest(message) => PolicyError::InvalidRequest {
+                at: None,
+                message: format!("policy {}: {message}", self.version.name()),
+            },
+            types::Error::Model(_) if state.usage.host_failure.is_some() => PolicyError::Host {
+                policy: self.version.label().to_owned(),
+                message: state.usage.host_failure.clone().unwrap_or_default(),
+            },
+            types::Error::Model(message) => self.fault(Fault::Model { message }),
+            types::Error::Internal(message) => self.fault(Fault::Internal { message }),
+        }
+    }
+
+    /// The guest did not return.
+    fn failure(&self, state: &GuestState, error: &wasmtime::Error) -> PolicyError {
+        if error.is::<PoolConcurrencyLimitError>() {
+            return PolicyError::NoInstance;
+        }
+        self.fault(fault_of(self.engine.limits(), state, error))
+    }
+}
+
+/// Which fault a failed call was.
+pub(crate) fn fault_of(limits: &Limits, state: &GuestState, error: &wasmtime::Error) -> Fault {
+    if let Some(fault) = error.downcast_ref::<Fault>() {
+        return fault.clone();
+    }
+    if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
+        return Fault::StackOverflow;
+    }
+    // A guest whose allocation failed panics or traps in its own way.
+    if state.limiter.refused {
+        return Fault::Memory {
+            limit_mib: limits.guest_memory_bytes >> 20,
+        };
+    }
+    if let Some(panic) = &state.log.panic {
+        return Fault::Panic {
+            message: panic.message.clone(),
+            file: panic.file.clone(),
+            line: panic.line,
+        };
+    }
+    Fault::Trap {
+        message: one_line_without_backtrace(error),
+    }
+}
+
+fn one_line_without_backtrace(error: &wasmtime::Error) -> String {
+    match error.downcast_ref::<Trap>() {
+        Some(trap) => trap.to_string(),
+        None => one_line(error),
+    }
+}
+
+fn guest_log(state: &GuestState) -> Vec<String> {
+    let mut lines = state.log.lines().to_vec();
+    if state.log.dropped() > 0 {
+        lines.push(format!("({} more lines were dropped)", state.log.dropped()));
+    }
+    if let Some(output) = state.wasi_output() {
+        lines.extend(output.lines().map(|line| format!("output {line}")));
+    }
+    lines
+}
+
+/// The request in the contract's types.
+fn guest_request(
+    version: &PolicyVersion,
+    request: RerankRequest,
+    parameters: &Json,
+) -> types::Request {
+    let granted = granted_fields(version, &request, parameters);
+    let scored = request.first_stage == FirstStage::Scored;
+    types::Request {
+        query: request.query,
+        signals: request.signals.into_iter().map(named_value).collect(),
+        parameters: parameters.to_string(),
+        first_stage: match request.first_stage {
+            FirstStage::Scored => types::FirstStage::Scored,
+            FirstStage::Ranked => types::FirstStage::Ranked,
+            FirstStage::None => types::FirstStage::None,
+        },
+        documents: request
+            .documents
+            .into_iter()
+            .map(|document| guest_document(document, scored, granted.as_deref()))
+            .collect(),
+        top_n: request
+            .top_n
+            .map(|top_n| u32::try_from(top_n).unwrap_or(u32::MAX)),
+        explain: request.explain,
+    }
+}
+
+/// The fields that the policy may see: those that its manifest, the parameters or the request name.
+/// `None` is all of them.
+fn granted_fields(
+    version: &PolicyVersion,
+    request: &RerankRequest,
+    parameters: &Json,
+) -> Option<Vec<String>> {
+    let mut granted = version.manifest().fields.clone();
+    if granted.iter().any(|field| field == "*") {
+        return None;
+    }
+    let named = parameters
+        .get("fields")
+        .and_then(Json::as_array)
+        .into_iter()
+        .flatten();
+    granted.extend(named.filter_map(Json::as_str).map(str::to_owned));
+    granted.extend(request.fields.iter().flatten().cloned());
+    Some(granted)
+}
+
+fn guest_document(document: Document, scored: bool, granted: Option<&[String]>) -> types::Document {
+    let visible = |field: &Field| granted.is_none_or(|names| names.contains(&field.name));
+    types::Document {
+        id: document.id,
+        score: document.first_stage_score.filter(|_| scored),
+        fields: document
+            .fields
+            .into_iter()
+            .filter(visible)
+            .map(named_value)
+            .collect(),
+    }
+}
+
+fn named_value(field: Field) -> types::NamedValue {
+    let value = match field.value {
+        Value::Text(text) => types::Value::Text(text),
+        Value::Texts(texts) => types::Value::Texts(texts),
+        Value::Number(number) => types::Value::Number(number),
+        Value::Integer(integer) => types::Value::Integer(integer),
+        Value::Numbers(numbers) => types::Value::Numbers(numbers),
+        Value::Boolean(boolean) => types::Value::Boolean(boolean),
+        Value::Vector(vector) => types::Value::Vector(vector),
+        Value::Json(json) => types::Value::Json(json),
+    };
+    types::NamedValue {
+        name: field.name,
+        value,
+    }
+}

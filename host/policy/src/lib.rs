@@ -1,0 +1,28 @@
+//! Policies: WebAssembly components, run by wasmtime behind the contract in `wit/`.
+//!
+//! A policy's life: [`engine`] compiles and links it once, [`version`] holds it with its models,
+//! parameters and digest, immutable; [`catalog`] maps names to versions; [`invoke`] runs one request
+//! in a fresh store with limits and a deadline, where the guest calls [`imports`]; [`check`] turns
+//! what it says into a ranking, or into a fault.
+//!
+//! No HTTP and no wire formats here.
+
+pub mod bindings;
+pub mod catalog;
+pub mod check;
+pub mod engine;
+pub mod error;
+pub mod imports;
+pub mod invoke;
+mod limiter;
+pub mod manifest;
+pub mod parameters;
+pub mod version;
+mod wasi;
+
+pub use catalog::Catalog;
+pub use engine::PolicyEngine;
+pub use error::{Fault, PolicyError, ReleaseError};
+pub use invoke::{Invoked, invoke};
+pub use manifest::PolicyManifest;
+pub use version::{PolicyOptions, PolicyVersion};

@@ -1,0 +1,162 @@
+//! A policy's manifest: what `describe` returns. The format is documented in `wit/policy.wit`.
+
+use rerankd_core::{FirstStage, ScoreKind};
+use rerankd_inference::ModelKind;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Largest manifest, bytes: room for a schema of the largest size and some text.
+const MAX_MANIFEST_BYTES: usize = 128 << 10;
+
+/// What a policy says about itself.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyManifest {
+    /// The format of this object: 1.
+    pub manifest_version: u32,
+    /// Under which name the policy wants to be served.
+    pub name: String,
+    /// For people.
+    pub version: String,
+    /// One sentence.
+    pub description: String,
+    /// What a score is: a [`ScoreKind`] by name.
+    score_kind: String,
+    /// Exceptions to `score_kind`; the first that holds counts.
+    #[serde(default)]
+    score_kind_if: Vec<ScoreKindRule>,
+    /// First stages with which a score depends on the other documents, by name.
+    #[serde(default)]
+    set_relative: Vec<String>,
+    /// Document fields that it reads; `*` is all.
+    pub fields: Vec<String>,
+    /// Every model that it may load.
+    #[serde(default)]
+    pub models: Vec<ModelSlot>,
+    /// Whether it may leave documents out.
+    #[serde(default)]
+    pub filters: bool,
+    /// JSON Schema of its parameters; `None` means that it takes none.
+    pub parameters: Option<Value>,
+}
+
+/// A model that a policy may load.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSlot {
+    /// The name that the policy uses for it.
+    pub name: String,
+    /// What it must compute.
+    pub kind: ModelKind,
+    /// The model that is taken unless the operator binds another.
+    pub default: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScoreKindRule {
+    first_stage: Option<String>,
+    parameter: Option<String>,
+    is: Option<Value>,
+    then: String,
+}
+
+impl PolicyManifest {
+    /// Reads and checks what `describe` returned.
+    ///
+    /// # Errors
+    /// The problem, naming the key.
+    pub fn parse(json: &str) -> Result<Self, String> {
+        if json.len() > MAX_MANIFEST_BYTES {
+            return Err(format!(
+                "{} bytes; at most {MAX_MANIFEST_BYTES} are read",
+                json.len()
+            ));
+        }
+        let manifest: Self = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// What the scores of a request are.
+    pub fn score_kind(&self, first_stage: FirstStage, parameters: &Value) -> ScoreKind {
+        let holds = |rule: &&ScoreKindRule| {
+            let first_stage_holds = rule
+                .first_stage
+                .as_deref()
+                .is_none_or(|wanted| wanted == first_stage.name());
+            let parameter_holds = rule
+                .parameter
+                .as_deref()
+                .is_none_or(|name| parameters.get(name) == rule.is.as_ref());
+            first_stage_holds && parameter_holds
+        };
+        let name = self
+            .score_kind_if
+            .iter()
+            .find(holds)
+            .map_or(&self.score_kind, |rule| &rule.then);
+        ScoreKind::from_name(name).expect("`check` allows known kinds only")
+    }
+
+    /// Whether, with this first stage, a document's score depends on the other documents.
+    pub fn is_set_relative(&self, first_stage: FirstStage) -> bool {
+        self.set_relative
+            .iter()
+            .any(|name| name == first_stage.name())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.manifest_version != 1 {
+            return Err(format!(
+                "`manifest_version` is {}; this host reads 1",
+                self.manifest_version
+            ));
+        }
+        check_name("name", &self.name)?;
+        if self.version.is_empty() || self.version.len() > 64 {
+            return Err("`version` must have 1 to 64 characters".to_owned());
+        }
+        let kinds = std::iter::once(&self.score_kind)
+            .chain(self.score_kind_if.iter().map(|rule| &rule.then));
+        for kind in kinds {
+            if ScoreKind::from_name(kind).is_none() {
+                return Err(format!(
+                    "`score_kind` must be `logit`, `probability`, `cosine` or `blend`, got `{kind}`"
+                ));
+            }
+        }
+        let stages = self.set_relative.iter().chain(
+            self.score_kind_if
+                .iter()
+                .filter_map(|rule| rule.first_stage.as_ref()),
+        );
+        for stage in stages {
+            if !matches!(stage.as_str(), "scored" | "ranked" | "none") {
+                return Err(format!(
+                    "a first stage must be `scored`, `ranked` or `none`, got `{stage}`"
+                ));
+            }
+        }
+        for slot in &self.models {
+            check_name("models.name", &slot.name)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether `name` can be a policy's or a slot's name: lower-case letters, digits and `-`, at most 64.
+///
+/// # Errors
+/// A sentence that names `what`.
+pub fn check_name(what: &str, name: &str) -> Result<(), String> {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if (1..=64).contains(&name.len()) && name.chars().all(good) && !name.starts_with('-') {
+        Ok(())
+    } else {
+        Err(format!(
+            "`{what}` must have 1 to 64 lower-case letters, digits and `-`, got `{}`",
+            name.chars().take(80).collect::<String>()
+        ))
+    }
+}
