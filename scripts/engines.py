@@ -1,0 +1,297 @@
+"""Starts a real search engine on loopback for a recording or a test, and stops it again.
+
+Owns: fetching an engine's minimal distribution through Maven, checking its digest, unpacking it
+into a temporary folder, running it as a user that is not root, and one small HTTP call.
+Does not know what is indexed or asked: see record-elasticsearch.py for that.
+
+Standard library only; Python 3.10 or later. Needs `mvn` and a Java that the engine accepts.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+
+
+class EngineError(Exception):
+    """An engine could not be fetched, started or asked. The text is one sentence for a person."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Distribution:
+    """One engine at one version: where Maven finds it, its digest, and how it is run."""
+
+    name: str
+    version: str
+    group: str
+    sha256: str
+    variables: str  # prefix of its environment variables, such as ES_JAVA_HOME
+    settings: tuple  # lines of the engine's YAML configuration, beside the common ones
+
+    @property
+    def artifact(self):
+        """Maven coordinates of the zip."""
+        return f"{self.group}:{self.name}:{self.version}:zip"
+
+
+ELASTICSEARCH = Distribution(
+    name="elasticsearch",
+    version="8.19.21",
+    group="org.elasticsearch.distribution.integ-test-zip",
+    sha256="215d5f3dbf0609a149f6218a9e47b6ae2df34ebbff3c5754e35f15a5e5393c8a",
+    variables="ES",
+    # Security has to be off before the first start, or Elasticsearch sets up TLS and passwords.
+    settings=("xpack.security.enabled: false", "xpack.ml.enabled: false"),
+)
+
+# Ports are 0: the system picks free ones and the engine writes them to its log. Disk watermarks
+# are off because a nearly full disk would make the index read-only, which is not what is recorded.
+COMMON_SETTINGS = (
+    "cluster.name: rerankd",
+    "discovery.type: single-node",
+    "http.host: 127.0.0.1",
+    "http.port: 0",
+    "transport.host: 127.0.0.1",
+    "transport.port: 0",
+    "cluster.routing.allocation.disk.threshold_enabled: false",
+)
+JVM_OPTIONS = ("-Xms512m", "-Xmx512m", "-XX:-UsePerfData")
+HTTP_ADDRESS_LINE = re.compile(
+    r"HttpServerTransport.*publish_address \{(127\.0\.0\.1:\d+)\}"
+)
+START_SECONDS = 180
+STOP_SECONDS = 30
+
+
+def progress(message):
+    """Says on standard error what is going on."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def fetch(distribution, folder):
+    """Copies the distribution's zip into `folder` through Maven and returns its path, checked."""
+    if shutil.which("mvn") is None:
+        raise EngineError(
+            "Maven is not installed: install it (Debian: apt-get install maven), "
+            "since the engine is fetched with it."
+        )
+    progress(f"fetching {distribution.name} {distribution.version} through Maven")
+    common = ["mvn", "-q", "-B", "-Dstyle.color=never", f"-Dartifact={distribution.artifact}"]
+    run_maven(common + ["-Dtransitive=false", "dependency:get"])
+    run_maven(common + [f"-DoutputDirectory={folder}", "dependency:copy"])
+    archive = folder / f"{distribution.name}-{distribution.version}.zip"
+    found = file_sha256(archive)
+    if found != distribution.sha256:
+        raise EngineError(
+            f"{archive.name} has the SHA-256 {found}, not {distribution.sha256}: "
+            "remove it from the local Maven repository and try again."
+        )
+    return archive
+
+
+def run_maven(command):
+    """Runs one Maven command and turns a failure into a sentence with Maven's first error."""
+    joined = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(command, **joined)
+    if done.returncode != 0:
+        errors = re.findall(r"\[ERROR\][ \t]+(\S.*)", done.stdout)
+        reason = errors[0] if errors else f"exit code {done.returncode}"
+        raise EngineError(f"Maven could not fetch the engine: {reason}")
+
+
+def file_sha256(path):
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def unpack(archive, folder):
+    """Unpacks a zip with its executable bits, which `zipfile` drops; returns its top folder."""
+    with zipfile.ZipFile(archive) as contents:
+        for entry in contents.infolist():
+            path = pathlib.Path(contents.extract(entry, folder))
+            mode = entry.external_attr >> 16
+            if mode and path.is_file():
+                path.chmod(mode & 0o755)
+    (top,) = (path for path in folder.iterdir() if path.is_dir())
+    return top
+
+
+def java_home(variable):
+    """The Java for the engine: from its own variable, from JAVA_HOME, else `java` in PATH."""
+    for name in (variable, "JAVA_HOME"):
+        if os.environ.get(name):
+            return pathlib.Path(os.environ[name])
+    java = shutil.which("java")
+    if java is None:
+        raise EngineError(f"Java is not installed: install Java 17 or later, or set {variable}.")
+    return pathlib.Path(java).resolve().parent.parent
+
+
+def unprivileged_user(wanted):
+    """`wanted` when this is root, which the engines refuse to run as; else none: no change."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        user = pwd.getpwnam(wanted)
+    except KeyError:
+        raise EngineError(
+            f"there is no user `{wanted}` to run the engine as: name one with --user."
+        ) from None
+    if user.pw_uid == 0:
+        raise EngineError(f"`{wanted}` is root, which the engine refuses: name another by --user.")
+    return user
+
+
+def give_to(user, folder):
+    """Makes `user` the owner of everything below `folder`."""
+    for parent, folders, files in os.walk(folder):
+        os.chown(parent, user.pw_uid, user.pw_gid)
+        for name in files:
+            os.chown(os.path.join(parent, name), user.pw_uid, user.pw_gid, follow_symlinks=False)
+
+
+def configure(distribution, home):
+    """Writes the engine's settings and JVM options before its first start."""
+    lines = COMMON_SETTINGS + distribution.settings
+    settings = home / "config" / f"{distribution.name}.yml"
+    settings.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    options = home / "config" / "jvm.options.d" / "rerankd.options"
+    options.write_text("\n".join(JVM_OPTIONS) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def running(distribution, user_name="nobody"):
+    """Runs the engine for the length of a `with` block and yields its `Client`.
+
+    Whatever happens inside, the engine is stopped and its folder removed.
+    """
+    with tempfile.TemporaryDirectory(prefix="rerankd-engine-", ignore_cleanup_errors=True) as name:
+        folder = pathlib.Path(name)
+        home = unpack(fetch(distribution, folder), folder)
+        configure(distribution, home)
+        (home / "tmp").mkdir()
+        user = unprivileged_user(user_name)
+        if user is not None:
+            folder.chmod(0o755)
+            give_to(user, home)
+        log = folder / "output.log"
+        process = start(distribution, home, user, log)
+        try:
+            yield wait_until_up(distribution, process, log)
+        finally:
+            stop(process)
+            progress(f"stopped {distribution.name}")
+
+
+def start(distribution, home, user, log):
+    """Starts the engine in a process group of its own, its output going to `log`."""
+    progress(f"starting {distribution.name} {distribution.version}")
+    prefix = distribution.variables
+    environment = {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "HOME": str(home),
+        f"{prefix}_JAVA_HOME": str(java_home(f"{prefix}_JAVA_HOME")),
+        f"{prefix}_TMPDIR": str(home / "tmp"),
+        # The launcher is a JVM of its own; without this it leaves files in the system's folder.
+        "CLI_JAVA_OPTS": f"-Djava.io.tmpdir={home / 'tmp'} -XX:-UsePerfData",
+    }
+    other_user = {}
+    if user is not None:
+        other_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    with open(log, "wb") as output:
+        return subprocess.Popen(
+            [str(home / "bin" / distribution.name)],
+            cwd=home,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **other_user,
+        )
+
+
+def wait_until_up(distribution, process, log):
+    """Waits for the address in the engine's log and for a cluster that answers."""
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if process.poll() is not None:
+            tail = "\n".join(text.splitlines()[-15:])
+            raise EngineError(f"{distribution.name} ended while starting; its last lines:\n{tail}")
+        address = HTTP_ADDRESS_LINE.search(text)
+        if address:
+            client = Client(f"http://{address.group(1)}")
+            client.request("GET", "/_cluster/health?wait_for_status=yellow&timeout=60s")
+            progress(f"{distribution.name} answers on {client.base}")
+            return client
+        time.sleep(0.2)
+    raise EngineError(f"{distribution.name} did not answer within {START_SECONDS} seconds.")
+
+
+def stop(process):
+    """Ends the engine's process group: asks first, then insists."""
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sent)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+class Client:
+    """Speaks to one engine on loopback; bodies go out and come back as bytes."""
+
+    def __init__(self, base):
+        self.base = base
+        # No proxy from the environment may stand between this and loopback.
+        self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def request(self, method, path, body=None, content_type="application/json"):
+        """Sends `body` (bytes, or anything JSON) and returns the answer's bytes exactly."""
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body, ensure_ascii=False).encode("utf-8")
+        request = urllib.request.Request(self.base + path, data=body, method=method)
+        if body is not None:
+            request.add_header("Content-Type", content_type)
+        try:
+            with self.opener.open(request, timeout=120) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            text = error.read().decode("utf-8", "replace")[:500]
+            raise EngineError(f"{method} {path} answered {error.code}: {text}") from None
+        except OSError as error:
+            raise EngineError(f"{method} {path} got no answer: {error}.") from None
+
+    def bulk(self, index, documents):
+        """Indexes `(id, source as JSON bytes)` pairs in one request and refreshes the index."""
+        lines = []
+        for identifier, source in documents:
+            lines.append(json.dumps({"index": {"_id": identifier}}).encode("utf-8"))
+            lines.append(source)
+        body = b"\n".join(lines) + b"\n"
+        answer = self.request("POST", f"/{index}/_bulk?refresh=true", body, "application/x-ndjson")
+        for item in json.loads(answer)["items"]:
+            done = item["index"]
+            if "error" in done:
+                raise EngineError(f"`{index}` refused document {done['_id']}: {done['error']}.")
