@@ -17,6 +17,7 @@ pub mod error;
 mod job;
 pub mod manifest;
 pub mod model;
+pub mod pairs;
 pub mod rows;
 pub mod runtime;
 pub mod scheduler;

@@ -16,8 +16,8 @@
 //!   `null` stays);
 //! - `hits.max_score` if there is one: the first hit's new score, `null` without hits.
 //!
-//! With `keep_scores` the engine's `_score`s and `max_score` stay, and each hit that has a score
-//! gets it as `fields._first_stage_score` too: the place where clients find it on every way in.
+//! With `keep_scores` the hits that follow the scored ones keep their own `_score`, and each hit gives
+//! the engine's score as `fields._first_stage_score` too.
 //!
 //! A ranking that failed or was skipped leaves the response exactly as it was, and so does one
 //! without hits. Explanations have no place in this form; `explain` is accepted and shows nothing.
@@ -164,12 +164,7 @@ impl Reply for HitsReply<'_> {
 
 impl HitsReply<'_> {
     fn reranked(&self, ranking: &Ranking) -> String {
-        let order = self.order(ranking);
-        if self.keep_scores {
-            self.page.reordered_with_own_scores(&order)
-        } else {
-            self.page.reordered(&order)
-        }
+        self.page.reordered(&self.order(ranking), self.keep_scores)
     }
 
     /// The hits of the answer, top to bottom, with their new scores.
@@ -194,7 +189,7 @@ impl HitsReply<'_> {
                 .is_some_and(|own| own > last_score);
             rows.push(Row {
                 hit,
-                score: own_is_higher.then_some(last_score),
+                score: (own_is_higher && !self.keep_scores).then_some(last_score),
             });
         }
         rows

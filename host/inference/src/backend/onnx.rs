@@ -269,7 +269,8 @@ impl Session for OnnxSession {
             let pointer = NonNull::new(pointer).ok_or("an output is missing")?;
             // SAFETY: a successful run fills each pointer with a value that the caller owns;
             // `DynValue` releases it.
-            let value: DynValue = unsafe { DynValue::from_ptr(pointer, None) };
+            let value: DynValue =
+                unsafe { DynValue::from_ptr(pointer, Some(self.session.allocator())) };
             outputs.push(to_tensor(&value)?);
         }
         Ok(outputs)

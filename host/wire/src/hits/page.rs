@@ -88,14 +88,18 @@ impl<'a> Page<'a> {
         })
     }
 
-    /// The response with its hits in the order of `rows`, and their new scores.
-    pub(super) fn reordered(&self, rows: &[Row]) -> String {
+    /// The response with its hits in the order of `rows`, and their new scores. With
+    /// `keep_first_stage`, each hit gives the engine's score as `fields._first_stage_score` too.
+    pub(super) fn reordered(&self, rows: &[Row], keep_first_stage: bool) -> String {
         let hit_text = |row: &Row| {
             let hit = &self.hits[row.hit];
-            let edits = match (hit.score, row.score) {
+            let mut edits = match (hit.score, row.score) {
                 (Some(own), Some(new)) => vec![(own.span(), number(new))],
                 _ => Vec::new(),
             };
+            if keep_first_stage {
+                edits.extend(hit.first_stage_score());
+            }
             edited(hit.whole, edits)
         };
         let top_score = rows.first().and_then(|row| {
@@ -110,16 +114,6 @@ impl<'a> Page<'a> {
             ));
         }
         edited(self.response, edits)
-    }
-
-    /// The response with its hits in the order of `rows`. Every score stays as it was, and is given
-    /// as `fields._first_stage_score` too.
-    pub(super) fn reordered_with_own_scores(&self, rows: &[Row]) -> String {
-        let hit_text = |row: &Row| {
-            let hit = &self.hits[row.hit];
-            edited(hit.whole, Vec::from_iter(hit.first_stage_score()))
-        };
-        edited(self.response, self.list_edit(rows, hit_text))
     }
 
     /// The text from the first hit to the last is made anew. What stood between two hits stays where

@@ -135,21 +135,21 @@ fn kept_scores_go_into_the_fields_that_are_there() {
     for (hit, wanted) in [
         (
             r#"{"_score":2.50}"#,
-            r#"{"_score":2.50,"fields":{"_first_stage_score":[2.50]}}"#,
+            r#"{"_score":0.5,"fields":{"_first_stage_score":[2.50]}}"#,
         ),
         (
             r#"{"_score":2,"fields":{ }}"#,
-            r#"{"_score":2,"fields":{"_first_stage_score":[2] }}"#,
+            r#"{"_score":0.5,"fields":{"_first_stage_score":[2] }}"#,
         ),
         (
             r#"{"fields":{ "a":[1]},"_score":2}"#,
-            r#"{"fields":{"_first_stage_score":[2], "a":[1]},"_score":2}"#,
+            r#"{"fields":{"_first_stage_score":[2], "a":[1]},"_score":0.5}"#,
         ),
         (
             r#"{"_score":2,"fields":{"_first_stage_score":[7]}}"#,
-            r#"{"_score":2,"fields":{"_first_stage_score":[2]}}"#,
+            r#"{"_score":0.5,"fields":{"_first_stage_score":[2]}}"#,
         ),
-        (r#"{"_score":null}"#, r#"{"_score":null}"#),
+        (r#"{"_score":null}"#, r#"{"_score":0.5}"#),
         ("{}", "{}"),
     ] {
         let request = format!(
@@ -161,7 +161,7 @@ fn kept_scores_go_into_the_fields_that_are_there() {
         );
         assert_eq!(
             body(&answer),
-            format!(r#"{{"hits":{{"max_score":9,"hits":[{wanted}]}}}}"#)
+            format!(r#"{{"hits":{{"max_score":0.5,"hits":[{wanted}]}}}}"#)
         );
     }
 }

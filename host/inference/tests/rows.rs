@@ -1,0 +1,303 @@
+//! The scheduler and ONNX Runtime on the committed models: every row comes back once, in order, and
+//! no score depends on its neighbours.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use rerankd_inference::rows::RowBatch;
+use rerankd_inference::{
+    Deadline, Inference, InferenceConfig, InferenceError, Lane, Model, Tensor, TensorData, pairs,
+};
+
+const INT8: &str = "all-minilm-l6-v2";
+const FP32: &str = "tiny-cross-encoder";
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn library() -> PathBuf {
+    let name = if cfg!(target_os = "macos") {
+        "libonnxruntime.dylib"
+    } else {
+        "libonnxruntime.so"
+    };
+    let path = root().join(".runtime/onnxruntime").join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing: run `make runtime`",
+        path.display()
+    );
+    path
+}
+
+fn inference() -> &'static Inference {
+    static INFERENCE: OnceLock<Inference> = OnceLock::new();
+    INFERENCE.get_or_init(|| {
+        Inference::start(&InferenceConfig {
+            onnxruntime: vec![library()],
+            model_folders: vec![root().join("models")],
+            models: vec![INT8.to_owned(), FP32.to_owned()],
+            workers: Some(2),
+        })
+        .unwrap()
+    })
+}
+
+/// One test at a time: they measure a queue that they share.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn model(name: &str) -> &'static Arc<Model> {
+    inference().model(name).unwrap()
+}
+
+fn lane(timeout: Duration) -> Lane {
+    inference()
+        .scheduler()
+        .open_lane(Deadline::after(Instant::now(), timeout))
+}
+
+fn wait<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+fn scores(name: &str, texts: &[String]) -> Vec<f64> {
+    let lane = lane(Duration::from_secs(60));
+    let scored = pairs::score(&lane, model(name), "red shoes for kids", texts.to_vec());
+    wait(scored)
+        .unwrap()
+        .scores
+        .into_iter()
+        .map(Option::unwrap)
+        .collect()
+}
+
+/// Texts of very different lengths.
+fn texts() -> Vec<String> {
+    let words = [
+        "red", "shoes", "for", "kids", "laptop", "bag", "blue", "water", "running",
+    ];
+    (0..70)
+        .map(|i| {
+            let length = 1 + (i * 7) % 40;
+            let word = |j: usize| words[(i + j * (1 + i % 3)) % words.len()];
+            (0..length).map(word).collect::<Vec<_>>().join(" ")
+        })
+        .collect()
+}
+
+/// Positions in an order that has nothing to do with length or number.
+fn shuffled(count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by_key(|&i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    order
+}
+
+fn compare(name: &str, same: impl Fn(f64, f64) -> bool) {
+    let texts = texts();
+    let in_company = scores(name, &texts);
+    let order = shuffled(texts.len());
+    let moved: Vec<String> = order.iter().map(|&i| texts[i].clone()).collect();
+    for (position, score) in scores(name, &moved).into_iter().enumerate() {
+        let original = in_company[order[position]];
+        assert!(
+            same(score, original),
+            "{name} shuffled: {score} and {original}"
+        );
+    }
+    for (index, text) in texts.iter().enumerate().step_by(7) {
+        let alone = scores(name, std::slice::from_ref(text))[0];
+        assert!(
+            same(alone, in_company[index]),
+            "{name} alone: {alone}, {}",
+            in_company[index]
+        );
+    }
+}
+
+#[test]
+fn an_int8_score_is_bit_equal_alone_shuffled_and_in_company() {
+    let _turn = turn();
+    compare(INT8, |a, b| a.to_bits() == b.to_bits());
+}
+
+#[test]
+fn an_fp32_score_stays_within_1e_5_alone_shuffled_and_in_company() {
+    let _turn = turn();
+    compare(FP32, |a, b| (a - b).abs() <= 1e-5);
+}
+
+fn tensor(dims: &[usize], data: TensorData) -> Tensor {
+    Tensor::new(dims.to_vec(), data).unwrap()
+}
+
+fn good_inputs() -> Vec<(String, Tensor)> {
+    ["input_ids", "attention_mask", "token_type_ids"]
+        .into_iter()
+        .map(|name| {
+            (
+                name.to_owned(),
+                tensor(&[2, 4], TensorData::I64(vec![1; 8])),
+            )
+        })
+        .collect()
+}
+
+fn refusal(change: impl FnOnce(&mut Vec<(String, Tensor)>)) -> String {
+    let mut inputs = good_inputs();
+    change(&mut inputs);
+    RowBatch::new(model(INT8), inputs).unwrap_err().to_string()
+}
+
+#[test]
+fn wrong_inputs_get_an_error_that_names_them() {
+    assert!(RowBatch::new(model(INT8), good_inputs()).is_ok());
+    let all = "`input_ids` I64 [rows, tokens], `attention_mask` I64 [rows, tokens], `token_type_ids` I64 [rows, tokens]";
+    assert_eq!(
+        refusal(|inputs| inputs[0].0 = "ids".into()),
+        format!("model `{INT8}` has no input `ids`; its inputs are: {all}")
+    );
+    assert_eq!(
+        refusal(|inputs| drop(inputs.remove(1))),
+        format!("model `{INT8}`: input `attention_mask` is missing; its inputs are: {all}")
+    );
+    assert_eq!(
+        refusal(|inputs| inputs[1].0 = "input_ids".into()),
+        format!("model `{INT8}`: input `input_ids` is given twice")
+    );
+    assert_eq!(
+        refusal(|inputs| inputs[0].1 = tensor(&[2, 4], TensorData::F32(vec![1.0; 8]))),
+        format!("model `{INT8}`: input `input_ids` must be I64, got FP32")
+    );
+    assert_eq!(
+        refusal(|inputs| inputs[0].1 = tensor(&[8], TensorData::I64(vec![1; 8]))),
+        format!("model `{INT8}`: input `input_ids` must have the shape [rows, tokens], got [8]")
+    );
+    assert_eq!(
+        refusal(|inputs| inputs[2].1 = tensor(&[4, 2], TensorData::I64(vec![1; 8]))),
+        format!(
+            "model `{INT8}`: input `token_type_ids` must have the shape of `attention_mask`, [2, 4], got [4, 2]"
+        )
+    );
+    let long = |inputs: &mut Vec<(String, Tensor)>| {
+        for (_, each) in inputs {
+            *each = tensor(&[1, 300], TensorData::I64(vec![1; 300]));
+        }
+    };
+    assert_eq!(
+        refusal(long),
+        format!(
+            "model `{INT8}`: input `attention_mask` must have at most 256 tokens a row; row 0 has 300, got [1, 300]"
+        )
+    );
+}
+
+#[test]
+fn a_row_that_did_not_run_in_time_is_nan_and_the_rest_is_not() {
+    let _turn = turn();
+    let many: Vec<String> = texts().iter().cycle().take(700).cloned().collect();
+    let lane = lane(Duration::from_millis(150));
+    let started = Instant::now();
+    let scored = wait(pairs::score(&lane, model(INT8), "red shoes", many)).unwrap();
+    let late = scored.scores.iter().filter(|score| score.is_none()).count();
+    assert!(
+        late > 0,
+        "700 texts cannot be scored in 150 ms on two threads"
+    );
+    // Slices run in the engine's order: what was scored lies at the head.
+    let last_scored = scored.scores.iter().rposition(Option::is_some);
+    assert!(
+        last_scored.is_none_or(|last| last < 700 - late + 2 * 32),
+        "{last_scored:?}, {late}"
+    );
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(
+        inference().scheduler().queued(),
+        (0, 0),
+        "late rows are dropped at once"
+    );
+}
+
+#[test]
+fn the_rows_of_a_caller_that_is_gone_are_dropped_at_once() {
+    let _turn = turn();
+    let withdrawn = || {
+        inference()
+            .scheduler()
+            .statistics()
+            .rows_withdrawn
+            .load(Ordering::Relaxed)
+    };
+    let before = withdrawn();
+    let many: Vec<String> = texts().iter().cycle().take(700).cloned().collect();
+    wait(async {
+        let lane = lane(Duration::from_secs(60));
+        let scoring = pairs::score(&lane, model(INT8), "red shoes", many);
+        let gone = tokio::time::timeout(Duration::from_millis(100), scoring).await;
+        assert!(gone.is_err());
+    });
+    assert!(withdrawn() > before);
+}
+
+#[test]
+fn a_short_request_is_not_starved_by_a_long_one() {
+    let _turn = turn();
+    let many: Vec<String> = texts().iter().cycle().take(700).cloned().collect();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .unwrap()
+        .block_on(async {
+            let long = tokio::spawn(async move {
+                let lane = lane(Duration::from_secs(60));
+                pairs::score(&lane, model(INT8), "red shoes", many)
+                    .await
+                    .unwrap();
+            });
+            while inference().scheduler().queued().1 < 100 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let lane = lane(Duration::from_secs(60));
+            pairs::score(&lane, model(INT8), "red shoes", texts()[..5].to_vec())
+                .await
+                .unwrap();
+            assert!(!long.is_finished(), "five rows come before the last of 700");
+            long.await.unwrap();
+        });
+}
+
+#[test]
+fn a_runtime_that_is_missing_or_is_none_gives_one_clear_sentence() {
+    let start = |path: PathBuf| {
+        let config = InferenceConfig {
+            onnxruntime: vec![path],
+            model_folders: Vec::new(),
+            models: Vec::new(),
+            workers: Some(1),
+        };
+        Inference::start(&config).err().unwrap()
+    };
+    let missing = start("/nonexistent/libonnxruntime.so".into());
+    assert!(matches!(missing, InferenceError::RuntimeMissing { .. }));
+    assert_eq!(
+        missing.to_string(),
+        "ONNX Runtime is missing: no library at `/nonexistent/libonnxruntime.so`; `make runtime` fetches it, or name one with --onnxruntime or ORT_DYLIB_PATH"
+    );
+    let text = start(root().join("Cargo.toml"));
+    assert!(
+        matches!(text, InferenceError::RuntimeUnusable { .. }),
+        "{text}"
+    );
+}

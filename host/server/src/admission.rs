@@ -1,0 +1,134 @@
+//! Who may come in: bounds on bytes, tokens and policy instances of all requests together, and a
+//! refusal at once for a request that could not start in time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rerankd_core::{ErrorKind, Limits, RerankError, RerankRequest};
+use rerankd_inference::{Deadline, Inference};
+
+/// Tokens that a document is reckoned to have beside its text, and a request beside its documents.
+const TOKENS_PER_ROW: usize = 4;
+
+/// Characters a token, roughly, for the reckoning before anything is tokenized.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// No document counts for more than this: models cut it.
+const MAX_TOKENS_PER_DOCUMENT: usize = 512;
+
+/// The bounds, and what is in use.
+pub struct Admission {
+    limits: Limits,
+    bytes: Arc<AtomicUsize>,
+    tokens: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+}
+
+/// What an admitted request holds; given back at drop.
+pub struct Permit(Vec<(Arc<AtomicUsize>, usize)>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        for (counter, amount) in &self.0 {
+            counter.fetch_sub(*amount, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Admission {
+    /// Nothing is in use at first.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            limits: limits.clone(),
+            bytes: Arc::default(),
+            tokens: Arc::default(),
+            requests: Arc::default(),
+        }
+    }
+
+    /// Bytes, tokens and requests in use.
+    pub fn in_use(&self) -> (usize, usize, usize) {
+        let read = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        (read(&self.bytes), read(&self.tokens), read(&self.requests))
+    }
+
+    /// Room for a body of at most `bytes`.
+    ///
+    /// # Errors
+    /// `Overloaded`.
+    pub fn admit_body(&self, bytes: usize) -> Result<Permit, RerankError> {
+        let held = take(&self.bytes, bytes, self.limits.max_bytes_in_flight)
+            .ok_or_else(|| overloaded("too many bytes in flight", Duration::from_secs(1)))?;
+        Ok(Permit(vec![held]))
+    }
+
+    /// Room for a request's work, and its deadline.
+    ///
+    /// # Errors
+    /// `Overloaded`, with the time after which another try makes sense.
+    pub fn admit(
+        &self,
+        request: &RerankRequest,
+        arrived: Instant,
+        inference: &Inference,
+    ) -> Result<(Permit, Deadline), RerankError> {
+        let timeout = request
+            .timeout
+            .unwrap_or(self.limits.default_timeout)
+            .clamp(Duration::from_millis(1), self.limits.max_timeout);
+        let deadline = Deadline::after(arrived, timeout);
+        let wait = inference.scheduler().expected_wait();
+        if Instant::now() + wait > deadline.start_by {
+            return Err(overloaded("no row could start before the deadline", wait));
+        }
+        let tokens = take(
+            &self.tokens,
+            estimated_tokens(request),
+            self.limits.max_queued_tokens,
+        )
+        .ok_or_else(|| overloaded("too many tokens are waiting", wait))?;
+        let mut permit = Permit(vec![tokens]);
+        let one = take(&self.requests, 1, self.limits.max_instances)
+            .ok_or_else(|| overloaded("too many requests are running", wait))?;
+        permit.0.push(one);
+        Ok((permit, deadline))
+    }
+}
+
+/// Takes `amount` if it stays within `limit`, or if nothing else is in use: a request that is larger
+/// than the whole limit must not wait for ever.
+fn take(
+    counter: &Arc<AtomicUsize>,
+    amount: usize,
+    limit: usize,
+) -> Option<(Arc<AtomicUsize>, usize)> {
+    let before = counter.fetch_add(amount, Ordering::AcqRel);
+    if before == 0 || before + amount <= limit {
+        return Some((Arc::clone(counter), amount));
+    }
+    counter.fetch_sub(amount, Ordering::AcqRel);
+    None
+}
+
+fn overloaded(reason: &str, retry_after: Duration) -> RerankError {
+    let retry_after = retry_after.max(Duration::from_secs(1));
+    RerankError::new(
+        ErrorKind::Overloaded,
+        format!("no room for the request: {reason}; try again"),
+    )
+    .with_retry_after(retry_after)
+}
+
+fn estimated_tokens(request: &RerankRequest) -> usize {
+    let query = request.query.len() / BYTES_PER_TOKEN;
+    let rows = request.documents.iter().map(|document| {
+        let bytes: usize = document
+            .fields
+            .iter()
+            .map(|field| field.value.size_bytes())
+            .sum();
+        (query + bytes / BYTES_PER_TOKEN).min(MAX_TOKENS_PER_DOCUMENT) + TOKENS_PER_ROW
+    });
+    rows.sum::<usize>() + TOKENS_PER_ROW
+}

@@ -1,0 +1,86 @@
+//! Where things lie when nobody says so: in the source checkout that the executable was built in, or
+//! in the system's folders. The current directory decides nothing.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The source checkout that the executable lies in, if it does.
+pub fn root() -> Option<PathBuf> {
+    let executable = std::env::current_exe().ok()?;
+    let is_checkout = |folder: &&Path| folder.join("wit/policy.wit").is_file();
+    executable.ancestors().find(is_checkout).map(Path::to_owned)
+}
+
+/// Folders of bundled policies.
+pub fn policies() -> Vec<PathBuf> {
+    match root() {
+        Some(root) => vec![root.join("guest/dist/policies")],
+        None => vec![
+            "/usr/lib/rerankd/policies".into(),
+            "/usr/local/lib/rerankd/policies".into(),
+        ],
+    }
+}
+
+/// Folders of models.
+pub fn models() -> Vec<PathBuf> {
+    match root() {
+        Some(root) => vec![root.join("models")],
+        None => vec![
+            "/usr/share/rerankd/models".into(),
+            "/usr/local/share/rerankd/models".into(),
+        ],
+    }
+}
+
+/// Where ONNX Runtime's library may lie: in the checkout, then in the system.
+pub fn onnxruntime() -> Vec<PathBuf> {
+    let name = if cfg!(target_os = "macos") {
+        "libonnxruntime.dylib"
+    } else {
+        "libonnxruntime.so"
+    };
+    let system = [
+        "/usr/lib",
+        "/usr/local/lib",
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/opt/homebrew/lib",
+    ];
+    root()
+        .map(|root| root.join(".runtime/onnxruntime").join(name))
+        .into_iter()
+        .chain(system.iter().map(|folder| Path::new(folder).join(name)))
+        .collect()
+}
+
+/// Whether code and models may be loaded from `path`: it and its folder must belong to this user or
+/// to root, and nobody else may write to them.
+///
+/// # Errors
+/// A sentence that says what is wrong and how to mend it; nothing is wrong with a path that does not
+/// exist.
+pub fn check_owner(path: &Path) -> Result<(), String> {
+    const OTHERS_WRITE: u32 = 0o002;
+    // The owner of the own process folder is the effective user.
+    let user = std::fs::metadata("/proc/self").map(|meta| meta.uid()).ok();
+    for place in [Some(path), path.parent()].into_iter().flatten() {
+        let Ok(meta) = std::fs::metadata(place) else {
+            continue;
+        };
+        if meta.mode() & OTHERS_WRITE != 0 {
+            return Err(format!(
+                "`{0}` can be written by anyone: `chmod o-w {0}`",
+                place.display()
+            ));
+        }
+        if user.is_some_and(|user| meta.uid() != user && meta.uid() != 0) {
+            return Err(format!(
+                "`{}` belongs to user {}, neither to this one nor to root",
+                place.display(),
+                meta.uid()
+            ));
+        }
+    }
+    Ok(())
+}

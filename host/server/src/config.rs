@@ -1,0 +1,390 @@
+//! One resolved configuration out of flags, environment, file and defaults.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rerankd_core::Limits;
+use rerankd_policy::PolicyOptions;
+use serde::{Deserialize, Serialize};
+
+use crate::checkout;
+use crate::cli::ServeFlags;
+
+/// What `rerankd serve` runs with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Address of the data plane.
+    pub listen: SocketAddr,
+    /// Folders of policy components.
+    pub policy_folders: Vec<PathBuf>,
+    /// Folders that hold one folder a model.
+    pub model_folders: Vec<PathBuf>,
+    /// Models to load beside those that policies ask for.
+    pub load_models: Vec<String>,
+    /// What the operator decided about policies, by name.
+    pub policies: BTreeMap<String, PolicyOptions>,
+    /// Candidates for ONNX Runtime's library; the first that exists is taken.
+    pub onnxruntime: Vec<PathBuf>,
+    /// Threads that run models; `None` is the CPU quota.
+    pub workers: Option<usize>,
+    /// Limits of the data plane.
+    pub limits: Limits,
+    /// How long running requests may take to finish at shutdown.
+    pub drain: Duration,
+    /// `tracing` filters.
+    pub log: String,
+    /// Whether logs are JSON.
+    pub log_json: bool,
+}
+
+/// The file, and what `--print-config` prints.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<SocketAddr>,
+    insecure: Option<bool>,
+    policy_folders: Option<Vec<PathBuf>>,
+    model_folders: Option<Vec<PathBuf>>,
+    load_models: Option<Vec<String>>,
+    onnxruntime: Option<PathBuf>,
+    workers: Option<usize>,
+    drain_ms: Option<u64>,
+    log: Option<String>,
+    log_format: Option<String>,
+    #[serde(default)]
+    limits: FileLimits,
+    #[serde(default)]
+    policies: BTreeMap<String, FilePolicy>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct FileLimits {
+    max_body_bytes: Option<usize>,
+    max_documents: Option<usize>,
+    timeout_ms: Option<u64>,
+    max_timeout_ms: Option<u64>,
+    body_timeout_ms: Option<u64>,
+    max_queued_tokens: Option<usize>,
+    max_bytes_in_flight: Option<usize>,
+    max_instances: Option<usize>,
+    guest_memory_mib: Option<usize>,
+    guest_cpu_ms: Option<u64>,
+    guest_host_calls: Option<usize>,
+    guest_tensor_mib: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct FilePolicy {
+    #[serde(default)]
+    parameters: serde_json::Map<String, serde_json::Value>,
+    #[serde(default)]
+    models: BTreeMap<String, String>,
+    #[serde(default)]
+    allow_wasi: bool,
+}
+
+impl Config {
+    /// Resolves flags (and the environment, which clap has put among them), the file and the
+    /// defaults.
+    ///
+    /// # Errors
+    /// Every fault that was found, each a sentence.
+    pub fn resolve(flags: Box<ServeFlags>) -> Result<Self, Vec<String>> {
+        let file = match &flags.config {
+            Some(path) => read_file(path).map_err(|fault| vec![fault])?,
+            None => File::default(),
+        };
+        let mut faults = Vec::new();
+        let listen = flags
+            .listen
+            .or(file.listen)
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9500)));
+        if !listen.ip().is_loopback() && !flags.insecure && file.insecure != Some(true) {
+            faults.push(format!(
+                "`{listen}` (--listen) can be reached from other machines, and nothing asks them for a key: listen on 127.0.0.1, or say --insecure"
+            ));
+        }
+        let mut policies: BTreeMap<String, PolicyOptions> = file
+            .policies
+            .into_iter()
+            .map(|(name, policy)| {
+                let options = PolicyOptions {
+                    parameters: policy.parameters,
+                    models: policy.models,
+                    allow_wasi: policy.allow_wasi,
+                };
+                (name, options)
+            })
+            .collect();
+        for binding in &flags.bind_model {
+            match parse_binding(binding) {
+                Some((policy, slot, model)) => {
+                    policies.entry(policy).or_default().models.insert(slot, model);
+                }
+                None => faults.push(format!(
+                    "`{binding}` (--bind-model) must be POLICY.SLOT=MODEL, such as cross-encoder.cross-encoder=my-model"
+                )),
+            }
+        }
+        let log_format = flags.log_format.clone().or(file.log_format);
+        if let Some(format) = log_format
+            .as_deref()
+            .filter(|f| !matches!(*f, "text" | "json"))
+        {
+            faults.push(format!(
+                "`{format}` (--log-format) must be `text` or `json`"
+            ));
+        }
+        let log = flags
+            .log
+            .clone()
+            .or(file.log)
+            .unwrap_or_else(|| "info".to_owned());
+        if let Err(error) = log.parse::<tracing_subscriber::filter::EnvFilter>() {
+            faults.push(format!("`{log}` (--log): {error}"));
+        }
+        let workers = flags.workers.or(file.workers);
+        if workers.is_some_and(|workers| !(1..=256).contains(&workers)) {
+            faults.push("the number of workers (--workers) must be 1 to 256".to_owned());
+        }
+        let limits = resolve_limits(&flags, &file.limits, &mut faults);
+        let own_runtime = flags
+            .onnxruntime
+            .clone()
+            .or_else(|| std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from))
+            .or(file.onnxruntime);
+        let config = Self {
+            listen,
+            policy_folders: first_given(&flags.policies, file.policy_folders, checkout::policies),
+            model_folders: first_given(&flags.models, file.model_folders, checkout::models),
+            load_models: first_given(&flags.load_model, file.load_models, Vec::new),
+            policies,
+            // A library that somebody named is not replaced by another in silence.
+            onnxruntime: own_runtime.map_or_else(checkout::onnxruntime, |path| vec![path]),
+            workers,
+            limits,
+            drain: Duration::from_millis(flags.drain_ms.or(file.drain_ms).unwrap_or(30_000)),
+            log,
+            log_json: log_format.as_deref() == Some("json"),
+        };
+        config.check_folders(&mut faults);
+        if faults.is_empty() {
+            Ok(config)
+        } else {
+            Err(faults)
+        }
+    }
+
+    fn check_folders(&self, faults: &mut Vec<String>) {
+        let places = [&self.policy_folders, &self.model_folders, &self.onnxruntime];
+        for place in places.into_iter().flatten() {
+            if let Err(fault) = checkout::check_owner(place) {
+                faults.push(fault);
+            }
+        }
+    }
+
+    /// The configuration as a file that resolves to it again.
+    pub fn to_toml(&self) -> String {
+        let limits = &self.limits;
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).ok();
+        let file = File {
+            listen: Some(self.listen),
+            insecure: (!self.listen.ip().is_loopback()).then_some(true),
+            policy_folders: Some(self.policy_folders.clone()),
+            model_folders: Some(self.model_folders.clone()),
+            load_models: Some(self.load_models.clone()),
+            onnxruntime: self.onnxruntime.iter().find(|path| path.is_file()).cloned(),
+            workers: self.workers,
+            drain_ms: millis(self.drain),
+            log: Some(self.log.clone()),
+            log_format: Some(if self.log_json { "json" } else { "text" }.to_owned()),
+            limits: FileLimits {
+                max_body_bytes: Some(limits.max_body_bytes),
+                max_documents: Some(limits.max_documents),
+                timeout_ms: millis(limits.default_timeout),
+                max_timeout_ms: millis(limits.max_timeout),
+                body_timeout_ms: millis(limits.body_timeout),
+                max_queued_tokens: Some(limits.max_queued_tokens),
+                max_bytes_in_flight: Some(limits.max_bytes_in_flight),
+                max_instances: Some(limits.max_instances),
+                guest_memory_mib: Some(limits.guest_memory_bytes >> 20),
+                guest_cpu_ms: millis(limits.guest_cpu),
+                guest_host_calls: Some(limits.guest_host_calls),
+                guest_tensor_mib: Some(limits.guest_tensor_bytes >> 20),
+            },
+            policies: self
+                .policies
+                .iter()
+                .map(|(name, options)| {
+                    let policy = FilePolicy {
+                        parameters: options.parameters.clone(),
+                        models: options.models.clone(),
+                        allow_wasi: options.allow_wasi,
+                    };
+                    (name.clone(), policy)
+                })
+                .collect(),
+        };
+        toml::to_string(&file).expect("plain values always serialize")
+    }
+}
+
+fn read_file(path: &Path) -> Result<File, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("`{}` (--config): {error}", path.display()))?;
+    toml::from_str(&text).map_err(|error| {
+        format!(
+            "`{}` (--config): {}",
+            path.display(),
+            error.to_string().trim_end()
+        )
+    })
+}
+
+fn first_given<T: Clone>(
+    flags: &[T],
+    file: Option<Vec<T>>,
+    default: impl FnOnce() -> Vec<T>,
+) -> Vec<T> {
+    if flags.is_empty() {
+        file.unwrap_or_else(default)
+    } else {
+        flags.to_vec()
+    }
+}
+
+fn parse_binding(text: &str) -> Option<(String, String, String)> {
+    let (slot, model) = text.split_once('=')?;
+    let (policy, slot) = slot.split_once('.')?;
+    let parts = [policy, slot, model];
+    parts
+        .iter()
+        .all(|part| !part.is_empty())
+        .then(|| parts.map(str::to_owned).into())
+}
+
+fn resolve_limits(flags: &ServeFlags, file: &FileLimits, faults: &mut Vec<String>) -> Limits {
+    let default = Limits::default();
+    let mut number = |name: &str, flag: Option<usize>, file: Option<usize>, default: usize| {
+        let value = flag.or(file).unwrap_or(default);
+        if value == 0 {
+            faults.push(format!("--{name} must be at least 1"));
+        }
+        value
+    };
+    let max_body_bytes = number(
+        "max-body-bytes",
+        flags.max_body_bytes,
+        file.max_body_bytes,
+        default.max_body_bytes,
+    );
+    let max_documents = number(
+        "max-documents",
+        flags.max_documents,
+        file.max_documents,
+        default.max_documents,
+    );
+    let max_queued_tokens = number(
+        "max-queued-tokens",
+        flags.max_queued_tokens,
+        file.max_queued_tokens,
+        default.max_queued_tokens,
+    );
+    let max_bytes_in_flight = number(
+        "max-bytes-in-flight",
+        flags.max_bytes_in_flight,
+        file.max_bytes_in_flight,
+        default.max_bytes_in_flight,
+    );
+    let max_instances = number(
+        "max-instances",
+        flags.max_instances,
+        file.max_instances,
+        default.max_instances,
+    );
+    let guest_memory_mib = number(
+        "guest-memory-mib",
+        flags.guest_memory_mib,
+        file.guest_memory_mib,
+        default.guest_memory_bytes >> 20,
+    );
+    let guest_host_calls = number(
+        "guest-host-calls",
+        flags.guest_host_calls,
+        file.guest_host_calls,
+        default.guest_host_calls,
+    );
+    let guest_tensor_mib = number(
+        "guest-tensor-mib",
+        flags.guest_tensor_mib,
+        file.guest_tensor_mib,
+        default.guest_tensor_bytes >> 20,
+    );
+    // wasmtime reserves 4 GiB of addresses for each instance.
+    if max_instances > 1000 {
+        faults.push(format!(
+            "--max-instances must be at most 1000, got {max_instances}"
+        ));
+    }
+    if guest_memory_mib > 4095 {
+        faults.push(format!(
+            "--guest-memory-mib must be at most 4095, got {guest_memory_mib}"
+        ));
+    }
+    if max_bytes_in_flight < max_body_bytes {
+        faults.push(format!(
+            "--max-bytes-in-flight ({max_bytes_in_flight}) must be at least --max-body-bytes ({max_body_bytes})"
+        ));
+    }
+    let mut duration = |name: &str, flag: Option<u64>, file: Option<u64>, default: Duration| {
+        let value = flag.or(file).map_or(default, Duration::from_millis);
+        if value.is_zero() {
+            faults.push(format!("--{name} must be at least 1"));
+        }
+        value
+    };
+    let default_timeout = duration(
+        "timeout-ms",
+        flags.timeout_ms,
+        file.timeout_ms,
+        default.default_timeout,
+    );
+    let max_timeout = duration(
+        "max-timeout-ms",
+        flags.max_timeout_ms,
+        file.max_timeout_ms,
+        default.max_timeout,
+    );
+    let body_timeout = duration(
+        "body-timeout-ms",
+        flags.body_timeout_ms,
+        file.body_timeout_ms,
+        default.body_timeout,
+    );
+    let guest_cpu = duration(
+        "guest-cpu-ms",
+        flags.guest_cpu_ms,
+        file.guest_cpu_ms,
+        default.guest_cpu,
+    );
+    Limits {
+        max_body_bytes,
+        max_documents,
+        body_timeout,
+        default_timeout: default_timeout.min(max_timeout),
+        max_timeout,
+        max_queued_tokens,
+        max_bytes_in_flight,
+        max_instances,
+        guest_memory_bytes: guest_memory_mib << 20,
+        guest_cpu,
+        guest_host_calls,
+        guest_tensor_bytes: guest_tensor_mib << 20,
+        ..default
+    }
+}

@@ -1,0 +1,75 @@
+//! The listener: connections in, and a shutdown that lets what runs finish.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::App;
+
+/// Longest time for a request's head to arrive.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause after a failed accept, so that running out of descriptors is no busy loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until SIGTERM or SIGINT, then drains: the socket closes, idle connections end, running
+/// requests have the configured time to finish. A second signal ends it at once.
+pub async fn serve(listener: TcpListener, routes: Router, app: &Arc<App>) {
+    let graceful = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(signalled());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut stop => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Head and body leave in one packet each; waiting for more would add 40 ms.
+        let _ = stream.set_nodelay(true);
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(
+                TokioIo::new(stream),
+                TowerToHyperService::new(routes.clone()),
+            );
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+    }
+    drop(listener);
+    app.draining.store(true, Ordering::Relaxed);
+    tracing::info!("draining");
+    tokio::select! {
+        () = graceful.shutdown() => tracing::info!("drained"),
+        () = tokio::time::sleep(app.config.drain) => {
+            tracing::warn!("requests were still running when the drain time was up");
+        }
+        () = signalled() => tracing::warn!("stopped by a second signal"),
+    }
+}
+
+async fn signalled() {
+    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
+    let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be handled");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
