@@ -59,6 +59,18 @@ impl Deadline {
             start_by: at - reserve,
         }
     }
+
+    /// When to stop waiting for what has started: half the reserve is left.
+    pub fn results_by(&self) -> Instant {
+        self.start_by + (self.at - self.start_by) / 2
+    }
+
+    /// When to give up, so that an answer that says so still leaves in time: a quarter of the
+    /// reserve is left, at most 5 ms.
+    pub fn give_up_at(&self) -> Instant {
+        let reserve = self.at - self.start_by;
+        self.at - (reserve / 4).min(Duration::from_millis(5))
+    }
 }
 
 /// Counters since the start of the process.
@@ -281,7 +293,7 @@ impl Lane {
             () = job.done() => {}
             () = tokio::time::sleep_until(deadline.start_by.into()) => {
                 self.shared.withdraw(self.id, &job, true);
-                let last = deadline.start_by + (deadline.at - deadline.start_by) / 2;
+                let last = deadline.results_by();
                 // What has started may still finish; what does not is late.
                 let _ = tokio::time::timeout_at(last.into(), job.done()).await;
             }

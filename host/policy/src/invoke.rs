@@ -6,7 +6,7 @@
 //! 3. What it says is checked.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rerankd_core::{Document, Field, FirstStage, Limits, RerankRequest, Reranked, Timings, Value};
 use rerankd_inference::{Deadline, Inference};
@@ -157,7 +157,7 @@ impl Call {
         let called = {
             let _ticking = self.engine.tick();
             // Epochs do not interrupt host calls, so the deadline has a timer of its own.
-            tokio::time::timeout_at(self.last_moment().into(), async {
+            tokio::time::timeout_at(self.deadline.give_up_at().into(), async {
                 let policy = version.pre.instantiate_async(&mut store).await?;
                 policy
                     .rerank_policy_policy()
@@ -216,12 +216,6 @@ impl Call {
                 timings,
             },
         })
-    }
-
-    /// When the call is dropped, so that the answer still leaves before the deadline.
-    fn last_moment(&self) -> Instant {
-        let reserve = self.deadline.at - self.deadline.start_by;
-        self.deadline.at - (reserve / 4).min(Duration::from_millis(5))
     }
 
     fn fault(&self, fault: Fault) -> PolicyError {

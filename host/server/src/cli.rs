@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 
 /// A reranking sidecar for Elasticsearch and OpenSearch.
@@ -38,7 +39,7 @@ pub struct ServeFlags {
     pub listen: Option<SocketAddr>,
 
     /// Listen off loopback although nothing asks callers for a key
-    #[arg(long, env = "RERANKD_INSECURE")]
+    #[arg(long, env = "RERANKD_INSECURE", value_parser = FalseyValueParser::new())]
     pub insecure: bool,
 
     /// Folder of policy components (*.wasm); may be repeated [default: those of the source checkout]

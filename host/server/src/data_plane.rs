@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -25,6 +26,9 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest request id that is taken over from a caller.
 const MAX_REQUEST_ID: usize = 128;
 
+/// The path's parameter, if it is text.
+type Target = Result<Path<String>, PathRejection>;
+
 /// All routes.
 pub fn routes(app: &Arc<App>) -> Router {
     let mut router = Router::new()
@@ -37,10 +41,9 @@ pub fn routes(app: &Arc<App>) -> Router {
         );
     for &protocol in PROTOCOLS {
         for path in protocol.paths() {
-            let handler =
-                move |State(app): State<Arc<App>>, Path(target): Path<String>, request: Request| {
-                    call(app, protocol, target, request)
-                };
+            let handler = move |State(app): State<Arc<App>>, target: Target, request: Request| {
+                call(app, protocol, target, request)
+            };
             router = router.route(path, post(handler).fallback(wrong_method));
         }
     }
@@ -50,14 +53,29 @@ pub fn routes(app: &Arc<App>) -> Router {
         .with_state(Arc::clone(app))
 }
 
+fn name(target: Target) -> Result<String, RerankError> {
+    target.map(|Path(name)| name).map_err(|rejection| {
+        RerankError::new(
+            ErrorKind::BadRequest,
+            format!("the path: {}", rejection.body_text()),
+        )
+    })
+}
+
 async fn call(
     app: Arc<App>,
     protocol: &'static dyn Protocol,
-    target: String,
+    target: Target,
     request: Request,
 ) -> Response {
     let request_id = request_id(request.headers());
-    let (body, _permit) = match read_body(&app, request).await {
+    let read = match name(target) {
+        Ok(target) => read_body(&app, request)
+            .await
+            .map(|(body, permit)| (target, body, permit)),
+        Err(error) => Err(error),
+    };
+    let (target, body, _permit) = match read {
         Ok(read) => read,
         Err(error) => {
             app.telemetry.refused(protocol.name(), &error, &request_id);
@@ -75,13 +93,13 @@ async fn call(
 }
 
 /// Metarank's encoder form: it ranks nothing, so it is no protocol of the line.
-async fn encode(
-    State(app): State<Arc<App>>,
-    Path(name): Path<String>,
-    request: Request,
-) -> Response {
+async fn encode(State(app): State<Arc<App>>, target: Target, request: Request) -> Response {
     let request_id = request_id(request.headers());
-    let answer = match embeddings(&app, &name, request).await {
+    let answer = match name(target) {
+        Ok(name) => embeddings(&app, &name, request).await,
+        Err(error) => Err(error),
+    };
+    let answer = match answer {
         Ok(answer) => answer,
         Err(error) => {
             app.telemetry
@@ -125,10 +143,13 @@ async fn embeddings(app: &App, name: &str, request: Request) -> Result<Answer, R
             format!("model {name}: the deadline came before every text was encoded"),
         )
     };
-    let vectors = tokio::time::timeout_at(deadline.at.into(), pairs::embed(&lane, model, texts))
-        .await
-        .map_err(|_| late())?
-        .map_err(rerank::failed)?;
+    let vectors = tokio::time::timeout_at(
+        deadline.give_up_at().into(),
+        pairs::embed(&lane, model, texts),
+    )
+    .await
+    .map_err(|_| late())?
+    .map_err(rerank::failed)?;
     let vectors = vectors
         .into_iter()
         .collect::<Option<Vec<_>>>()

@@ -13,8 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 
-/// Longest time for a request's head to arrive.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for a request's head to arrive, and for a connection to be idle between two requests:
+/// longer than the pools of common clients keep one.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// Pause after a failed accept, so that running out of descriptors is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -276,7 +276,7 @@ async fn run_model(
         let lane = app.inference.scheduler().open_lane(deadline);
         let chosen = present.iter().map(|&index| texts[index].clone()).collect();
         let scoring = pairs::score(&lane, model, &request.query, chosen);
-        let scores = tokio::time::timeout_at(deadline.at.into(), scoring)
+        let scores = tokio::time::timeout_at(deadline.give_up_at().into(), scoring)
             .await
             .map_err(|_| late(model))?
             .map_err(failed)?;
