@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use futures_util::StreamExt;
 use rerankd_core::{
-    ErrorKind, FailReason, Judgment, OnFailure, Outcome, PolicySelector, Ranking, RerankError,
-    RerankRequest, Reranked, SkipReason, Status, Timings,
+    ErrorKind, FailReason, FirstStage, Judgment, OnFailure, Outcome, PolicySelector, Ranking,
+    RerankError, RerankRequest, Reranked, ScoreKind, SkipReason, Status, Timings,
 };
 use rerankd_inference::{Deadline, InferenceError, Model, pairs};
 use rerankd_policy::{PolicyVersion, invoke};
@@ -121,10 +121,7 @@ fn resolve(app: &App, target: Target) -> Result<Ranker, RerankError> {
 
 /// Routes that carry a score for each pair cannot serve scores that depend on the other pairs.
 fn refuse_set_relative(version: &PolicyVersion) -> Result<(), RerankError> {
-    if !version
-        .manifest()
-        .is_set_relative(rerankd_core::FirstStage::None)
-    {
+    if !version.manifest().is_set_relative(FirstStage::None) {
         return Ok(());
     }
     Err(RerankError::new(
@@ -194,7 +191,7 @@ async fn rerank(
     }
     app.telemetry
         .fell_back(incoming.protocol.name(), &error, &incoming.request_id);
-    let (policy, version, score_kind) = ranker.identity();
+    let (policy, version, score_kind) = ranker.identity(first_stage);
     let unscored = if reason == FailReason::Deadline {
         "late"
     } else {
@@ -216,14 +213,15 @@ async fn rerank(
 }
 
 impl Ranker {
-    fn identity(&self) -> (String, String, rerankd_core::ScoreKind) {
+    /// Name, version, and what the scores would have been.
+    fn identity(&self, first_stage: FirstStage) -> (String, String, ScoreKind) {
         match self {
             Self::Policy(version) => (
                 version.name().to_owned(),
                 version.short_digest().to_owned(),
                 version
                     .manifest()
-                    .score_kind(rerankd_core::FirstStage::None, &serde_json::Value::Null),
+                    .score_kind(first_stage, &serde_json::Value::Null),
             ),
             Self::Model(model) => (
                 model.name().to_owned(),

@@ -261,12 +261,8 @@ impl Telemetry {
                     peak.set(bytes);
                 }
             }
-            Err(error) => {
-                let fault = match error {
-                    PolicyError::Fault { fault, .. } => fault.name(),
-                    PolicyError::Deadline { .. } => "deadline",
-                    _ => return,
-                };
+            Err(PolicyError::Fault { fault, .. }) => {
+                let fault = fault.name();
                 // What a guest says may hold document data: the log gets the kind alone.
                 tracing::warn!(policy = version.label(), fault, "policy fault");
                 let labels = FaultLabels {
@@ -276,6 +272,8 @@ impl Telemetry {
                 };
                 self.faults.get_or_create(&labels).inc();
             }
+            // Deadlines and refusals are the caller's or the load's doing; requests count them.
+            Err(_) => {}
         }
     }
 
