@@ -40,7 +40,7 @@ main() {
         esac
     done
 
-    cargo build --quiet -p componentize
+    cargo build -p componentize
     choose_toolchain
     compile "${packages[@]}" --lib
     for kind in "${what[@]}"; do "componentize_$kind"; done
@@ -147,7 +147,7 @@ compile() {
     local IFS=$'\x1f'
     local encoded="${flags[*]}"
     env "${toolchain_environment[@]}" CARGO_ENCODED_RUSTFLAGS="$encoded" \
-        cargo build --quiet --release --target "$target" --target-dir "$components" \
+        cargo build --release --target "$target" --target-dir "$components" \
         "${toolchain_flags[@]}" "$@"
 }
 

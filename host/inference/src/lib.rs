@@ -6,7 +6,7 @@
 //! 2. [`rows`]: the input tensors of one `compute` are split into rows by their true length;
 //! 3. [`scheduler`]: the rows of all requests wait in one weighted fair queue, and are packed into
 //!    runs of like length;
-//! 4. [`worker`]: a few threads take runs and put their outputs back in the caller's order;
+//! 4. `worker`: a few threads take runs and put their outputs back in the caller's order;
 //! 5. [`backend`]: what runs a run; `backend/onnx.rs` is the only file that names ONNX Runtime.
 //!
 //! [`model`] holds a loaded model, [`manifest`] what its folder says about it, and [`runtime`] the

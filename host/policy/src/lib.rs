@@ -1,7 +1,7 @@
 //! Policies: WebAssembly components, run by wasmtime behind the contract in `wit/`.
 //!
 //! A policy's life: [`engine`] compiles and links it once, [`version`] holds it with its models,
-//! parameters and digest, immutable; [`catalog`] maps names to versions; [`invoke`] runs one request
+//! parameters and digest, immutable; [`catalog`] maps names to versions; [`mod@invoke`] runs one request
 //! in a fresh store with limits and a deadline, where the guest calls [`imports`]; [`check`] turns
 //! what it says into a ranking, or into a fault.
 //!
