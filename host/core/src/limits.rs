@@ -11,6 +11,9 @@ pub struct Limits {
     pub max_documents: usize,
     /// Longest time in which a body must arrive.
     pub body_timeout: Duration,
+    /// Longest time for a request's head to arrive, and for a connection to be idle between two
+    /// requests.
+    pub idle_timeout: Duration,
     /// Deadline of a request that names none.
     pub default_timeout: Duration,
     /// Longest deadline that a request may ask for.
@@ -42,6 +45,8 @@ impl Default for Limits {
             max_body_bytes: 32 * MIB,
             max_documents: 1000,
             body_timeout: Duration::from_secs(10),
+            // Longer than the pools of common clients keep a connection.
+            idle_timeout: Duration::from_secs(75),
             default_timeout: Duration::from_secs(5),
             max_timeout: Duration::from_secs(60),
             max_queued_tokens: 1_000_000,

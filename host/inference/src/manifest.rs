@@ -181,6 +181,14 @@ impl ModelManifest {
         let manifest: Self =
             toml::from_str(&text).map_err(|error| fail(error.to_string().trim_end().to_owned()))?;
         manifest.check().map_err(fail)?;
+        let folder = folder.file_name().map(|name| name.to_string_lossy());
+        if folder.as_deref() != Some(manifest.name.as_str()) {
+            return Err(fail(format!(
+                "it calls itself `{}`; its folder, `{}`, must have the same name",
+                manifest.name,
+                folder.unwrap_or_default()
+            )));
+        }
         Ok(manifest)
     }
 

@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use crate::backend::{Backend, RunInput, Session, View};
+use crate::backend::{Backend, Port, RunInput, Session, View};
 use crate::error::InferenceError;
 use crate::manifest::{ModelFile, ModelManifest};
 use crate::tensor::{ElementType, Tensor};
 use crate::tokenizer::ModelTokenizer;
+
+/// Tokens in a warm-up row, and how many such rows are run.
+const WARM_UP_TOKENS: usize = 32;
+const WARM_UP_RUNS: usize = 3;
 
 /// A model that can be run.
 pub struct Model {
@@ -128,47 +132,60 @@ impl Model {
         }
     }
 
-    /// Runs short rows, so that what is wrong shows at start, the first request is not the slowest,
-    /// and the cost of a token is known. Returns the shape of an output's row.
+    /// Runs a row that fills the window and then some short ones, so that what is wrong shows at
+    /// start, the first request is not the slowest, and the cost of a token is known. Returns the
+    /// shape of an output's row.
     fn warm_up(&self) -> Result<Vec<Vec<usize>>, InferenceError> {
-        let mut row_dims = Vec::new();
-        let tokens = 32.min(self.manifest.max_tokens);
-        let ones = vec![1_i64; tokens];
-        let zeros = vec![0.0_f32; tokens];
-        for _ in 0..3 {
-            let inputs: Vec<RunInput<'_>> = self
-                .session
-                .inputs()
-                .iter()
-                .map(|port| {
-                    let mut dims: Vec<usize> =
-                        port.dims.iter().map(|dim| dim.unwrap_or(1)).collect();
-                    dims[0] = 1;
-                    if dims.len() == 2 && port.dims[1].is_none() {
-                        dims[1] = tokens;
-                    }
-                    let elements = dims.iter().product::<usize>().min(tokens);
-                    let view = match port.element_type {
-                        Some(ElementType::F32) => View::F32(&zeros[..elements]),
-                        _ => View::I64(&ones[..elements]),
-                    };
-                    RunInput { dims, view }
-                })
-                .collect();
+        let window = self.manifest.max_tokens;
+        let outputs = self.run_row(window).map_err(|problem| {
+            self.unusable(format!(
+                "a row of {window} tokens (`max_tokens`): {problem}"
+            ))
+        })?;
+        self.check_outputs(&outputs)?;
+        let tokens = WARM_UP_TOKENS.min(window);
+        for _ in 0..WARM_UP_RUNS {
             let started = Instant::now();
-            let outputs = self
-                .session
-                .run(&inputs)
+            self.run_row(tokens)
                 .map_err(|problem| self.unusable(problem))?;
             self.token_cost_ns.store(0, Ordering::Relaxed);
             self.observe(tokens, started.elapsed());
-            self.check_outputs(&outputs)?;
-            row_dims = outputs
-                .iter()
-                .map(|tensor| tensor.dims()[1..].to_vec())
-                .collect();
         }
-        Ok(row_dims)
+        Ok(outputs
+            .iter()
+            .map(|tensor| tensor.dims()[1..].to_vec())
+            .collect())
+    }
+
+    /// Runs one row of this many tokens, all the same.
+    fn run_row(&self, tokens: usize) -> Result<Vec<Tensor>, String> {
+        let ports = self.session.inputs();
+        let dims = |port: &Port| -> Vec<usize> {
+            let mut dims: Vec<usize> = port.dims.iter().map(|dim| dim.unwrap_or(1)).collect();
+            dims[0] = 1;
+            if dims.len() == 2 && port.dims[1].is_none() {
+                dims[1] = tokens;
+            }
+            dims
+        };
+        let most = ports
+            .iter()
+            .map(|port| dims(port).iter().product::<usize>());
+        let most = most.max().unwrap_or(0);
+        let (ones, zeros) = (vec![1_i64; most], vec![0.0_f32; most]);
+        let inputs: Vec<RunInput<'_>> = ports
+            .iter()
+            .map(|port| {
+                let dims = dims(port);
+                let elements = dims.iter().product();
+                let view = match port.element_type {
+                    Some(ElementType::F32) => View::F32(&zeros[..elements]),
+                    _ => View::I64(&ones[..elements]),
+                };
+                RunInput { dims, view }
+            })
+            .collect();
+        self.session.run(&inputs)
     }
 
     fn check_outputs(&self, outputs: &[Tensor]) -> Result<(), InferenceError> {

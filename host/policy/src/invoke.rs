@@ -150,6 +150,7 @@ impl Call {
             self.engine.limits(),
             Arc::clone(version.models()),
             Some(lane),
+            guest_request.query.clone(),
             version.options().allow_wasi,
         );
         let mut store = bounded_store(&self.engine, state);

@@ -1,7 +1,7 @@
 //! Parameters of a policy: its JSON Schema, and the operator's values overlaid by the request's.
 
 use jsonschema::error::ValidationErrorKind;
-use jsonschema::{Draft, PatternOptions, Validator};
+use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use serde_json::{Map, Value};
 
 /// Largest schema, bytes of JSON.
@@ -77,11 +77,27 @@ impl ParameterSchema {
         self.known.iter().any(|known| known == name)
     }
 
-    /// Checks parameters.
+    /// Checks the parameters of a request.
     ///
     /// # Errors
     /// The first [`ParameterError`].
     pub fn check(&self, parameters: &Map<String, Value>) -> Result<(), ParameterError> {
+        self.check_all(parameters, true)
+    }
+
+    /// Checks the operator's parameters, to which a request may add what the schema requires.
+    ///
+    /// # Errors
+    /// The first [`ParameterError`].
+    pub fn check_partial(&self, parameters: &Map<String, Value>) -> Result<(), ParameterError> {
+        self.check_all(parameters, false)
+    }
+
+    fn check_all(
+        &self,
+        parameters: &Map<String, Value>,
+        complete: bool,
+    ) -> Result<(), ParameterError> {
         let unknown = |name: &str| ParameterError {
             at: format!("parameters.{name}"),
             message: format!(
@@ -106,7 +122,11 @@ impl ParameterSchema {
             }
         }
         let instance = Value::Object(parameters.clone());
-        let Err(error) = validator.validate(&instance) else {
+        let counts = |error: &ValidationError<'_>| {
+            let lacks = matches!(error.kind(), ValidationErrorKind::Required { .. });
+            complete || !(lacks && error.instance_path().as_str().is_empty())
+        };
+        let Some(error) = validator.iter_errors(&instance).find(counts) else {
             return Ok(());
         };
         let mut at = "parameters".to_owned();

@@ -90,7 +90,7 @@ impl CompiledPolicy {
         let schema =
             ParameterSchema::compile(manifest.parameters.as_ref()).map_err(ReleaseError::Schema)?;
         schema
-            .check(&options.parameters)
+            .check_partial(&options.parameters)
             .map_err(|error| ReleaseError::Parameters(error.message))?;
         let component_digest = Sha256::digest(bytes).into();
         Ok(Self {
@@ -252,7 +252,13 @@ fn describe(
     pre: &RerankerPre<GuestState>,
     allow_wasi: bool,
 ) -> Result<String, ReleaseError> {
-    let state = GuestState::new(engine.limits(), Arc::default(), None, allow_wasi);
+    let state = GuestState::new(
+        engine.limits(),
+        Arc::default(),
+        None,
+        String::new(),
+        allow_wasi,
+    );
     let mut store = crate::invoke::bounded_store(engine, state);
     let call = async {
         let _ticking = engine.tick();

@@ -26,6 +26,7 @@ pub struct Admission {
 }
 
 /// What an admitted request holds; given back at drop.
+#[derive(Default)]
 pub struct Permit(Vec<(Arc<AtomicUsize>, usize)>);
 
 impl Drop for Permit {
@@ -53,14 +54,22 @@ impl Admission {
         (read(&self.bytes), read(&self.tokens), read(&self.requests))
     }
 
-    /// Room for a body of at most `bytes`.
+    /// Room for `bytes` more of a body, held by `permit`.
     ///
     /// # Errors
     /// `Overloaded`.
-    pub fn admit_body(&self, bytes: usize) -> Result<Permit, RerankError> {
+    pub fn admit_bytes(&self, permit: &mut Permit, bytes: usize) -> Result<(), RerankError> {
         let held = take(&self.bytes, bytes, self.limits.max_bytes_in_flight)
             .ok_or_else(|| overloaded("too many bytes in flight", Duration::from_secs(1)))?;
-        Ok(Permit(vec![held]))
+        match permit
+            .0
+            .iter_mut()
+            .find(|(counter, _)| Arc::ptr_eq(counter, &held.0))
+        {
+            Some((_, amount)) => *amount += held.1,
+            None => permit.0.push(held),
+        }
+        Ok(())
     }
 
     /// Room for a request's work, and its deadline.

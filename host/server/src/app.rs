@@ -11,6 +11,7 @@ use rerankd_policy::version::CompiledPolicy;
 use rerankd_policy::{Catalog, PolicyEngine, PolicyVersion};
 
 use crate::admission::Admission;
+use crate::checkout;
 use crate::config::Config;
 use crate::telemetry::Telemetry;
 
@@ -101,6 +102,7 @@ fn compile_all(
 ) -> anyhow::Result<Vec<(PathBuf, CompiledPolicy)>> {
     let mut compiled: Vec<(PathBuf, CompiledPolicy)> = Vec::new();
     for path in components(&config.policy_folders)? {
+        checkout::check_owner(&path).map_err(anyhow::Error::msg)?;
         let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
         // The operator's options must be known before the component can be asked for its name.
         let named = file_name(&path);

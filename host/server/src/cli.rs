@@ -107,6 +107,10 @@ pub struct ServeFlags {
     #[arg(long, value_name = "MS", env = "RERANKD_BODY_TIMEOUT_MS")]
     pub body_timeout_ms: Option<u64>,
 
+    /// Longest time for a request's head to arrive, and for a connection to be idle, milliseconds
+    #[arg(long, value_name = "MS", env = "RERANKD_IDLE_TIMEOUT_MS")]
+    pub idle_timeout_ms: Option<u64>,
+
     /// How long running requests may take to finish at shutdown, milliseconds
     #[arg(long, value_name = "MS", env = "RERANKD_DRAIN_MS")]
     pub drain_ms: Option<u64>,

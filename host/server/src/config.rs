@@ -67,6 +67,7 @@ struct FileLimits {
     timeout_ms: Option<u64>,
     max_timeout_ms: Option<u64>,
     body_timeout_ms: Option<u64>,
+    idle_timeout_ms: Option<u64>,
     max_queued_tokens: Option<usize>,
     max_bytes_in_flight: Option<usize>,
     max_instances: Option<usize>,
@@ -209,6 +210,7 @@ impl Config {
                 timeout_ms: millis(limits.default_timeout),
                 max_timeout_ms: millis(limits.max_timeout),
                 body_timeout_ms: millis(limits.body_timeout),
+                idle_timeout_ms: millis(limits.idle_timeout),
                 max_queued_tokens: Some(limits.max_queued_tokens),
                 max_bytes_in_flight: Some(limits.max_bytes_in_flight),
                 max_instances: Some(limits.max_instances),
@@ -366,6 +368,12 @@ fn resolve_limits(flags: &ServeFlags, file: &FileLimits, faults: &mut Vec<String
         file.body_timeout_ms,
         default.body_timeout,
     );
+    let idle_timeout = duration(
+        "idle-timeout-ms",
+        flags.idle_timeout_ms,
+        file.idle_timeout_ms,
+        default.idle_timeout,
+    );
     let guest_cpu = duration(
         "guest-cpu-ms",
         flags.guest_cpu_ms,
@@ -376,6 +384,7 @@ fn resolve_limits(flags: &ServeFlags, file: &FileLimits, faults: &mut Vec<String
         max_body_bytes,
         max_documents,
         body_timeout,
+        idle_timeout,
         default_timeout: default_timeout.min(max_timeout),
         max_timeout,
         max_queued_tokens,

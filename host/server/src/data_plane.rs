@@ -12,13 +12,12 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use rerankd_core::{ErrorKind, RerankError};
 use rerankd_inference::pairs;
 use rerankd_wire::{Answer, PROTOCOLS, Protocol, metarank};
 
-use crate::admission::Permit;
 use crate::app::App;
+use crate::body;
 use crate::rerank::{self, Incoming};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -70,7 +69,7 @@ async fn call(
 ) -> Response {
     let request_id = request_id(request.headers());
     let read = match name(target) {
-        Ok(target) => read_body(&app, request)
+        Ok(target) => body::read(&app, request)
             .await
             .map(|(body, permit)| (target, body, permit)),
         Err(error) => Err(error),
@@ -111,7 +110,7 @@ async fn encode(State(app): State<Arc<App>>, target: Target, request: Request) -
 }
 
 async fn embeddings(app: &App, name: &str, request: Request) -> Result<Answer, RerankError> {
-    let (body, _permit) = read_body(app, request).await?;
+    let (body, _permit) = body::read(app, request).await?;
     let arrived = Instant::now();
     let limits = &app.config.limits;
     let texts = rerank::off_the_runtime(body.len(), || metarank::decode_texts(&body, limits))?;
@@ -155,50 +154,6 @@ async fn embeddings(app: &App, name: &str, request: Request) -> Result<Answer, R
         .collect::<Option<Vec<_>>>()
         .ok_or_else(late)?;
     metarank::encode_embeddings(&vectors, arrived.elapsed())
-}
-
-/// Reads a body within the limits of size, time, and bytes in flight.
-async fn read_body(app: &App, request: Request) -> Result<(Bytes, Permit), RerankError> {
-    let limit = app.config.limits.max_body_bytes;
-    if let Some(encoding) = request.headers().get(header::CONTENT_ENCODING)
-        && encoding != "identity"
-    {
-        return Err(RerankError::new(
-            ErrorKind::UnsupportedMediaType,
-            "the body must not be compressed (`Content-Encoding`)",
-        ));
-    }
-    let declared = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse::<usize>().ok());
-    let too_large = |size: &str| {
-        RerankError::new(
-            ErrorKind::TooLarge,
-            format!("the body has {size}; the limit is {limit} bytes (--max-body-bytes)"),
-        )
-    };
-    if let Some(size) = declared.filter(|&size| size > limit) {
-        return Err(too_large(&format!("{size} bytes")));
-    }
-    let permit = app.admission.admit_body(declared.unwrap_or(limit))?;
-    let collect = Limited::new(request.into_body(), limit).collect();
-    match tokio::time::timeout(app.config.limits.body_timeout, collect).await {
-        Ok(Ok(collected)) => Ok((collected.to_bytes(), permit)),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large("more bytes")),
-        Ok(Err(error)) => Err(RerankError::new(
-            ErrorKind::BadRequest,
-            format!("the body broke off: {error}"),
-        )),
-        Err(_) => Err(RerankError::new(
-            ErrorKind::RequestTimeout,
-            format!(
-                "the body did not arrive within {:?}",
-                app.config.limits.body_timeout
-            ),
-        )),
-    }
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {

@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod app;
+mod body;
 pub mod checkout;
 pub mod cli;
 pub mod config;

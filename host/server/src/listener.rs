@@ -13,10 +13,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 
-/// Longest time for a request's head to arrive, and for a connection to be idle between two requests:
-/// longer than the pools of common clients keep one.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-
 /// Pause after a failed accept, so that running out of descriptors is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -42,7 +38,8 @@ pub async fn serve(listener: TcpListener, routes: Router, app: &Arc<App>) {
         let _ = stream.set_nodelay(true);
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
+            // Also ends connections that are idle between two requests.
+            .header_read_timeout(app.config.limits.idle_timeout)
             .serve_connection(
                 TokioIo::new(stream),
                 TowerToHyperService::new(routes.clone()),

@@ -29,6 +29,8 @@ pub struct GuestState {
     models: Arc<BTreeMap<String, Arc<Model>>>,
     /// `None` in `describe`, which has no models.
     lane: Option<Lane>,
+    /// The request's query.
+    query: String,
     pub(crate) log: GuestLog,
     pub(crate) usage: Usage,
     max_host_calls: usize,
@@ -62,6 +64,7 @@ impl GuestState {
         limits: &Limits,
         models: Arc<BTreeMap<String, Arc<Model>>>,
         lane: Option<Lane>,
+        query: String,
         allow_wasi: bool,
     ) -> Self {
         let mut table = ResourceTable::new();
@@ -72,6 +75,7 @@ impl GuestState {
             limiter: GuestLimiter::new(limits.guest_memory_bytes),
             models,
             lane,
+            query,
             log: GuestLog::new(limits.guest_log_lines, limits.guest_log_line_bytes),
             usage: Usage::default(),
             max_host_calls: limits.guest_host_calls,

@@ -35,12 +35,21 @@ impl GuestState {
         let Some(lane) = &self.lane else {
             return Ok(Err("`describe` has no tokenizer".to_owned()));
         };
+        // A bi-encoder's query is a text among others; it is known by what it says.
+        let query_rows: Vec<usize> = match &query {
+            Some(_) => Vec::new(),
+            None => (0..texts.len())
+                .filter(|&row| texts[row] == self.query)
+                .collect(),
+        };
         let encoded = lane.encode(model.tokenizer(), query, texts).await;
         self.usage.tokenize_time += started.elapsed();
         self.usage.host_time += started.elapsed();
         match encoded {
             Ok(encoding) => {
-                self.usage.query_truncated |= encoding.query_truncated;
+                let cut = |row: &usize| encoding.truncated.iter().any(|&cut| cut as usize == *row);
+                self.usage.query_truncated |=
+                    encoding.query_truncated || query_rows.iter().any(cut);
                 let guest_encoding = GuestEncoding {
                     lengths: encoding.lengths(),
                     truncated: encoding.truncated.clone(),
