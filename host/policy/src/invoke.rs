@@ -15,7 +15,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 
 use crate::bindings::contract::types;
 use crate::check::{Checked, check};
-use crate::engine::{EPOCH, PolicyEngine};
+use crate::engine::PolicyEngine;
 use crate::error::{Fault, PolicyError};
 use crate::imports::GuestState;
 use crate::version::{PolicyVersion, one_line};
@@ -106,17 +106,16 @@ fn parameters(
 }
 
 /// A store under its state's limits, whose guest yields every epoch and traps when its CPU time is
-/// used up. Epochs that pass while the guest waits in a host call are not counted.
+/// used up. Time in host calls, and in the queue of the guests' threads, is not counted.
 pub(crate) fn bounded_store(engine: &PolicyEngine, state: GuestState) -> Store<GuestState> {
     let mut store = Store::new(engine.engine(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_epoch_deadline(1);
     let limit = engine.limits().guest_cpu;
-    let budget = u64::try_from(limit.as_nanos() / EPOCH.as_nanos()).unwrap_or(u64::MAX);
     store.epoch_deadline_callback(move |mut context| {
         let usage = &mut context.data_mut().usage;
-        usage.cpu_epochs += 1;
-        if usage.cpu_epochs > budget {
+        usage.charge_cpu_time();
+        if usage.cpu_time > limit {
             let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
             return Err(wasmtime::Error::new(Fault::CpuTime { limit_ms }));
         }

@@ -72,18 +72,19 @@ impl Admission {
         Ok(())
     }
 
-    /// Room for a request's work, and its deadline.
+    /// Room for the work of a call, and its deadline. A call runs one policy instance at a time,
+    /// however many requests it has.
     ///
     /// # Errors
     /// `Overloaded`, with the time after which another try makes sense.
     pub fn admit(
         &self,
-        request: &RerankRequest,
+        requests: &[RerankRequest],
         arrived: Instant,
         inference: &Inference,
     ) -> Result<(Permit, Deadline), RerankError> {
-        let timeout = request
-            .timeout
+        let asked = requests.iter().filter_map(|request| request.timeout).min();
+        let timeout = asked
             .unwrap_or(self.limits.default_timeout)
             .clamp(Duration::from_millis(1), self.limits.max_timeout);
         let deadline = Deadline::after(arrived, timeout);
@@ -91,12 +92,9 @@ impl Admission {
         if Instant::now() + wait > deadline.start_by {
             return Err(overloaded("no row could start before the deadline", wait));
         }
-        let tokens = take(
-            &self.tokens,
-            estimated_tokens(request),
-            self.limits.max_queued_tokens,
-        )
-        .ok_or_else(|| overloaded("too many tokens are waiting", wait))?;
+        let tokens = requests.iter().map(estimated_tokens).sum();
+        let tokens = take(&self.tokens, tokens, self.limits.max_queued_tokens)
+            .ok_or_else(|| overloaded("too many tokens are waiting", wait))?;
         let mut permit = Permit(vec![tokens]);
         let one = take(&self.requests, 1, self.limits.max_instances)
             .ok_or_else(|| overloaded("too many requests are running", wait))?;

@@ -50,6 +50,7 @@ impl App {
                 .with_context(|| path.display().to_string())?;
             models.extend(needed.into_values());
         }
+        check_model_owners(&config, &models)?;
         let inference = Inference::start(&InferenceConfig {
             onnxruntime: config.onnxruntime.clone(),
             model_folders: config.model_folders.clone(),
@@ -137,6 +138,21 @@ fn compile_all(
         }
     }
     Ok(compiled)
+}
+
+/// Models decide rankings as much as policies do: nobody else may write to their files.
+fn check_model_owners(config: &Config, models: &BTreeSet<String>) -> anyhow::Result<()> {
+    for folder in &config.model_folders {
+        for name in models {
+            let Ok(files) = std::fs::read_dir(folder.join(name)) else {
+                continue;
+            };
+            for file in files {
+                checkout::check_owner(&file?.path()).map_err(anyhow::Error::msg)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The components in some folders, in the order of their names.

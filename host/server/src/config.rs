@@ -199,7 +199,10 @@ impl Config {
             policy_folders: Some(self.policy_folders.clone()),
             model_folders: Some(self.model_folders.clone()),
             load_models: Some(self.load_models.clone()),
-            onnxruntime: self.onnxruntime.iter().find(|path| path.is_file()).cloned(),
+            onnxruntime: match self.onnxruntime.as_slice() {
+                [named] => Some(named.clone()),
+                candidates => candidates.iter().find(|path| path.is_file()).cloned(),
+            },
             workers: self.workers,
             drain_ms: millis(self.drain),
             log: Some(self.log.clone()),

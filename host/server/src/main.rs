@@ -1,5 +1,6 @@
 //! `rerankd`: parse, build, serve, drain.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
         }
     };
     if print_config {
-        print!("{}", config.to_toml());
+        let _ = write!(std::io::stdout(), "{}", config.to_toml());
         return ExitCode::SUCCESS;
     }
     telemetry::start_logging(&config);
@@ -47,7 +48,8 @@ fn serve(config: Config) -> anyhow::Result<()> {
         let socket = tokio::net::TcpListener::bind(listen)
             .await
             .with_context(|| format!("cannot listen on {listen} (--listen)"))?;
-        println!("{}", app.greeting(socket.local_addr()?));
+        // Nobody need read it.
+        let _ = writeln!(std::io::stdout(), "{}", app.greeting(socket.local_addr()?));
         listener::serve(socket, data_plane::routes(&app), &app).await;
         Ok(())
     })

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use rerankd_core::{
     ErrorKind, FailReason, FirstStage, Judgment, OnFailure, Outcome, PolicySelector, Ranking,
     RerankError, RerankRequest, Reranked, ScoreKind, SkipReason, Status, Timings,
@@ -21,7 +21,7 @@ use crate::app::App;
 /// Bodies above this are decoded and encoded where they do not hold up other connections, bytes.
 const LARGE_BODY_BYTES: usize = 64 << 10;
 
-/// Requests of one call (Metarank's distinct queries) that run at the same time.
+/// Requests of one call (Metarank's distinct queries) that a model runs at the same time.
 const CONCURRENT_REQUESTS: usize = 8;
 
 /// A call as it came.
@@ -85,22 +85,20 @@ async fn run<'a>(app: &'a Arc<App>, incoming: &'a Incoming) -> Result<Finished<'
         reply,
     } = decoded;
     let ranker = resolve(app, target)?;
-    let one = |request| rerank(app, incoming, &ranker, request);
-    let results: Vec<Result<Reranked, RerankError>> = match requests.len() {
-        // The usual case needs no stream.
-        1 => {
-            let mut results = Vec::with_capacity(1);
-            for request in requests {
-                results.push(one(request).await);
-            }
-            results
-        }
-        _ => {
-            let running = futures_util::stream::iter(requests.into_iter().map(one));
-            running.buffered(CONCURRENT_REQUESTS).collect().await
-        }
+    if requests.is_empty() {
+        return Ok((reply, Vec::new()));
+    }
+    let admitted = app
+        .admission
+        .admit(&requests, incoming.arrived, &app.inference);
+    // The permit is held until the last result.
+    let (_permit, admitted) = match admitted {
+        Ok((permit, deadline)) => (Some(permit), Ok(deadline)),
+        Err(error) => (None, Err(error)),
     };
-    let results = results.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let one = |request| rerank(app, incoming, &ranker, request, admitted.clone());
+    let running = futures_util::stream::iter(requests.into_iter().map(one));
+    let results = running.buffered(ranker.concurrency()).try_collect().await?;
     Ok((reply, results))
 }
 
@@ -153,26 +151,26 @@ fn unknown_model(app: &App, selector: &PolicySelector) -> RerankError {
     )
 }
 
-/// One request: admitted, run, and, where that is wanted, failed into the engine's own order.
+/// One request: run, and, where that is wanted, failed into the engine's own order.
 async fn rerank(
     app: &Arc<App>,
     incoming: &Incoming,
     ranker: &Ranker,
     request: RerankRequest,
+    admitted: Result<Deadline, RerankError>,
 ) -> Result<Reranked, RerankError> {
     let documents = request.documents.len();
     let first_stage = request.first_stage;
     let asked = request.on_failure;
     let on_failure = asked.unwrap_or_else(|| incoming.protocol.on_failure());
-    let result = match app
-        .admission
-        .admit(&request, incoming.arrived, &app.inference)
-    {
-        Ok((_permit, deadline)) => match ranker {
-            Ranker::Policy(version) => run_policy(app, incoming, version, request, deadline).await,
-            Ranker::Model(model) => run_model(app, incoming, model, request, deadline).await,
-        },
-        Err(error) => Err(error),
+    let result = match (admitted, ranker) {
+        (Err(error), _) => Err(error),
+        (Ok(deadline), Ranker::Policy(version)) => {
+            run_policy(app, incoming, version, request, deadline).await
+        }
+        (Ok(deadline), Ranker::Model(model)) => {
+            run_model(app, incoming, model, request, deadline).await
+        }
     };
     let error = match result {
         Ok(reranked) => return Ok(reranked),
@@ -213,6 +211,14 @@ async fn rerank(
 }
 
 impl Ranker {
+    /// How many requests of one call run at the same time: a call takes one policy instance.
+    fn concurrency(&self) -> usize {
+        match self {
+            Self::Policy(_) => 1,
+            Self::Model(_) => CONCURRENT_REQUESTS,
+        }
+    }
+
     /// Name, version, and what the scores would have been.
     fn identity(&self, first_stage: FirstStage) -> (String, String, ScoreKind) {
         match self {

@@ -18,8 +18,8 @@ use sfv::{Decimal, KeyRef, ListSerializer, StringRef, TokenRef};
 /// The header's name.
 pub static RERANK_STATUS: HeaderName = HeaderName::from_static("rerank-status");
 
-/// The header for an answer made of `results`, one list member each. No results means that there
-/// were no documents: `skipped`.
+/// The header for an answer made of `results`: a list with one member for each, where results that
+/// differ in numbers alone share one. No results means that there were no documents: `skipped`.
 pub fn status_header(results: &[Reranked]) -> HeaderValue {
     let mut list = ListSerializer::new();
     if results.is_empty() {
@@ -29,8 +29,8 @@ pub fn status_header(results: &[Reranked]) -> HeaderValue {
             .parameter(KeyRef::constant("status"), token(status.name()))
             .parameter(KeyRef::constant("reason"), token(reason.name()));
     }
-    for result in results {
-        add_member(&mut list, result);
+    for member in members(results) {
+        add_member(&mut list, &member);
     }
     header_value(list)
 }
@@ -47,29 +47,71 @@ pub fn error_status_header(error: &RerankError) -> HeaderValue {
     header_value(list)
 }
 
-fn add_member(list: &mut ListSerializer<String>, result: &Reranked) {
-    let ranking = &result.ranking;
-    let reason = match result.status {
-        Status::Partial => commonest_reason(ranking),
-        status => status.reason(),
-    };
+/// One member of the list.
+struct Member<'a> {
+    status: Status,
+    reason: Option<&'a str>,
+    policy: &'a str,
+    version: &'a str,
+    window: usize,
+    unscored: usize,
+    time: Duration,
+}
+
+/// One member for all results that differ in numbers alone, so that a call with a thousand queries
+/// has no header of a thousand members: windows and unscored documents are added up, the time is the
+/// longest.
+fn members(results: &[Reranked]) -> Vec<Member<'_>> {
+    let mut members: Vec<Member<'_>> = Vec::new();
+    for result in results {
+        let ranking = &result.ranking;
+        let reason = match result.status {
+            Status::Partial => commonest_reason(ranking),
+            status => status.reason(),
+        };
+        let member = Member {
+            status: result.status,
+            reason,
+            policy: &result.policy,
+            version: &result.version,
+            window: ranking.documents(),
+            unscored: ranking.unscored(),
+            time: result.timings.total,
+        };
+        let like = |other: &&mut Member<'_>| {
+            (other.status, other.reason, other.policy, other.version)
+                == (member.status, member.reason, member.policy, member.version)
+        };
+        match members.iter_mut().find(like) {
+            Some(other) => {
+                other.window += member.window;
+                other.unscored += member.unscored;
+                other.time = other.time.max(member.time);
+            }
+            None => members.push(member),
+        }
+    }
+    members
+}
+
+fn add_member(list: &mut ListSerializer<String>, of: &Member<'_>) {
     let mut member = list
         .bare_item(TokenRef::constant("rerankd"))
-        .parameter(KeyRef::constant("status"), token(result.status.name()));
-    if let Some(reason) = reason {
+        .parameter(KeyRef::constant("status"), token(of.status.name()));
+    if let Some(reason) = of.reason {
         member = member.parameter(KeyRef::constant("reason"), token(reason));
     }
-    for (key, text) in [("policy", &result.policy), ("version", &result.version)] {
+    for (key, text) in [("policy", of.policy), ("version", of.version)] {
         // Names are visible ASCII; one that is not is left out rather than misspelt.
         if let Ok(text) = StringRef::from_str(text) {
             member = member.parameter(KeyRef::constant(key), text);
         }
     }
-    member = member.parameter(KeyRef::constant("window"), count(ranking.documents()));
-    if result.status == Status::Partial {
-        member = member.parameter(KeyRef::constant("unscored"), count(ranking.unscored()));
+    member = member.parameter(KeyRef::constant("window"), count(of.window));
+    if of.status == Status::Partial {
+        member = member.parameter(KeyRef::constant("unscored"), count(of.unscored));
     }
-    if let Ok(time) = Decimal::try_from(milliseconds(result.timings.total)) {
+    if let Ok(time) = Decimal::try_from(milliseconds(of.time)) {
         member.parameter(KeyRef::constant("time"), time);
     }
 }

@@ -6,7 +6,7 @@ pub mod tokenizer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rerankd_core::Limits;
 use rerankd_inference::{Lane, Model};
@@ -14,6 +14,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use self::log::GuestLog;
+use crate::engine::EPOCH;
 use crate::error::Fault;
 use crate::limiter::GuestLimiter;
 use crate::wasi::GuestWasi;
@@ -43,8 +44,10 @@ pub struct GuestState {
 pub(crate) struct Usage {
     host_calls: usize,
     tensor_bytes: usize,
-    /// Epochs in which the guest ran.
-    pub(crate) cpu_epochs: u64,
+    /// Time in which the guest itself ran.
+    pub(crate) cpu_time: Duration,
+    /// When `cpu_time` was last added to, and `host_time` then.
+    pub(crate) charged: Option<(Instant, Duration)>,
     /// Time inside host calls.
     pub(crate) host_time: Duration,
     pub(crate) tokenize_time: Duration,
@@ -57,6 +60,20 @@ pub(crate) struct Usage {
     pub(crate) query_truncated: bool,
     /// What a model or the tokenizer could not do, if it was the host's failure.
     pub(crate) host_failure: Option<String>,
+}
+
+impl Usage {
+    /// Charges what the guest ran since the last charge, without the time in host calls. Called at
+    /// every epoch in which it runs, so a longer time was spent waiting for a thread and counts as
+    /// one epoch.
+    pub(crate) fn charge_cpu_time(&mut self) {
+        let now = Instant::now();
+        let ran = self.charged.map_or(EPOCH, |(then, host_time)| {
+            (now - then).saturating_sub(self.host_time.saturating_sub(host_time))
+        });
+        self.cpu_time += ran.min(EPOCH);
+        self.charged = Some((now, self.host_time));
+    }
 }
 
 impl GuestState {
