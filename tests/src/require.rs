@@ -1,0 +1,82 @@
+//! What a test needs beside the source. What is missing fails the test, in every environment: a test
+//! that did not run must not look like one that passed.
+
+use std::path::{Path, PathBuf};
+
+/// The source checkout.
+pub fn root() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    root.expect("`tests/` lies in the checkout").to_owned()
+}
+
+/// The release build of the server, in the same target folder as this test.
+pub fn binary() -> PathBuf {
+    let path = target().join("release/rerankd");
+    built(path, "the server", "make build")
+}
+
+/// The folder that Cargo builds into.
+pub fn target() -> PathBuf {
+    let test = std::env::current_exe().expect("a process knows its executable");
+    // target/<profile>/deps/<test>
+    let target = test.ancestors().nth(3);
+    target
+        .expect("Cargo runs tests from its target folder")
+        .to_owned()
+}
+
+/// The components of the bundled policies.
+pub fn policies() -> PathBuf {
+    let folder = root().join("guest/dist/policies");
+    for name in ["cross-encoder", "first-stage", "semantic-blend"] {
+        built(
+            folder.join(format!("{name}.wasm")),
+            "a policy",
+            "make policies",
+        );
+    }
+    folder
+}
+
+/// The component of one faulty guest.
+pub fn faulty(name: &str) -> PathBuf {
+    let path = root().join(format!("guest/dist/faulty/{name}.wasm"));
+    built(path, "a faulty guest", "make faulty")
+}
+
+/// The folder of a model that is committed.
+pub fn model(name: &str) -> PathBuf {
+    let folder = root().join("models").join(name);
+    built(
+        folder.join("model.onnx"),
+        "a committed model",
+        "git checkout models",
+    );
+    folder
+}
+
+/// Everything that a server needs to start.
+pub fn server() -> PathBuf {
+    policies();
+    model("all-minilm-l6-v2");
+    model("tiny-cross-encoder");
+    if std::env::var_os("ORT_DYLIB_PATH").is_none() {
+        let name = if cfg!(target_os = "macos") {
+            "libonnxruntime.dylib"
+        } else {
+            "libonnxruntime.so"
+        };
+        let library = root().join(".runtime/onnxruntime").join(name);
+        built(library, "ONNX Runtime", "make runtime");
+    }
+    binary()
+}
+
+fn built(path: PathBuf, what: &str, command: &str) -> PathBuf {
+    assert!(
+        path.is_file(),
+        "this test needs {what} at `{}`: run `{command}` (or `make test`, which sets up all)",
+        path.display()
+    );
+    path
+}

@@ -1,0 +1,304 @@
+//! The real server as a child process.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, Once, Weak, mpsc};
+
+use serde_json::Value;
+
+use crate::{Answer, Connection, PATIENCE, eventually, require};
+
+/// How much of a server's standard error a failed test shows, bytes.
+const SHOWN_BYTES: usize = 8 << 10;
+
+/// A running server on a port of its own. What it wrote to standard error is printed when a test
+/// fails meanwhile. Killed at drop, and also when the test's process ends without one.
+pub struct Rerankd {
+    child: Child,
+    watchdog: Child,
+    address: SocketAddr,
+    greeting: String,
+    stderr: Arc<Mutex<String>>,
+}
+
+/// What a server said that did not start.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// What it wrote to standard output.
+    pub stdout: String,
+    /// What it wrote to standard error.
+    pub stderr: String,
+}
+
+impl Rerankd {
+    /// `rerankd ARGUMENTS`, with none of the caller's own settings in the environment.
+    pub fn command(arguments: &[&str]) -> Command {
+        let mut command = Command::new(require::server());
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            if name.starts_with("RERANKD_") || name == "RUST_BACKTRACE" {
+                command.env_remove(name);
+            }
+        }
+        command.args(arguments);
+        command
+    }
+
+    /// `rerankd serve` on a free port of loopback, with more flags.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start(flags: &[&str]) -> Self {
+        let arguments = [&["serve", "--listen", "127.0.0.1:0"], flags].concat();
+        Self::spawn(Self::command(&arguments))
+    }
+
+    /// Runs a command that must become a server.
+    ///
+    /// # Panics
+    /// If it does not print the line with its address.
+    pub fn spawn(mut command: Command) -> Self {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary is executable");
+        let watchdog = watch(child.id());
+        let stderr = Arc::new(Mutex::new(String::new()));
+        collect(child.stderr.take().expect("it is piped"), &stderr);
+        show_on_failure(child.id(), &stderr);
+        let stdout = child.stdout.take().expect("it is piped");
+        let (sender, greetings) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // Nobody may be listening any more; the pipe must not fill up all the same.
+                let _ = sender.send(line);
+            }
+        });
+        let greeting = greetings.recv_timeout(PATIENCE);
+        let address = greeting.as_ref().ok().and_then(|line| address_in(line));
+        let mut server = Self {
+            child,
+            watchdog,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            greeting: greeting.clone().unwrap_or_default(),
+            stderr,
+        };
+        server.address = address.unwrap_or_else(|| panic!("`rerankd` did not start: {greeting:?}"));
+        server
+    }
+
+    /// Runs `rerankd ARGUMENTS`, which must end by itself.
+    ///
+    /// # Panics
+    /// If it becomes a server instead.
+    pub fn run(mut command: Command) -> Refusal {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary is executable");
+        let (stdout, stderr) = (Arc::default(), Arc::default());
+        let readers = [
+            collect(child.stdout.take().expect("it is piped"), &stdout),
+            collect(child.stderr.take().expect("it is piped"), &stderr),
+        ];
+        let text = |pipe: &Arc<Mutex<String>>| pipe.lock().expect("no reader panicked").clone();
+        let status = eventually("the command ends", || {
+            if text(&stdout).contains(" listening on ") {
+                child.kill().expect("it is our child");
+                child.wait().expect("it is our child");
+                panic!("it must not start, but it said: {}", text(&stdout));
+            }
+            child.try_wait().expect("it is our child")
+        });
+        for reader in readers {
+            reader.join().expect("a reader does not panic");
+        }
+        Refusal {
+            code: status.code(),
+            stdout: text(&stdout),
+            stderr: text(&stderr),
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The line that it printed when it was ready.
+    pub fn greeting(&self) -> &str {
+        &self.greeting
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written to standard error so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().expect("no reader panicked").clone()
+    }
+
+    /// A connection to it.
+    ///
+    /// # Panics
+    /// If it does not listen.
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.address).expect("the server listens")
+    }
+
+    /// One request on a connection of its own.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut connection = self.connect();
+        // The server may answer and close before it has read the whole body.
+        let sent = connection.request(method, path, headers, body);
+        let answer = connection.answer();
+        answer.unwrap_or_else(|error| panic!("no answer to {method} {path}: {error} ({sent:?})"))
+    }
+
+    /// A GET.
+    pub fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, &[], b"")
+    }
+
+    /// A POST of JSON.
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.post_text(path, body.to_string())
+    }
+
+    /// A POST of a body that may be anything but is called JSON.
+    pub fn post_text(&self, path: &str, body: impl AsRef<[u8]>) -> Answer {
+        let headers = [("Content-Type", "application/json")];
+        self.call("POST", path, &headers, body.as_ref())
+    }
+
+    /// The sum of a metric's samples that have all these labels; 0 if there is none.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let metrics = self.get("/metrics").ok();
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(label, value)| format!("{label}=\"{value}\""))
+            .collect();
+        let samples = metrics.text().lines().filter_map(|line| {
+            let (sample, value) = line.rsplit_once(' ')?;
+            let (metric, of) = sample.split_once('{').unwrap_or((sample, ""));
+            let fits = metric == name && labels.iter().all(|label| of.contains(label.as_str()));
+            fits.then(|| value.parse::<f64>().ok()).flatten()
+        });
+        samples.sum()
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        signal("TERM", self.child.id());
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn exit_status(&mut self) -> ExitStatus {
+        wait(&mut self.child, "the server ends")
+    }
+}
+
+impl Drop for Rerankd {
+    fn drop(&mut self) {
+        // First the watchdog: a process id is ours only as long as nobody has waited for it.
+        for child in [&mut self.watchdog, &mut self.child] {
+            // Fails only where it has ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Flags that make a folder of components, and no other, the server's policies.
+pub fn only_policies(folder: &Path) -> [&str; 2] {
+    [
+        "--policies",
+        folder.to_str().expect("the checkout's path is UTF-8"),
+    ]
+}
+
+/// Has every panic print the end of what the servers of this process wrote to standard error, while
+/// they live.
+fn show_on_failure(process: u32, stderr: &Arc<Mutex<String>>) {
+    static SERVERS: Mutex<Vec<(u32, Weak<Mutex<String>>)>> = Mutex::new(Vec::new());
+    static HOOK: Once = Once::new();
+    let mut servers = SERVERS.lock().expect("nothing panics while it holds this");
+    servers.retain(|(_, stderr)| stderr.strong_count() > 0);
+    servers.push((process, Arc::downgrade(stderr)));
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            before(panic);
+            let Ok(servers) = SERVERS.try_lock() else {
+                return;
+            };
+            for (process, stderr) in servers.iter() {
+                let stderr = stderr.upgrade();
+                let Some(Ok(text)) = stderr.as_ref().map(|stderr| stderr.try_lock()) else {
+                    continue;
+                };
+                let end = &text[text.ceil_char_boundary(text.len().saturating_sub(SHOWN_BYTES))..];
+                eprintln!("--- standard error of rerankd (process {process}) ---\n{end}---");
+            }
+        }));
+    });
+}
+
+/// The address in the greeting.
+fn address_in(greeting: &str) -> Option<SocketAddr> {
+    let (_, rest) = greeting.split_once("http://")?;
+    rest.split(' ').next()?.parse().ok()
+}
+
+/// A server in a static is never dropped. This process ends it when the test's end of the pipe closes.
+fn watch(server: u32) -> Child {
+    Command::new("sh")
+        .args(["-c", "read -r _; kill -KILL \"$0\"", &server.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("there is a shell")
+}
+
+fn signal(name: &str, process: u32) {
+    let status = Command::new("kill")
+        .args([&format!("-{name}"), &process.to_string()])
+        .status();
+    assert!(
+        status.expect("there is `kill`").success(),
+        "no process {process}"
+    );
+}
+
+fn wait(child: &mut Child, what: &str) -> ExitStatus {
+    eventually(what, || child.try_wait().expect("it is our child"))
+}
+
+fn collect(
+    mut pipe: impl Read + Send + 'static,
+    text: &Arc<Mutex<String>>,
+) -> std::thread::JoinHandle<()> {
+    let text = Arc::clone(text);
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(read @ 1..) = pipe.read(&mut bytes) {
+            let mut text = text.lock().expect("no reader panicked");
+            text.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+    })
+}

@@ -1,0 +1,325 @@
+//! Flags, environment and file become one configuration; what is wrong with it is said all at once.
+
+use std::net::SocketAddr;
+
+use rerankd_tests::rerankd::Refusal;
+use rerankd_tests::{Folder, Rerankd};
+
+/// `rerankd serve FLAGS` with more variables in the environment.
+fn serve(flags: &[&str], variables: &[(&str, &str)]) -> Refusal {
+    let mut command = Rerankd::command(&[&["serve"], flags].concat());
+    command.envs(variables.iter().copied());
+    Rerankd::run(command)
+}
+
+/// What `--print-config` prints.
+#[track_caller]
+fn printed(flags: &[&str], variables: &[(&str, &str)]) -> String {
+    let printed = serve(&[flags, &["--print-config"]].concat(), variables);
+    assert_eq!(
+        (printed.code, printed.stderr.as_str()),
+        (Some(0), ""),
+        "{printed:?}"
+    );
+    printed.stdout
+}
+
+/// A file in a folder, as text.
+fn file(folder: &Folder, content: &str) -> String {
+    let path = folder.write("rerankd.toml", content);
+    path.to_str().expect("the path is UTF-8").to_owned()
+}
+
+/// It ends with exit code 2 and one line for each of `faults`, in which all of its parts stand.
+#[track_caller]
+fn assert_faults(refusal: &Refusal, faults: &[&[&str]]) {
+    assert_eq!(
+        (refusal.code, refusal.stdout.as_str()),
+        (Some(2), ""),
+        "{refusal:?}"
+    );
+    let lines: Vec<&str> = refusal.stderr.lines().collect();
+    assert_eq!(lines.len(), faults.len(), "{}", refusal.stderr);
+    for parts in faults {
+        let said = lines.iter().any(|line| {
+            line.starts_with("rerankd: ") && parts.iter().all(|part| line.contains(part))
+        });
+        assert!(said, "expected {parts:?} in: {}", refusal.stderr);
+    }
+}
+
+#[test]
+fn what_is_printed_means_the_same_as_a_file() {
+    let folder = Folder::new();
+    let flags = [
+        "--listen",
+        "127.0.0.1:7777",
+        "--workers",
+        "3",
+        "--max-documents",
+        "70",
+        "--timeout-ms",
+        "1234",
+        "--guest-cpu-ms",
+        "77",
+        "--load-model",
+        "tiny-cross-encoder",
+        "--bind-model",
+        "cross-encoder.cross-encoder=bench-cross-encoder-int8",
+        "--log",
+        "rerankd=debug,info",
+        "--log-format",
+        "json",
+    ];
+    let first = printed(&flags, &[]);
+    for line in [
+        "listen = \"127.0.0.1:7777\"",
+        "workers = 3",
+        "max_documents = 70",
+        "timeout_ms = 1234",
+        "guest_cpu_ms = 77",
+        "log_format = \"json\"",
+        "cross-encoder = \"bench-cross-encoder-int8\"",
+    ] {
+        assert!(
+            first.lines().any(|printed| printed == line),
+            "expected `{line}` in:\n{first}"
+        );
+    }
+    let second = printed(&["--config", &file(&folder, &first)], &[]);
+    assert_eq!(first, second);
+
+    let defaults = printed(&[], &[]);
+    assert!(
+        defaults.contains("listen = \"127.0.0.1:9500\""),
+        "{defaults}"
+    );
+    assert_eq!(
+        defaults,
+        printed(&["--config", &file(&folder, &defaults)], &[])
+    );
+}
+
+#[test]
+fn policies_in_the_file_keep_all_that_is_said_of_them() {
+    let folder = Folder::new();
+    let content = "[policies.semantic-blend]\nallow_wasi = true\n\
+                   [policies.semantic-blend.parameters]\nweight = 0.5\nfields = [\"title\"]\n\
+                   [policies.semantic-blend.models]\nbi-encoder = \"all-minilm-l6-v2\"\n";
+    let first = printed(&["--config", &file(&folder, content)], &[]);
+    for line in ["weight = 0.5", "fields = [\"title\"]", "allow_wasi = true"] {
+        assert!(
+            first.lines().any(|printed| printed == line),
+            "expected `{line}` in:\n{first}"
+        );
+    }
+    assert_eq!(first, printed(&["--config", &file(&folder, &first)], &[]));
+}
+
+#[test]
+fn flags_go_before_the_environment_and_that_before_the_file() {
+    let folder = Folder::new();
+    let config = file(
+        &folder,
+        "[limits]\nmax_documents = 1\nmax_instances = 1\nmax_body_bytes = 1\n",
+    );
+    let variables = [
+        ("RERANKD_MAX_DOCUMENTS", "2"),
+        ("RERANKD_MAX_INSTANCES", "2"),
+    ];
+    let printed = printed(&["--config", &config, "--max-documents", "3"], &variables);
+    for line in [
+        "max_documents = 3",
+        "max_instances = 2",
+        "max_body_bytes = 1",
+    ] {
+        assert!(
+            printed.lines().any(|printed| printed == line),
+            "expected `{line}` in:\n{printed}"
+        );
+    }
+    let variables = [("RERANKD_CONFIG", config.as_str())];
+    assert!(self::printed(&[], &variables).contains("max_documents = 1\n"));
+}
+
+#[test]
+fn all_faults_are_said_at_once() {
+    let refusal = serve(
+        &[
+            "--listen",
+            "0.0.0.0:0",
+            "--workers",
+            "0",
+            "--log-format",
+            "yaml",
+            "--max-documents",
+            "0",
+            "--max-instances",
+            "5000",
+            "--max-body-bytes",
+            "10",
+            "--max-bytes-in-flight",
+            "9",
+            "--bind-model",
+            "nonsense",
+        ],
+        &[],
+    );
+    assert_faults(
+        &refusal,
+        &[
+            &[
+                "`0.0.0.0:0` (--listen) can be reached from other machines",
+                "--insecure",
+            ],
+            &["--workers", "1 to 256"],
+            &["`yaml` (--log-format) must be `text` or `json`"],
+            &["--max-documents must be at least 1"],
+            &["--max-instances must be at most 1000, got 5000"],
+            &["--max-bytes-in-flight (9) must be at least --max-body-bytes (10)"],
+            &["`nonsense` (--bind-model) must be POLICY.SLOT=MODEL"],
+        ],
+    );
+}
+
+#[test]
+fn a_file_with_a_wrong_key_or_type_is_refused_with_the_place() {
+    let folder = Folder::new();
+    let check = |content: &str, parts: &[&str]| {
+        let path = file(&folder, content);
+        let refusal = serve(&["--config", &path, "--print-config"], &[]);
+        assert_eq!(
+            (refusal.code, refusal.stdout.as_str()),
+            (Some(2), ""),
+            "{refusal:?}"
+        );
+        for part in [&[path.as_str(), "(--config)"], parts].concat() {
+            assert!(
+                refusal.stderr.contains(part),
+                "expected `{part}` in: {}",
+                refusal.stderr
+            );
+        }
+    };
+    check(
+        "listne = \"127.0.0.1:1\"\n",
+        &["line 1", "unknown field `listne`", "`listen`"],
+    );
+    check(
+        "\n[limits]\nmax_documnets = 3\n",
+        &["line 3", "unknown field `max_documnets`", "`max_documents`"],
+    );
+    check(
+        "[policies.first-stage]\nalow_wasi = true\n",
+        &["line 2", "unknown field `alow_wasi`"],
+    );
+    check(
+        "workers = \"two\"\n",
+        &["line 1", "invalid type: string \"two\""],
+    );
+    check("workers = \n", &["line 1"]);
+    let missing = serve(&["--config", "/nonexistent/rerankd.toml"], &[]);
+    assert_faults(
+        &missing,
+        &[&["`/nonexistent/rerankd.toml` (--config)", "No such file"]],
+    );
+}
+
+#[test]
+fn off_loopback_it_listens_only_if_told_that_this_is_insecure() {
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let refusal = serve(&["--listen", address], &[]);
+        assert_faults(
+            &refusal,
+            &[&["can be reached from other machines", "--insecure"]],
+        );
+    }
+    let address = |server: &Rerankd| SocketAddr::from(([127, 0, 0, 1], server.address().port()));
+    let arguments = ["serve", "--listen", "0.0.0.0:0", "--insecure"];
+    let server = Rerankd::spawn(Rerankd::command(&arguments));
+    let mut connection = rerankd_tests::Connection::open(address(&server)).expect("it listens");
+    connection
+        .request("GET", "/health/ready", &[], b"")
+        .expect("it is open");
+    connection.answer().expect("it is answered").ok();
+}
+
+#[test]
+fn folders_that_anyone_can_write_to_are_refused() {
+    let folder = Folder::new();
+    folder.copy(&rerankd_tests::require::policies(), "policies");
+    let path = folder.path().join("policies");
+    let path = path.to_str().expect("the path is UTF-8");
+    folder.set_mode("policies", 0o777);
+    let refusal = serve(&["--policies", path], &[]);
+    let mend = format!("`{path}` can be written by anyone: `chmod o-w {path}`");
+    assert_faults(&refusal, &[&[&mend]]);
+
+    folder.write("models/README.md", "");
+    folder.set_mode("models", 0o757);
+    let models = path.replace("policies", "models");
+    let refusal = serve(&["--models", &models], &[]);
+    assert_faults(&refusal, &[&[&models, "can be written by anyone"]]);
+    let library = folder.write("lib/libonnxruntime.so", "");
+    folder.set_mode("lib/libonnxruntime.so", 0o666);
+    let library = library.to_str().expect("the path is UTF-8");
+    let refusal = serve(&["--onnxruntime", library], &[]);
+    assert_faults(&refusal, &[&[library, "can be written by anyone"]]);
+    for name in ["policies", "models"] {
+        folder.set_mode(name, 0o755);
+    }
+}
+
+#[test]
+fn a_component_that_anyone_can_write_to_is_refused() {
+    let folder = Folder::new();
+    folder.copy(&rerankd_tests::require::policies(), "policies");
+    folder.set_mode("policies/first-stage.wasm", 0o666);
+    let path = folder.path().join("policies");
+    let refusal = serve(
+        &[
+            "--listen",
+            "127.0.0.1:0",
+            "--policies",
+            path.to_str().expect("it is UTF-8"),
+        ],
+        &[],
+    );
+    assert_ne!(refusal.code, Some(0));
+    assert!(
+        refusal
+            .stderr
+            .contains("first-stage.wasm` can be written by anyone"),
+        "{}",
+        refusal.stderr
+    );
+}
+
+#[test]
+fn help_names_every_flag_and_its_variable() {
+    let help = Rerankd::run(Rerankd::command(&["serve", "--help"]));
+    assert_eq!(help.code, Some(0));
+    for flag in [
+        "--listen",
+        "--policies",
+        "--onnxruntime",
+        "--max-queued-tokens",
+        "--insecure",
+    ] {
+        assert!(help.stdout.contains(flag), "{}", help.stdout);
+        let variable = format!("RERANKD_{}", flag[2..].replace('-', "_").to_uppercase());
+        assert!(
+            help.stdout.contains(&variable),
+            "expected `{variable}` in: {}",
+            help.stdout
+        );
+    }
+    let nothing = Rerankd::run(Rerankd::command(&[]));
+    assert_eq!(nothing.code, Some(2));
+    let version = Rerankd::run(Rerankd::command(&["--version"]));
+    assert!(
+        version.stdout.starts_with("rerankd 0."),
+        "{}",
+        version.stdout
+    );
+}

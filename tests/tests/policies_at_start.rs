@@ -1,0 +1,238 @@
+//! Policies that the server refuses to load: it says in one line which file it was and what is wrong
+//! with it, and does not start.
+
+use std::path::PathBuf;
+
+use rerankd_tests::rerankd::Refusal;
+use rerankd_tests::{Folder, Rerankd, require};
+
+/// Starts a server with one policy file and nothing else.
+fn start_with(folder: &Folder, flags: &[&str]) -> Refusal {
+    let policies = folder.path().join("policies");
+    let policies = policies.to_str().expect("the path is UTF-8");
+    let arguments = [
+        &[
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--log",
+            "error",
+            "--policies",
+            policies,
+        ],
+        flags,
+    ];
+    Rerankd::run(Rerankd::command(&arguments.concat()))
+}
+
+/// The one line that names the file and has all of `messages` in it.
+#[track_caller]
+fn assert_refused(refusal: &Refusal, file: &str, messages: &[&str]) {
+    assert_eq!(refusal.code, Some(1), "{refusal:?}");
+    assert_eq!(refusal.stdout, "", "it must not say that it listens");
+    let line = refusal.stderr.trim_end();
+    assert!(!line.contains('\n'), "more than one line: {line}");
+    assert!(line.starts_with("rerankd: "), "{line}");
+    for message in [&[file], messages].concat() {
+        assert!(line.contains(message), "expected `{message}` in: {line}");
+    }
+    for trace in ["panicked", "backtrace", "RUST_BACKTRACE", "<unknown>"] {
+        assert!(!line.contains(trace), "{line}");
+    }
+}
+
+#[track_caller]
+fn check_guest(name: &str, messages: &[&str]) {
+    check_file(
+        &format!("{name}.wasm"),
+        std::fs::read(require::faulty(name)).expect("it is there"),
+        messages,
+    );
+}
+
+#[track_caller]
+fn check_file(file: &str, bytes: Vec<u8>, messages: &[&str]) {
+    let folder = Folder::new();
+    folder.write(&format!("policies/{file}"), bytes);
+    assert_refused(&start_with(&folder, &[]), file, messages);
+}
+
+fn bundled(name: &str) -> PathBuf {
+    require::policies().join(format!("{name}.wasm"))
+}
+
+#[test]
+fn a_manifest_that_is_none_is_refused() {
+    check_guest("not-json", &["its manifest is wrong", "line 1 column 1"]);
+    check_guest(
+        "unknown-key",
+        &["its manifest is wrong", "unknown field `moon`"],
+    );
+}
+
+#[test]
+fn a_schema_that_is_none_or_reaches_out_is_refused() {
+    check_guest(
+        "bad-schema",
+        &["the schema of its parameters is wrong", "12"],
+    );
+    let remote = "`$ref` to `https://example.com/schema.json`: only `#..` is allowed";
+    check_guest("remote-schema", &[remote]);
+}
+
+#[test]
+fn a_guest_that_loops_in_describe_is_refused_in_bounded_time() {
+    check_guest("spin-in-describe", &["`describe` failed", "of CPU time"]);
+}
+
+#[test]
+fn wasi_is_refused_unless_it_is_allowed() {
+    for (name, import) in [("sleep", "`wasi:"), ("clock", "`wasi:")] {
+        check_guest(
+            name,
+            &["it imports", import, "a policy may import wasi:nn/tensor@"],
+        );
+    }
+}
+
+#[test]
+fn what_is_no_component_is_refused() {
+    check_file(
+        "garbage.wasm",
+        b"hello".to_vec(),
+        &["not a WebAssembly component"],
+    );
+    check_file("empty.wasm", Vec::new(), &["not a WebAssembly component"]);
+    let core_module = b"\0asm\x01\0\0\0".to_vec();
+    check_file("module.wasm", core_module, &["not a WebAssembly component"]);
+    let whole = std::fs::read(bundled("first-stage")).expect("it is there");
+    for length in [9, whole.len() / 2, whole.len() - 1] {
+        let file = "first-stage.wasm";
+        check_file(
+            file,
+            whole[..length].to_vec(),
+            &["not a WebAssembly component"],
+        );
+    }
+    // A component, but one without the contract's export.
+    let nothing = b"\0asm\x0d\0\x01\0".to_vec();
+    check_file(
+        "nothing.wasm",
+        nothing,
+        &["it does not export `rerank:policy/policy@0.1.0`"],
+    );
+}
+
+#[test]
+fn a_file_must_be_called_like_its_policy() {
+    let bytes = std::fs::read(bundled("first-stage")).expect("it is there");
+    check_file(
+        "another.wasm",
+        bytes,
+        &["it calls itself `first-stage`", "first-stage.wasm"],
+    );
+}
+
+#[test]
+fn two_policies_of_one_name_are_refused() {
+    let folder = Folder::new();
+    folder.copy(&bundled("first-stage"), "policies/first-stage.wasm");
+    let again = folder.copy(&bundled("first-stage"), "more/first-stage.wasm");
+    let more = again
+        .parent()
+        .and_then(|more| more.to_str())
+        .expect("it is UTF-8");
+    let refusal = start_with(&folder, &["--policies", more]);
+    assert_refused(
+        &refusal,
+        "more/first-stage.wasm",
+        &["are both called `first-stage`"],
+    );
+}
+
+#[test]
+fn one_bad_policy_among_good_ones_is_named() {
+    let folder = Folder::new();
+    folder.copy(&require::policies(), "policies");
+    folder.write("policies/garbage.wasm", "hello");
+    assert_refused(
+        &start_with(&folder, &[]),
+        "garbage.wasm",
+        &["not a WebAssembly component"],
+    );
+}
+
+#[test]
+fn a_folder_without_policies_says_how_to_build_them() {
+    let folder = Folder::new();
+    let missing = start_with(&folder, &[]);
+    assert_refused(
+        &missing,
+        "policies`",
+        &["no policies at", "`make policies`", "--policies"],
+    );
+    folder.write("policies/README.md", "nothing here");
+    assert_refused(
+        &start_with(&folder, &[]),
+        "policies`",
+        &["no policies (*.wasm)", "`make policies`"],
+    );
+}
+
+#[test]
+fn what_the_operator_says_of_a_policy_must_fit_it() {
+    let check = |config: &str, messages: &[&str]| {
+        let folder = Folder::new();
+        folder.copy(&require::policies(), "policies");
+        let config = folder.write("rerankd.toml", config);
+        let config = config.to_str().expect("the path is UTF-8");
+        assert_refused(&start_with(&folder, &["--config", config]), "", messages);
+    };
+    check("[policies.nobody]\n", &["policy `nobody`", "there is none"]);
+    let weight = "[policies.semantic-blend.parameters]\nweight = 7\n";
+    check(
+        weight,
+        &["semantic-blend.wasm", "`parameters.weight`", "maximum of 1"],
+    );
+    let unknown = "[policies.first-stage.parameters]\nweight = 0.5\n";
+    check(unknown, &["first-stage.wasm", "unknown parameter"]);
+    let slot = "[policies.semantic-blend.models]\nencoder = \"all-minilm-l6-v2\"\n";
+    check(
+        slot,
+        &[
+            "semantic-blend.wasm",
+            "`encoder`",
+            "its manifest has: bi-encoder",
+        ],
+    );
+    let kind = "[policies.semantic-blend.models]\nbi-encoder = \"tiny-cross-encoder\"\n";
+    check(
+        kind,
+        &["needs a bi-encoder, but `tiny-cross-encoder` is a cross-encoder"],
+    );
+    let model = "[policies.semantic-blend.models]\nbi-encoder = \"nothing\"\n";
+    check(
+        model,
+        &[
+            "no model `nothing`",
+            "all-minilm-l6-v2",
+            "tiny-cross-encoder",
+        ],
+    );
+}
+
+/// Not every policy can do without what the request brings.
+#[test]
+fn a_policy_may_require_a_parameter_of_every_request() {
+    let folder = Folder::new();
+    folder.copy(
+        &require::faulty("wrong-inputs"),
+        "policies/wrong-inputs.wasm",
+    );
+    let policies = folder.path().join("policies");
+    let server = Rerankd::start(&["--policies", policies.to_str().expect("it is UTF-8")]);
+    let request = serde_json::json!({"query": "q", "documents": ["d"]});
+    let answer = server.post("/v1/rerank/wrong-inputs", &request);
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.error_message().contains("case"), "{}", answer.text());
+}
