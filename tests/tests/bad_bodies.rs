@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use rerankd_tests::documents::texts;
 use rerankd_tests::http::head;
-use rerankd_tests::{Answer, Connection, Rerankd, eventually, long_tests};
+use rerankd_tests::{Answer, Connection, Rerankd, eventually};
 use serde_json::json;
 
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -165,11 +165,9 @@ fn small_chunked_bodies_are_no_overload_however_many_come_at_a_time() {
 
 #[test]
 fn a_head_that_does_not_end_is_given_up() {
-    if !long_tests("a_head_that_does_not_end_is_given_up") {
-        return;
-    }
-    let mut silent = SERVER.connect();
-    let mut half = SERVER.connect();
+    let server = Rerankd::start(&["--idle-timeout-ms", "500"]);
+    let mut silent = server.connect();
+    let mut half = server.connect();
     half.send("POST /v1/rerank/semantic-blend HTTP/1.1\r\nHost:")
         .expect("it is open");
     assert!(half.is_closed_by_server());

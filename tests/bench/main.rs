@@ -1,0 +1,86 @@
+//! `make bench`: rerankd side by side with bare ONNX Runtime, and its process as a whole. Prints what
+//! it does, and writes the tables into `docs/benchmarks.md`, between its markers.
+//!
+//! Knows the binary and HTTP only. What is measured inside the process comes from
+//! `host/server/benches/in_process.rs`, as a file. `run.sh` runs both.
+
+mod bare;
+mod end_to_end;
+mod machine;
+mod measure;
+mod process;
+mod report;
+mod server;
+mod texts;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use machine::Processors;
+
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+fn main() -> ExitCode {
+    let [in_process, page] = &std::env::args().skip(1).collect::<Vec<_>>()[..] else {
+        eprintln!("usage: rerankd-bench IN_PROCESS.json PAGE.md (see run.sh)");
+        return ExitCode::from(2);
+    };
+    match run(Path::new(in_process), Path::new(page)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(in_process: &Path, page: &Path) -> Result<()> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = tests.parent().ok_or("tests/ lies in no folder")?;
+    let quick = std::env::var_os("BENCH_QUICK").is_some();
+    let seconds = |full| Duration::from_secs(if quick { 2 } else { full });
+    let machine = machine::describe(root);
+    let before = Processors::read(&[])?;
+    let texts = texts::load(&tests.join("bench/texts"))?;
+    let library = std::env::var_os("ORT_DYLIB_PATH").map_or_else(
+        || root.join(".runtime/onnxruntime/libonnxruntime.so"),
+        PathBuf::from,
+    );
+    let environment = ort::init_from(library)?.with_telemetry(false).build()?;
+
+    eprintln!("end to end, in turns with bare ONNX Runtime:");
+    let end_to_end = end_to_end::measure(root, &environment, &texts, seconds(30))?;
+    eprintln!("start:");
+    let starts = process::starts(root, if quick { 3 } else { 9 })?;
+    eprintln!("memory after {} requests:", process::REQUESTS);
+    let requests = if quick { 20 } else { process::REQUESTS };
+    let memory = process::memory(root, &texts, requests)?;
+    eprintln!("several clients:");
+    let clients = process::concurrency(root, &texts[0], seconds(10))?;
+
+    let after = Processors::read(&[])?;
+    let mut machine = machine;
+    machine.push((
+        "cores taken by others during the run",
+        format!(
+            "{:.0} %, of that {:.0} % by the hypervisor",
+            100.0 * after.taken_by_others_since(&before),
+            100.0 * after.stolen_since(&before)
+        ),
+    ));
+    report::write(
+        page,
+        &report::Findings {
+            machine,
+            end_to_end,
+            starts,
+            memory,
+            clients,
+            in_process: serde_json::from_slice(&std::fs::read(in_process)?)?,
+            quick,
+        },
+    )?;
+    eprintln!("wrote {}", page.display());
+    Ok(())
+}

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Builds and runs all benches, and writes the tables of docs/benchmarks.md. `make bench` calls it.
+# BENCH_QUICK=1 only tries it out.
+set -eu
+cd "$(dirname "$0")/../.."
+
+missing=
+for model in all-minilm-l6-v2-fp32 bench-cross-encoder-fp32 bench-cross-encoder-int8; do
+    [ -f "models/$model/model.onnx" ] || missing="$missing --only $model"
+done
+if [ -n "$missing" ]; then
+    echo "bench: making the models that only benches need (a minute)"
+    [ -x .venv/export/bin/python ] || python3 -m venv .venv/export
+    .venv/export/bin/pip install --quiet --no-deps --require-hashes -r models/export/requirements.txt
+    # shellcheck disable=SC2086 # one word each
+    .venv/export/bin/python models/export/export.py $missing
+fi
+
+echo "bench: building"
+cargo build --release -p rerankd -p rerankd-tests --bins
+
+load=$(cut -d ' ' -f 1 /proc/loadavg 2>/dev/null || echo 0)
+if [ "${load%.*}" -ge 1 ]; then
+    echo "bench: the load average is $load: something else is running, so the numbers will be worse;" \
+        "the ratios less so" >&2
+fi
+
+mkdir -p target/bench
+echo "bench: inside the process"
+cargo bench -p rerankd --bench in_process > target/bench/in-process.json
+echo "bench: the process as a whole (about 10 minutes)"
+target/release/rerankd-bench target/bench/in-process.json docs/benchmarks.md
