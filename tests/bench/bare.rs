@@ -82,7 +82,7 @@ impl Bare {
                 .with_inter_threads(1)?
                 .with_intra_op_spinning(false)?
                 .with_inter_op_spinning(false)?
-                .with_memory_pattern(false)?
+                .with_memory_pattern(true)?
                 .commit_from_file(&path)?)
         };
         Ok(Self {

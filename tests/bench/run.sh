@@ -4,6 +4,14 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
+# Before the build, which is a load itself.
+BENCH_LOAD=$(cut -d ' ' -f 1-3 /proc/loadavg)
+export BENCH_LOAD
+case $BENCH_LOAD in
+0.*) ;;
+*) echo "bench: the load average is $BENCH_LOAD: something else is running, so this takes longer" ;;
+esac
+
 missing=
 for model in all-minilm-l6-v2-fp32 bench-cross-encoder-fp32 bench-cross-encoder-int8; do
     [ -f "models/$model/model.onnx" ] || missing="$missing --only $model"
@@ -18,12 +26,6 @@ fi
 
 echo "bench: building"
 cargo build --release -p rerankd -p rerankd-tests --bins
-
-load=$(cut -d ' ' -f 1 /proc/loadavg 2>/dev/null || echo 0)
-if [ "${load%.*}" -ge 1 ]; then
-    echo "bench: the load average is $load: something else is running, so the numbers will be worse;" \
-        "the ratios less so" >&2
-fi
 
 mkdir -p target/bench
 echo "bench: inside the process"

@@ -450,10 +450,11 @@ impl QueuedJob {
             RowIndependence::None => rows.extend(slice.drain(..)),
             RowIndependence::Alone => rows.extend(slice.pop_front()),
             RowIndependence::Packed => {
-                // The last rows are shared out between the workers, so that none of them waits.
-                let budget = model
-                    .tokens_within(RUN_TIME)
-                    .min(self.pending_tokens.div_ceil(workers));
+                // The last rows are shared out between the workers, so that none of them waits long;
+                // runs much smaller than the others would cost more than the wait.
+                let whole = model.tokens_within(RUN_TIME);
+                let share = self.pending_tokens.div_ceil(workers);
+                let budget = whole.min(share.max(whole / 2));
                 let longest = slice.front().map_or(0, |&row| lengths[row]);
                 while let Some(&row) = slice.front() {
                     let fits = (rows.len() + 1) * longest <= budget

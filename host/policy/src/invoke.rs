@@ -146,7 +146,7 @@ impl Call {
         let guest_request = guest_request(version, request, &parameters);
         let lane = self.inference.scheduler().open_lane(self.deadline);
         let state = GuestState::new(
-            self.engine.limits(),
+            &self.engine,
             Arc::clone(version.models()),
             Some(lane),
             guest_request.query.clone(),
@@ -155,7 +155,6 @@ impl Call {
         let mut store = bounded_store(&self.engine, state);
         let called_at = Instant::now();
         let called = {
-            let _ticking = self.engine.tick();
             // Epochs do not interrupt host calls, so the deadline has a timer of its own.
             tokio::time::timeout_at(self.deadline.give_up_at().into(), async {
                 let policy = version.pre.instantiate_async(&mut store).await?;

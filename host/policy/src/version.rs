@@ -252,16 +252,9 @@ fn describe(
     pre: &RerankerPre<GuestState>,
     allow_wasi: bool,
 ) -> Result<String, ReleaseError> {
-    let state = GuestState::new(
-        engine.limits(),
-        Arc::default(),
-        None,
-        String::new(),
-        allow_wasi,
-    );
+    let state = GuestState::new(engine, Arc::default(), None, String::new(), allow_wasi);
     let mut store = crate::invoke::bounded_store(engine, state);
     let call = async {
-        let _ticking = engine.tick();
         let called = tokio::time::timeout(DESCRIBE_TIMEOUT, async {
             let policy: Reranker = pre.instantiate_async(&mut store).await?;
             policy

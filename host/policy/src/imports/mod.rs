@@ -8,13 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rerankd_core::Limits;
 use rerankd_inference::{Lane, Model};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use self::log::GuestLog;
-use crate::engine::EPOCH;
+use crate::engine::{EPOCH, PolicyEngine, Ticking};
 use crate::error::Fault;
 use crate::limiter::GuestLimiter;
 use crate::wasi::GuestWasi;
@@ -30,6 +29,8 @@ pub struct GuestState {
     models: Arc<BTreeMap<String, Arc<Model>>>,
     /// `None` in `describe`, which has no models.
     lane: Option<Lane>,
+    /// Lets the guest be interrupted; paused while it waits for the host.
+    ticking: Ticking,
     /// The request's query.
     query: String,
     pub(crate) log: GuestLog,
@@ -77,13 +78,15 @@ impl Usage {
 }
 
 impl GuestState {
+    /// `lane` is `None` for `describe`.
     pub(crate) fn new(
-        limits: &Limits,
+        engine: &PolicyEngine,
         models: Arc<BTreeMap<String, Arc<Model>>>,
         lane: Option<Lane>,
         query: String,
         allow_wasi: bool,
     ) -> Self {
+        let limits = engine.limits();
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
         let output_bytes = limits.guest_log_lines * limits.guest_log_line_bytes;
@@ -92,6 +95,7 @@ impl GuestState {
             limiter: GuestLimiter::new(limits.guest_memory_bytes),
             models,
             lane,
+            ticking: engine.tick(),
             query,
             log: GuestLog::new(limits.guest_log_lines, limits.guest_log_line_bytes),
             usage: Usage::default(),

@@ -243,7 +243,7 @@ impl HostGraphExecutionContext for GuestState {
         let Some(lane) = &self.lane else {
             return self.error(ErrorCode::UnsupportedOperation, "`describe` has no models");
         };
-        let result = lane.run(&model, batch).await;
+        let result = self.ticking.paused(lane.run(&model, batch)).await;
         let took = started.elapsed();
         self.usage.host_time += took;
         let output = match result {

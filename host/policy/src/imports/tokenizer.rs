@@ -42,7 +42,8 @@ impl GuestState {
                 .filter(|&row| texts[row] == self.query)
                 .collect(),
         };
-        let encoded = lane.encode(model.tokenizer(), query, texts).await;
+        let encoding = lane.encode(model.tokenizer(), query, texts);
+        let encoded = self.ticking.paused(encoding).await;
         self.usage.tokenize_time += started.elapsed();
         self.usage.host_time += started.elapsed();
         match encoded {
