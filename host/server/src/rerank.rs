@@ -46,30 +46,27 @@ enum Ranker {
 
 /// Answers a call.
 pub async fn answer(app: &Arc<App>, incoming: Incoming) -> Answer {
-    let results = match run(app, &incoming).await {
-        Ok(finished) => finished,
-        Err(error) => {
-            app.telemetry
-                .refused(incoming.protocol.name(), &error, &incoming.request_id);
-            return incoming.protocol.encode_error(&error, &incoming.request_id);
-        }
+    let protocol = incoming.protocol;
+    let encoded = match run(app, &incoming).await {
+        Ok((reply, results)) => off_the_runtime(incoming.body.len(), || reply.encode(&results))
+            .map(|answer| (answer, results)),
+        Err(error) => Err(error),
     };
-    let (reply, results) = results;
-    let encoded = off_the_runtime(incoming.body.len(), || reply.encode(&results));
     match encoded {
-        Ok(answer) => {
+        Ok((answer, results)) => {
             app.telemetry
-                .answered(incoming.protocol.name(), &results, &incoming.request_id);
+                .answered(protocol.name(), &results, &incoming.request_id);
             answer
         }
         Err(error) => {
             app.telemetry
-                .refused(incoming.protocol.name(), &error, &incoming.request_id);
-            incoming.protocol.encode_error(&error, &incoming.request_id)
+                .refused(protocol.name(), &error, &incoming.request_id);
+            protocol.encode_error(&error, &incoming.request_id)
         }
     }
 }
 
+/// How to write the answer, and of what.
 type Finished<'a> = (Box<dyn rerankd_wire::Reply + Send + 'a>, Vec<Reranked>);
 
 async fn run<'a>(app: &'a Arc<App>, incoming: &'a Incoming) -> Result<Finished<'a>, RerankError> {

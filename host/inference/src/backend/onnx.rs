@@ -154,6 +154,8 @@ impl Backend for OnnxRuntime {
                 .with_inter_threads(1)?
                 .with_intra_op_spinning(false)?
                 .with_inter_op_spinning(false)?
+                // What fails comes back as an error; its own line on standard error would be another.
+                .with_log_level(ort::logging::LogLevel::Fatal)?
                 // A run takes its memory in one piece instead of some hundred: workers that share a
                 // session would else wait for each other in its allocator (measured: int8 rows took
                 // 1.2 to 1.4 times as long). A pattern of a few KiB is kept for each shape.
