@@ -9,22 +9,49 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::App;
 
 /// Pause after a failed accept, so that running out of descriptors is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until SIGTERM or SIGINT, then drains: the socket closes, idle connections end, running
-/// requests have the configured time to finish. A second signal ends it at once.
-pub async fn serve(listener: TcpListener, routes: Router, app: &Arc<App>) {
+/// SIGTERM and SIGINT, caught from the moment that this is made: before anybody is told that the
+/// server is up.
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Catches both. To be called in the runtime.
+    ///
+    /// # Errors
+    /// If the system refuses a handler.
+    pub fn catch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Serves until a stop signal, then drains: the socket closes, idle connections end, running requests
+/// have the configured time to finish. A second signal ends it at once.
+pub async fn serve(listener: TcpListener, routes: Router, app: &Arc<App>, mut stop: StopSignals) {
     let graceful = GracefulShutdown::new();
-    let mut stop = std::pin::pin!(signalled());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = &mut stop => break,
+            () = stop.next() => break,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -59,15 +86,6 @@ pub async fn serve(listener: TcpListener, routes: Router, app: &Arc<App>) {
         () = tokio::time::sleep(app.config.drain) => {
             tracing::warn!("requests were still running when the drain time was up");
         }
-        () = signalled() => tracing::warn!("stopped by a second signal"),
-    }
-}
-
-async fn signalled() {
-    let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be handled");
-    let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be handled");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = stop.next() => tracing::warn!("stopped by a second signal"),
     }
 }

@@ -8,6 +8,7 @@ use clap::Parser;
 use rerankd::app::App;
 use rerankd::cli::{Cli, Command};
 use rerankd::config::Config;
+use rerankd::listener::StopSignals;
 use rerankd::{data_plane, listener, telemetry};
 
 fn main() -> ExitCode {
@@ -48,9 +49,10 @@ fn serve(config: Config) -> anyhow::Result<()> {
         let socket = tokio::net::TcpListener::bind(listen)
             .await
             .with_context(|| format!("cannot listen on {listen} (--listen)"))?;
+        let stop = StopSignals::catch().context("cannot catch SIGTERM and SIGINT")?;
         // Nobody need read it.
         let _ = writeln!(std::io::stdout(), "{}", app.greeting(socket.local_addr()?));
-        listener::serve(socket, data_plane::routes(&app), &app).await;
+        listener::serve(socket, data_plane::routes(&app), &app, stop).await;
         Ok(())
     })
 }
