@@ -4,8 +4,12 @@ use std::path::{Path, PathBuf};
 
 use rerankd_core::ScoreKind;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::error::InferenceError;
+
+/// The file that makes a folder a model's.
+pub const MANIFEST_FILE: &str = "manifest.toml";
 
 /// A model's manifest, as it stands in its folder.
 #[derive(Debug, Clone, Deserialize)]
@@ -172,7 +176,7 @@ impl ModelManifest {
     /// # Errors
     /// [`InferenceError::Manifest`] naming the file and the problem.
     pub fn read(folder: &Path) -> Result<Self, InferenceError> {
-        let path = folder.join("manifest.toml");
+        let path = folder.join(MANIFEST_FILE);
         let fail = |problem: String| InferenceError::Manifest {
             path: path.clone(),
             problem,
@@ -195,6 +199,33 @@ impl ModelManifest {
     /// What a raw score of the model is.
     pub fn score_kind(&self) -> ScoreKind {
         ScoreKind::from_name(&self.score_kind).expect("`check` allows known kinds only")
+    }
+
+    /// SHA-256, hex, of its files and of the settings that decide its numbers.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        let window = self.max_tokens.to_string();
+        for part in [
+            self.files.model.sha256.as_str(),
+            self.files.tokenizer.sha256.as_str(),
+            window.as_str(),
+            self.execution.provider.as_str(),
+        ] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        hex::encode(hash.finalize())
+    }
+
+    /// Every file that makes the model, relative to its folder: what a copy of it needs.
+    pub fn file_names(&self) -> Vec<PathBuf> {
+        let mut names = vec![
+            PathBuf::from(MANIFEST_FILE),
+            self.files.model.path.clone(),
+            self.files.tokenizer.path.clone(),
+        ];
+        names.dedup();
+        names
     }
 
     /// The graph's inputs, in the order in which the tokenizer fills them.

@@ -1,7 +1,7 @@
 //! One loaded model: its manifest, tokenizer and session, and the digest of all that decides its
 //! numbers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ const WARM_UP_RUNS: usize = 3;
 /// A model that can be run.
 pub struct Model {
     manifest: ModelManifest,
+    folder: PathBuf,
     digest: String,
     tokenizer: Arc<ModelTokenizer>,
     session: Box<dyn Session>,
@@ -42,8 +43,9 @@ impl Model {
         let tokenizer = ModelTokenizer::new(&manifest.name, &tokenizer_json, manifest.max_tokens)?;
         let session = backend.open(&manifest, &folder.join(&manifest.files.model.path), &graph)?;
         let mut model = Self {
-            digest: digest(&manifest),
+            digest: manifest.digest(),
             manifest,
+            folder: folder.to_owned(),
             tokenizer: Arc::new(tokenizer),
             session,
             output_row_dims: Vec::new(),
@@ -62,6 +64,11 @@ impl Model {
     /// What its folder says about it.
     pub fn manifest(&self) -> &ModelManifest {
         &self.manifest
+    }
+
+    /// Where it was loaded from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// SHA-256, hex, of its files and of the settings that decide its numbers.
@@ -230,19 +237,4 @@ fn read_checked(folder: &Path, file: &ModelFile) -> Result<Vec<u8>, InferenceErr
             file.sha256
         )))
     }
-}
-
-fn digest(manifest: &ModelManifest) -> String {
-    let mut hash = Sha256::new();
-    let window = manifest.max_tokens.to_string();
-    for part in [
-        manifest.files.model.sha256.as_str(),
-        manifest.files.tokenizer.sha256.as_str(),
-        window.as_str(),
-        manifest.execution.provider.as_str(),
-    ] {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hex::encode(hash.finalize())
 }

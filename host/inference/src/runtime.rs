@@ -1,14 +1,13 @@
 //! The models of one process, and the scheduler that runs them.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use crate::backend::Backend;
 use crate::backend::onnx::OnnxRuntime;
 use crate::error::InferenceError;
-use crate::manifest::ModelManifest;
+use crate::manifest::{MANIFEST_FILE, ModelManifest};
 use crate::model::Model;
 use crate::scheduler::Scheduler;
 
@@ -19,8 +18,10 @@ pub struct InferenceConfig {
     pub onnxruntime: Vec<PathBuf>,
     /// Folders that hold one folder a model.
     pub model_folders: Vec<PathBuf>,
-    /// The models to load, by name.
+    /// Models that stay loaded, by name.
     pub models: Vec<String>,
+    /// Says whether a model's file may be loaded from where it lies, or why not.
+    pub check_file: fn(&Path) -> Result<(), String>,
     /// Worker threads; `None` is one a core of the process's CPU quota and affinity.
     pub workers: Option<usize>,
 }
@@ -29,41 +30,24 @@ pub struct InferenceConfig {
 pub struct Inference {
     // The scheduler stops before the models and the backend go.
     scheduler: Scheduler,
-    models: BTreeMap<String, Arc<Model>>,
+    /// Those that were asked for at start: they stay.
+    pinned: Vec<Arc<Model>>,
+    /// Every model that somebody holds, oldest first.
+    loaded: Mutex<Vec<Weak<Model>>>,
+    /// Held while a model loads, so that nobody loads the same one beside it.
+    loading: Mutex<()>,
+    folders: Vec<PathBuf>,
+    check_file: fn(&Path) -> Result<(), String>,
     backend: Box<dyn Backend>,
 }
 
 impl Inference {
-    /// Loads ONNX Runtime and the models.
+    /// Loads ONNX Runtime and the models that stay.
     ///
     /// # Errors
     /// The first [`InferenceError`]; nothing is left half loaded.
     pub fn start(config: &InferenceConfig) -> Result<Self, InferenceError> {
         let backend = OnnxRuntime::load(&config.onnxruntime)?;
-        let mut models = BTreeMap::new();
-        for name in &config.models {
-            let folder = config
-                .model_folders
-                .iter()
-                .map(|folder| folder.join(name))
-                .find(|folder| folder.join("manifest.toml").is_file());
-            let Some(folder) = folder else {
-                return Err(InferenceError::UnknownModel {
-                    model: name.clone(),
-                    known: available_models(&config.model_folders).join(", "),
-                });
-            };
-            let started = Instant::now();
-            let model = Model::load(&folder, &backend)?;
-            tracing::info!(
-                model = name,
-                digest = &model.digest()[..8],
-                load_ms = started.elapsed().as_millis() as u64,
-                tokens_per_run = model.tokens_within(crate::scheduler::RUN_TIME),
-                "model loaded"
-            );
-            models.insert(name.clone(), Arc::new(model));
-        }
         // Follows the affinity mask and the cgroup's CPU quota, not the machine's cores.
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = config.workers.unwrap_or_else(cores);
@@ -72,21 +56,92 @@ impl Inference {
                 model: "all".to_owned(),
                 problem: format!("no worker threads: {error}"),
             })?;
-        Ok(Self {
+        let mut inference = Self {
             scheduler,
-            models,
+            pinned: Vec::new(),
+            loaded: Mutex::default(),
+            loading: Mutex::default(),
+            folders: config.model_folders.clone(),
+            check_file: config.check_file,
             backend: Box::new(backend),
-        })
+        };
+        for name in &config.models {
+            let model = inference.load(name)?;
+            inference.pinned.push(model);
+        }
+        Ok(inference)
     }
 
-    /// The loaded model of this name.
-    pub fn model(&self, name: &str) -> Option<&Arc<Model>> {
-        self.models.get(name)
+    /// The folder of a model by its name: the first of the model folders that has one.
+    ///
+    /// # Errors
+    /// [`InferenceError::UnknownModel`], naming those that there are.
+    pub fn folder_of(&self, name: &str) -> Result<PathBuf, InferenceError> {
+        self.folders
+            .iter()
+            .map(|folder| folder.join(name))
+            .find(|folder| folder.join(MANIFEST_FILE).is_file())
+            .ok_or_else(|| InferenceError::UnknownModel {
+                model: name.to_owned(),
+                known: available_models(&self.folders).join(", "),
+            })
     }
 
-    /// All loaded models, by name.
-    pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
-        self.models.values()
+    /// The model of this name in the model folders, loaded unless it is. It is unloaded when the
+    /// last holder drops it. May take a second: not for a thread that serves requests.
+    ///
+    /// # Errors
+    /// [`InferenceError`]: unknown, or what is wrong with its files.
+    pub fn load(&self, name: &str) -> Result<Arc<Model>, InferenceError> {
+        self.load_from(&self.folder_of(name)?)
+    }
+
+    /// As [`load`](Self::load), from a folder of the caller's choice.
+    ///
+    /// # Errors
+    /// [`InferenceError`]: what is wrong with its files.
+    pub fn load_from(&self, folder: &Path) -> Result<Arc<Model>, InferenceError> {
+        let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let manifest = ModelManifest::read(folder)?;
+        let digest = manifest.digest();
+        let known = self.models();
+        // By name, too: a version is bound to both, whatever else is loaded.
+        let same = |model: &&Arc<Model>| model.digest() == digest && model.name() == manifest.name;
+        if let Some(model) = known.iter().find(same) {
+            return Ok(Arc::clone(model));
+        }
+        for name in manifest.file_names() {
+            let path = folder.join(name);
+            (self.check_file)(&path)
+                .map_err(|problem| InferenceError::ModelFile { path, problem })?;
+        }
+        let started = Instant::now();
+        let model = Arc::new(Model::load(folder, self.backend.as_ref())?);
+        tracing::info!(
+            model = model.name(),
+            digest = &model.digest()[..8],
+            load_ms = started.elapsed().as_millis() as u64,
+            tokens_per_run = model.tokens_within(crate::scheduler::RUN_TIME),
+            "model loaded"
+        );
+        let mut loaded = self.loaded();
+        loaded.retain(|model| model.strong_count() > 0);
+        loaded.push(Arc::downgrade(&model));
+        Ok(model)
+    }
+
+    /// The loaded model of this name; if there are several, the one that was loaded last.
+    pub fn model(&self, name: &str) -> Option<Arc<Model>> {
+        self.models()
+            .into_iter()
+            .rfind(|model| model.name() == name)
+    }
+
+    /// All loaded models, by name; those of one name in the order in which they were loaded.
+    pub fn models(&self) -> Vec<Arc<Model>> {
+        let mut models: Vec<_> = self.loaded().iter().filter_map(Weak::upgrade).collect();
+        models.sort_by(|one, other| one.name().cmp(other.name()));
+        models
     }
 
     /// The queue.
@@ -97,6 +152,10 @@ impl Inference {
     /// Name and version of the backend.
     pub fn backend_version(&self) -> &str {
         self.backend.version()
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, Vec<Weak<Model>>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -9,6 +9,11 @@
 //! Rows are taken in slices of the caller's order, which is the engine's, and by length inside a
 //! slice: the head of the list is scored first, and rows that share a run are of like length. One run
 //! lasts about [`RUN_TIME`]: what has started is finished, all else can be dropped at once.
+//!
+//! Lanes are of two classes. Background lanes (shadow runs) share among themselves in the same way,
+//! but a piece of theirs is only taken while no ordinary lane has work, and what waits in them is
+//! counted apart: it never makes an ordinary request seem late or unwelcome. An ordinary request may
+//! still find each worker in one run of background work.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,15 +110,29 @@ pub(crate) struct Shared {
 struct State {
     lanes: HashMap<u64, LaneQueue>,
     next_lane: u64,
+    /// By [`Class`].
+    classes: [ClassState; 2],
+    stopping: bool,
+}
+
+/// Which lanes come first: in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Ordinary,
+    Background,
+}
+
+#[derive(Default)]
+struct ClassState {
     /// Virtual time of the piece that was taken last, tokens.
     clock: u64,
     queued_tokens: usize,
     queued_rows: usize,
-    stopping: bool,
 }
 
 struct LaneQueue {
-    /// Tokens served, on the scale of `State::clock`.
+    class: Class,
+    /// Tokens served, on the scale of its class's clock.
     virtual_time: u64,
     encodings: VecDeque<(Arc<EncodeJob>, std::ops::Range<usize>)>,
     jobs: VecDeque<QueuedJob>,
@@ -171,11 +190,22 @@ impl Scheduler {
 
     /// A place in the queue for one request.
     pub fn open_lane(&self, deadline: Deadline) -> Lane {
+        self.open(Class::Ordinary, deadline)
+    }
+
+    /// A place for work that nobody waits for: its texts and rows are taken only while no ordinary
+    /// lane has anything to take.
+    pub fn open_background_lane(&self, deadline: Deadline) -> Lane {
+        self.open(Class::Background, deadline)
+    }
+
+    fn open(&self, class: Class, deadline: Deadline) -> Lane {
         let mut state = self.shared.lock();
         let id = state.next_lane;
         state.next_lane += 1;
         let queue = LaneQueue {
-            virtual_time: state.clock,
+            class,
+            virtual_time: state.of(class).clock,
             encodings: VecDeque::new(),
             jobs: VecDeque::new(),
         };
@@ -198,21 +228,31 @@ impl Scheduler {
         &self.shared.statistics
     }
 
-    /// Tokens and rows that wait.
+    /// Tokens and rows that wait, without those of background lanes.
     pub fn queued(&self) -> (usize, usize) {
-        let state = self.shared.lock();
-        (state.queued_tokens, state.queued_rows)
+        self.queued_in(Class::Ordinary)
     }
 
-    /// How long a new request may have to wait for its first row, at a guess: one run of each lane
-    /// that has work.
+    /// Tokens and rows that wait in background lanes.
+    pub fn queued_in_background(&self) -> (usize, usize) {
+        self.queued_in(Class::Background)
+    }
+
+    fn queued_in(&self, class: Class) -> (usize, usize) {
+        let mut state = self.shared.lock();
+        let queued = state.of(class);
+        (queued.queued_tokens, queued.queued_rows)
+    }
+
+    /// How long a new request may have to wait for its first row, at a guess: one run of each
+    /// ordinary lane that has work. Zero if none has.
     pub fn expected_wait(&self) -> Duration {
         let waiting = self
             .shared
             .lock()
             .lanes
             .values()
-            .filter(|lane| lane.has_work())
+            .filter(|lane| lane.class == Class::Ordinary && lane.has_work())
             .count();
         RUN_TIME * u32::try_from(waiting).unwrap_or(u32::MAX) / self.shared.workers as u32
     }
@@ -325,18 +365,18 @@ impl Shared {
         if state.stopping {
             return Err(InferenceError::ShuttingDown);
         }
-        let clock = state.clock;
-        let queue = state
-            .lanes
+        let State { lanes, classes, .. } = &mut *state;
+        let queue = lanes
             .get_mut(&lane)
             .expect("a lane lives as long as its handle");
+        let class = &mut classes[queue.class as usize];
         if !queue.has_work() {
             // Time that a lane spent without work earns it nothing.
-            queue.virtual_time = queue.virtual_time.max(clock);
+            queue.virtual_time = queue.virtual_time.max(class.clock);
         }
         let (tokens, rows) = add(queue);
-        state.queued_tokens += tokens;
-        state.queued_rows += rows;
+        class.queued_tokens += tokens;
+        class.queued_rows += rows;
         drop(state);
         self.wake.notify_all();
         Ok(())
@@ -360,14 +400,15 @@ impl Shared {
             .jobs
             .remove(position)
             .expect("the position was just found");
-        self.discard(&mut state, &queued, late);
+        let class = queue.class;
+        self.discard(state.of(class), &queued, late);
     }
 
     /// Accounts for rows that will not run.
-    fn discard(&self, state: &mut State, queued: &QueuedJob, late: bool) {
+    fn discard(&self, class: &mut ClassState, queued: &QueuedJob, late: bool) {
         let rows: usize = queued.slices.iter().map(VecDeque::len).sum();
-        state.queued_tokens -= queued.pending_tokens;
-        state.queued_rows -= rows;
+        class.queued_tokens -= queued.pending_tokens;
+        class.queued_rows -= rows;
         let counter = if late {
             &self.statistics.rows_late
         } else {
@@ -396,24 +437,23 @@ impl Shared {
 
     fn take(&self, state: &mut State) -> Option<Piece> {
         loop {
-            let lane = state
-                .lanes
-                .iter()
+            let State { lanes, classes, .. } = &mut *state;
+            let (_, queue) = lanes
+                .iter_mut()
                 .filter(|(_, queue)| queue.has_work())
-                .min_by_key(|(id, queue)| (queue.virtual_time, **id))
-                .map(|(&id, _)| id)?;
-            let queue = state.lanes.get_mut(&lane)?;
+                .min_by_key(|(id, queue)| (queue.class, queue.virtual_time, **id))?;
+            let class = &mut classes[queue.class as usize];
             let started_at = queue.virtual_time;
             if let Some((job, texts)) = queue.encodings.pop_front() {
                 queue.virtual_time += texts.len() as u64;
-                state.clock = state.clock.max(started_at);
+                class.clock = class.clock.max(started_at);
                 return Some(Piece::Encode(job, texts));
             }
             let queued = queue.jobs.front_mut()?;
             let late = Instant::now() >= queued.job.start_by();
             if late || queued.job.is_withdrawn() {
                 let queued = queue.jobs.pop_front()?;
-                self.discard(state, &queued, late);
+                self.discard(class, &queued, late);
                 continue;
             }
             let (rows, tokens, cost) = queued.take_run(self.workers);
@@ -422,11 +462,17 @@ impl Shared {
                 queue.jobs.pop_front();
             }
             queue.virtual_time += cost as u64;
-            state.clock = state.clock.max(started_at);
-            state.queued_tokens -= tokens;
-            state.queued_rows -= rows.len();
+            class.clock = class.clock.max(started_at);
+            class.queued_tokens -= tokens;
+            class.queued_rows -= rows.len();
             return Some(Piece::Run(job, rows));
         }
+    }
+}
+
+impl State {
+    fn of(&mut self, class: Class) -> &mut ClassState {
+        &mut self.classes[class as usize]
     }
 }
 

@@ -42,6 +42,7 @@ fn inference() -> &'static Inference {
             onnxruntime: vec![library()],
             model_folders: vec![root().join("models")],
             models: vec![INT8.to_owned(), FP32.to_owned()],
+            check_file: |_| Ok(()),
             workers: Some(2),
         })
         .unwrap()
@@ -55,7 +56,8 @@ fn turn() -> MutexGuard<'static, ()> {
 }
 
 fn model(name: &str) -> &'static Arc<Model> {
-    inference().model(name).unwrap()
+    // For the whole run: the tests borrow it.
+    Box::leak(Box::new(inference().model(name).unwrap()))
 }
 
 fn lane(timeout: Duration) -> Lane {
@@ -278,6 +280,124 @@ fn a_short_request_is_not_starved_by_a_long_one() {
         });
 }
 
+fn background_lane(timeout: Duration) -> Lane {
+    inference()
+        .scheduler()
+        .open_background_lane(Deadline::after(Instant::now(), timeout))
+}
+
+/// 700 texts: more than a second's work for two threads.
+fn many() -> Vec<String> {
+    texts().iter().cycle().take(700).cloned().collect()
+}
+
+async fn until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[test]
+fn background_work_starts_only_when_no_ordinary_work_waits() {
+    let _turn = turn();
+    let scheduler = inference().scheduler();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .unwrap()
+        .block_on(async {
+            let long = tokio::spawn(async move {
+                let lane = lane(Duration::from_secs(60));
+                let scored = pairs::score(&lane, model(INT8), "red shoes", many());
+                scored.await.unwrap()
+            });
+            until(|| scheduler.queued().1 >= 100).await;
+            let hurried = background_lane(Duration::from_millis(50));
+            let five = texts()[..5].to_vec();
+            let scoring = pairs::score(&hurried, model(INT8), "red shoes", five.clone());
+            let in_vain = tokio::time::timeout(Duration::from_millis(50), scoring).await;
+            let waiting = scheduler.queued().1;
+            assert!(waiting > 0, "the long request must outlast the hurried one");
+            assert!(
+                in_vain.is_err(),
+                "a background row ran before ordinary ones"
+            );
+            drop(hurried);
+            let patient = background_lane(Duration::from_secs(60));
+            let scored = pairs::score(&patient, model(INT8), "red shoes", five).await;
+            assert_eq!(
+                scheduler.queued(),
+                (0, 0),
+                "every ordinary row was taken before the first background one"
+            );
+            assert!(scored.unwrap().scores.iter().all(Option::is_some));
+            assert!(long.await.unwrap().scores.iter().all(Option::is_some));
+        });
+}
+
+#[test]
+fn background_work_is_counted_apart_and_goes_with_its_lane() {
+    let _turn = turn();
+    let scheduler = inference().scheduler();
+    let withdrawn = || {
+        scheduler
+            .statistics()
+            .rows_withdrawn
+            .load(Ordering::Relaxed)
+    };
+    let before = withdrawn();
+    wait(async {
+        let lane = background_lane(Duration::from_secs(60));
+        let scoring = pairs::score(&lane, model(INT8), "red shoes", many());
+        let queued = until(|| scheduler.queued_in_background().1 >= 100);
+        tokio::select! {
+            _ = scoring => panic!("700 rows ran before 100 of them were seen waiting"),
+            () = queued => {}
+        }
+    });
+    assert_eq!(scheduler.queued_in_background(), (0, 0));
+    assert!(withdrawn() > before);
+    wait(async {
+        let lane = background_lane(Duration::from_secs(60));
+        let scoring = pairs::score(&lane, model(INT8), "red shoes", many());
+        let seen = async {
+            until(|| scheduler.queued_in_background().1 >= 100).await;
+            (scheduler.queued(), scheduler.expected_wait())
+        };
+        tokio::select! {
+            _ = scoring => panic!("700 rows ran before 100 of them were seen waiting"),
+            seen = seen => assert_eq!(seen, ((0, 0), Duration::ZERO)),
+        }
+    });
+}
+
+#[test]
+fn background_lanes_share_evenly_among_themselves() {
+    let _turn = turn();
+    let scheduler = inference().scheduler();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .unwrap()
+        .block_on(async {
+            let long = tokio::spawn(async move {
+                let lane = background_lane(Duration::from_secs(60));
+                let scored = pairs::score(&lane, model(INT8), "red shoes", many());
+                scored.await.unwrap();
+            });
+            until(|| scheduler.queued_in_background().1 >= 100).await;
+            let lane = background_lane(Duration::from_secs(60));
+            let five = texts()[..5].to_vec();
+            pairs::score(&lane, model(INT8), "red shoes", five)
+                .await
+                .unwrap();
+            assert!(!long.is_finished(), "five rows come before the last of 700");
+            long.await.unwrap();
+        });
+}
+
 #[test]
 fn a_runtime_that_is_missing_or_is_none_gives_one_clear_sentence() {
     let start = |path: PathBuf| {
@@ -285,6 +405,7 @@ fn a_runtime_that_is_missing_or_is_none_gives_one_clear_sentence() {
             onnxruntime: vec![path],
             model_folders: Vec::new(),
             models: Vec::new(),
+            check_file: |_| Ok(()),
             workers: Some(1),
         };
         Inference::start(&config).err().unwrap()
