@@ -22,6 +22,14 @@ const WASM_STACK_BYTES: usize = 512 << 10;
 /// Instances beyond those of requests: for `describe`.
 const SPARE_INSTANCES: usize = 4;
 
+/// Core instances of one component. Rust's have 3, JavaScript's 3; Python's have 42, one for each of
+/// its libraries and for each WASI interface that is stubbed, and one more for each native package
+/// that a policy brings. They are counted, not kept: a higher number takes no memory.
+const MAX_CORE_INSTANCES: u32 = 96;
+
+/// Tables of one component, each of which the pool reserves in full.
+const MAX_TABLES: u32 = 4;
+
 /// Compiles and runs policies.
 pub struct PolicyEngine {
     engine: Engine,
@@ -100,17 +108,17 @@ impl Drop for PolicyEngine {
     }
 }
 
-fn config(limits: &Limits) -> Config {
+/// Everything about an engine. The code that it makes does not depend on `max_instances`.
+pub(crate) fn config(limits: &Limits) -> Config {
     let instances = u32::try_from(limits.max_instances + SPARE_INSTANCES).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_memories(instances)
         .total_stacks(instances)
-        // A component that was adapted from another ABI has a few core instances and tables.
-        .total_core_instances(instances.saturating_mul(8))
-        .total_tables(instances.saturating_mul(4))
-        .max_core_instances_per_component(8)
-        .max_tables_per_component(4)
+        .total_core_instances(instances.saturating_mul(MAX_CORE_INSTANCES))
+        .total_tables(instances.saturating_mul(MAX_TABLES))
+        .max_core_instances_per_component(MAX_CORE_INSTANCES)
+        .max_tables_per_component(MAX_TABLES)
         .max_memories_per_component(1)
         .table_elements(20_000)
         .max_memory_size(limits.guest_memory_bytes)

@@ -5,6 +5,8 @@
 
 use rerankd_core::{ErrorKind, RerankError};
 
+use crate::store::StoreError;
+
 /// How a policy broke its contract or a limit.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[allow(
@@ -83,7 +85,14 @@ impl Fault {
 )]
 pub enum PolicyError {
     #[error("policy {policy}: {fault}")]
-    Fault { policy: String, fault: Fault },
+    Fault {
+        policy: String,
+        fault: Fault,
+        /// What the guest logged before: for the policy's author, never for the host's log.
+        log: Vec<String>,
+        /// The most memory that the guest had, bytes.
+        peak_memory_bytes: usize,
+    },
     #[error("policy {policy}: the deadline came before any document was scored")]
     Deadline { policy: String },
     #[error("{message}")]
@@ -118,29 +127,152 @@ impl PolicyError {
     }
 }
 
-/// Why a component did not become a policy version.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+/// A step of the release pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Is it a component of the right world?
+    Inspect,
+    /// Native code is made of it, in a process of its own.
+    Compile,
+    /// It is asked for its manifest.
+    Describe,
+    /// Its models are loaded.
+    Models,
+    /// Its cases are run.
+    Cases,
+    /// It is written to the store.
+    Stage,
+    /// It, or another version, takes a role.
+    Activate,
+}
+
+impl Step {
+    /// The name used in answers and events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inspect => "inspect",
+            Self::Compile => "compile",
+            Self::Describe => "describe",
+            Self::Models => "models",
+            Self::Cases => "cases",
+            Self::Stage => "stage",
+            Self::Activate => "activate",
+        }
+    }
+}
+
+/// Why a component did not become a policy version, or a version did not take a role.
+#[derive(Debug, thiserror::Error)]
 #[allow(
     missing_docs,
     reason = "each variant's message says what its fields are"
 )]
 pub enum ReleaseError {
+    #[error("{bytes} bytes; a component may have {max_bytes} (--max-component-mib)")]
+    TooLarge { bytes: usize, max_bytes: usize },
     #[error("not a WebAssembly component: {0}")]
     NotAComponent(String),
     #[error("it imports `{0}`, which a policy is not given; a policy may import {1}")]
     UnknownImport(String, String),
     #[error("it does not export `{0}`: is it built for the world `rerank:policy/reranker@0.1.0`?")]
     MissingExport(String),
+    #[error("it cannot be compiled: {0}")]
+    Compile(String),
     #[error("it does not fit the contract: {0}")]
     Contract(String),
     #[error("its manifest cannot be had: `describe` failed: {0}")]
     Describe(String),
     #[error("its manifest is wrong: {0}")]
     Manifest(String),
+    #[error(
+        "it calls itself `{found}`, but was released as `{wanted}`: release it under its own name (a file `{found}.wasm`), or change `name` in its manifest"
+    )]
+    Name { found: String, wanted: String },
     #[error("the schema of its parameters is wrong: {0}")]
     Schema(String),
     #[error("the parameters set for it are wrong: {0}")]
     Parameters(String),
+    #[error("it asks for fields that it is not granted: {missing}; granted: {granted}")]
+    Grants { missing: String, granted: String },
     #[error("its model slot `{slot}` {problem}")]
     Model { slot: String, problem: String },
+    #[error("its cases cannot be read: {0}")]
+    Cases(String),
+    #[error("{failed} of its {total} cases failed: {first}")]
+    CasesFailed {
+        failed: usize,
+        total: usize,
+        /// The first failure, `case: message`.
+        first: String,
+        /// Every result.
+        report: serde_json::Value,
+    },
+    #[error(
+        "`{name}` has a version `{version}` with other content already ({existing}); give this one another `version` in its manifest"
+    )]
+    Conflict {
+        name: String,
+        version: String,
+        existing: String,
+    },
+    #[error("no policy `{0}`")]
+    UnknownPolicy(String),
+    #[error("no version `{wanted}` of `{name}`; there are: {known}")]
+    UnknownVersion {
+        name: String,
+        wanted: String,
+        known: String,
+    },
+    #[error("{0}")]
+    Refused(String),
+    #[error("the server is shutting down; nothing was changed")]
+    ShuttingDown,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("the host failed: {0}")]
+    Host(String),
+}
+
+impl ReleaseError {
+    /// What the host's log may say of it: nothing that the policy, or one of its cases, said.
+    pub fn for_log(&self) -> String {
+        match self {
+            Self::Describe(_)
+            | Self::Manifest(_)
+            | Self::Name { .. }
+            | Self::Schema(_)
+            | Self::Parameters(_)
+            | Self::Cases(_)
+            | Self::CasesFailed { .. } => {
+                "it is in the policy's own words: GET /v1/events has them".to_owned()
+            }
+            _ => self.to_string(),
+        }
+    }
+
+    /// In which step it was found.
+    pub fn step(&self) -> Step {
+        match self {
+            Self::TooLarge { .. }
+            | Self::NotAComponent(_)
+            | Self::UnknownImport(..)
+            | Self::MissingExport(_) => Step::Inspect,
+            Self::Compile(_) => Step::Compile,
+            Self::Contract(_)
+            | Self::Describe(_)
+            | Self::Manifest(_)
+            | Self::Name { .. }
+            | Self::Schema(_)
+            | Self::Parameters(_)
+            | Self::Grants { .. } => Step::Describe,
+            Self::Model { .. } => Step::Models,
+            Self::Cases(_) | Self::CasesFailed { .. } => Step::Cases,
+            Self::Conflict { .. } | Self::Store(_) => Step::Stage,
+            Self::UnknownPolicy(_)
+            | Self::UnknownVersion { .. }
+            | Self::Refused(_)
+            | Self::ShuttingDown
+            | Self::Host(_) => Step::Activate,
+        }
+    }
 }

@@ -48,24 +48,39 @@ pub async fn invoke(
     started: Instant,
     deadline: Deadline,
 ) -> Result<Invoked, PolicyError> {
-    let parameters = parameters(version, &request)?;
     let call = Call {
         engine: Arc::clone(engine),
         inference: Arc::clone(inference),
         version: Arc::clone(version),
         started,
         deadline,
+        in_background: false,
     };
-    let task = engine.guests().spawn(call.run(request, parameters));
-    let _abort = AbortOnDrop(task.abort_handle());
-    match task.await {
-        Ok(result) => result,
-        Err(error) if error.is_cancelled() => Err(PolicyError::ShuttingDown),
-        Err(_) => Err(PolicyError::Host {
-            policy: version.label().to_owned(),
-            message: "the call panicked on the host".to_owned(),
-        }),
-    }
+    call.spawn(request).await
+}
+
+/// Like [`invoke()`], for a result that nobody waits for: its texts and rows are taken only while no
+/// ordinary request has any, so that it may well be late. The guest's own computing is not held back.
+///
+/// # Errors
+/// As [`invoke()`].
+pub async fn invoke_in_background(
+    engine: &Arc<PolicyEngine>,
+    inference: &Arc<Inference>,
+    version: &Arc<PolicyVersion>,
+    request: RerankRequest,
+    started: Instant,
+    deadline: Deadline,
+) -> Result<Invoked, PolicyError> {
+    let call = Call {
+        engine: Arc::clone(engine),
+        inference: Arc::clone(inference),
+        version: Arc::clone(version),
+        started,
+        deadline,
+        in_background: true,
+    };
+    call.spawn(request).await
 }
 
 struct AbortOnDrop(tokio::task::AbortHandle);
@@ -107,11 +122,15 @@ fn parameters(
 
 /// A store under its state's limits, whose guest yields every epoch and traps when its CPU time is
 /// used up. Time in host calls, and in the queue of the guests' threads, is not counted.
-pub(crate) fn bounded_store(engine: &PolicyEngine, state: GuestState) -> Store<GuestState> {
+pub(crate) fn bounded_store(
+    engine: &PolicyEngine,
+    limits: &Limits,
+    state: GuestState,
+) -> Store<GuestState> {
     let mut store = Store::new(engine.engine(), state);
     store.limiter(|state| &mut state.limiter);
     store.set_epoch_deadline(1);
-    let limit = engine.limits().guest_cpu;
+    let limit = limits.guest_cpu;
     store.epoch_deadline_callback(move |mut context| {
         let usage = &mut context.data_mut().usage;
         usage.charge_cpu_time();
@@ -130,9 +149,26 @@ struct Call {
     version: Arc<PolicyVersion>,
     started: Instant,
     deadline: Deadline,
+    in_background: bool,
 }
 
 impl Call {
+    /// Runs it on the guests' threads.
+    async fn spawn(self, request: RerankRequest) -> Result<Invoked, PolicyError> {
+        let parameters = parameters(&self.version, &request)?;
+        let (engine, version) = (Arc::clone(&self.engine), Arc::clone(&self.version));
+        let task = engine.guests().spawn(self.run(request, parameters));
+        let _abort = AbortOnDrop(task.abort_handle());
+        match task.await {
+            Ok(result) => result,
+            Err(error) if error.is_cancelled() => Err(PolicyError::ShuttingDown),
+            Err(_) => Err(PolicyError::Host {
+                policy: version.label().to_owned(),
+                message: "the call panicked on the host".to_owned(),
+            }),
+        }
+    }
+
     async fn run(
         self,
         request: RerankRequest,
@@ -144,15 +180,21 @@ impl Call {
         let parameters = Json::Object(parameters);
         let score_kind = version.manifest().score_kind(first_stage, &parameters);
         let guest_request = guest_request(version, request, &parameters);
-        let lane = self.inference.scheduler().open_lane(self.deadline);
+        let scheduler = self.inference.scheduler();
+        let lane = if self.in_background {
+            scheduler.open_background_lane(self.deadline)
+        } else {
+            scheduler.open_lane(self.deadline)
+        };
         let state = GuestState::new(
             &self.engine,
+            version.limits(),
             Arc::clone(version.models()),
             Some(lane),
             guest_request.query.clone(),
             version.options().allow_wasi,
         );
-        let mut store = bounded_store(&self.engine, state);
+        let mut store = bounded_store(&self.engine, version.limits(), state);
         let called_at = Instant::now();
         let called = {
             // Epochs do not interrupt host calls, so the deadline has a timer of its own.
@@ -191,7 +233,7 @@ impl Call {
                     policy: version.label().to_owned(),
                 });
             }
-            Err(fault) => return Err(self.fault(fault)),
+            Err(fault) => return Err(self.fault(state, fault)),
         };
         let timings = Timings {
             queue: usage.queue_time,
@@ -217,10 +259,12 @@ impl Call {
         })
     }
 
-    fn fault(&self, fault: Fault) -> PolicyError {
+    fn fault(&self, state: &GuestState, fault: Fault) -> PolicyError {
         PolicyError::Fault {
             policy: self.version.label().to_owned(),
             fault,
+            log: guest_log(state),
+            peak_memory_bytes: state.limiter.peak_bytes,
         }
     }
 
@@ -235,8 +279,8 @@ impl Call {
                 policy: self.version.label().to_owned(),
                 message: state.usage.host_failure.clone().unwrap_or_default(),
             },
-            types::Error::Model(message) => self.fault(Fault::Model { message }),
-            types::Error::Internal(message) => self.fault(Fault::Internal { message }),
+            types::Error::Model(message) => self.fault(state, Fault::Model { message }),
+            types::Error::Internal(message) => self.fault(state, Fault::Internal { message }),
         }
     }
 
@@ -245,7 +289,7 @@ impl Call {
         if error.is::<PoolConcurrencyLimitError>() {
             return PolicyError::NoInstance;
         }
-        self.fault(fault_of(self.engine.limits(), state, error))
+        self.fault(state, fault_of(self.version.limits(), state, error))
     }
 }
 
@@ -322,16 +366,18 @@ fn guest_request(
     }
 }
 
-/// The fields that the policy may see: those that its manifest, the parameters or the request name.
-/// `None` is all of them.
+/// The fields that the policy may see: those that its manifest, the parameters or the request name,
+/// as far as the operator grants them. `None` is all of them.
 fn granted_fields(
     version: &PolicyVersion,
     request: &RerankRequest,
     parameters: &Json,
 ) -> Option<Vec<String>> {
+    let grants = version.options().grants.as_ref();
+    let grants = grants.filter(|grants| !grants.iter().any(|field| field == "*"));
     let mut granted = version.manifest().fields.clone();
     if granted.iter().any(|field| field == "*") {
-        return None;
+        return grants.cloned();
     }
     let named = parameters
         .get("fields")
@@ -340,6 +386,9 @@ fn granted_fields(
         .flatten();
     granted.extend(named.filter_map(Json::as_str).map(str::to_owned));
     granted.extend(request.fields.iter().flatten().cloned());
+    if let Some(grants) = grants {
+        granted.retain(|field| grants.contains(field));
+    }
     Some(granted)
 }
 

@@ -3,13 +3,18 @@
 //! A policy's life: [`engine`] compiles and links it once, [`version`] holds it with its models,
 //! parameters and digest, immutable; [`catalog`] maps names to versions; [`mod@invoke`] runs one request
 //! in a fresh store with limits and a deadline, where the guest calls [`imports`]; [`check`] turns
-//! what it says into a ranking, or into a fault.
+//! what it says into a ranking, or into a fault; [`traffic`] keeps what became of a version's calls, and
+//! says when it must go. [`split`] puts a request on one side of a canary, [`compare`] tells two
+//! rankings apart.
 //!
 //! No HTTP and no wire formats here.
 
+pub mod artifact;
 pub mod bindings;
 pub mod catalog;
 pub mod check;
+pub mod compare;
+pub mod compiler;
 pub mod engine;
 pub mod error;
 pub mod imports;
@@ -17,12 +22,17 @@ pub mod invoke;
 mod limiter;
 pub mod manifest;
 pub mod parameters;
+pub mod release;
+pub mod split;
+pub mod store;
+pub mod traffic;
 pub mod version;
 mod wasi;
 
 pub use catalog::Catalog;
 pub use engine::PolicyEngine;
 pub use error::{Fault, PolicyError, ReleaseError};
-pub use invoke::{Invoked, invoke};
+pub use invoke::{Invoked, invoke, invoke_in_background};
 pub use manifest::PolicyManifest;
+pub use traffic::{Probation, ProbationRules, ShadowComparison, TrafficBook, VersionTraffic};
 pub use version::{PolicyOptions, PolicyVersion};

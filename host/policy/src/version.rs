@@ -5,32 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rerankd_core::Limits;
-use rerankd_inference::Model;
+use rerankd_inference::{InferenceError, Model};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use wasmtime::component::Component;
 
+use crate::artifact::Artifact;
 use crate::bindings::{Reranker, RerankerPre};
 use crate::engine::PolicyEngine;
 use crate::error::ReleaseError;
 use crate::imports::GuestState;
 use crate::manifest::PolicyManifest;
 use crate::parameters::ParameterSchema;
+use crate::traffic::{TrafficBook, VersionTraffic};
 
 /// The contract that this host serves; part of a version's digest.
 pub const CONTRACT: &str = "rerank:policy@0.1.0";
-
-const EXPORT: &str = "rerank:policy/policy@0.1.0";
-
-const IMPORTS: [&str; 7] = [
-    "wasi:nn/tensor@0.2.0-rc-2024-10-28",
-    "wasi:nn/graph@0.2.0-rc-2024-10-28",
-    "wasi:nn/inference@0.2.0-rc-2024-10-28",
-    "wasi:nn/errors@0.2.0-rc-2024-10-28",
-    "rerank:policy/tokenizer@0.1.0",
-    "rerank:policy/log@0.1.0",
-    "rerank:policy/types@0.1.0",
-];
 
 /// How long `describe` may take.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -44,61 +34,89 @@ pub struct PolicyOptions {
     pub models: BTreeMap<String, String>,
     /// Links WASI 0.2 with fixed clocks and seeded randomness.
     pub allow_wasi: bool,
+    /// The fields that the policy may see; `None` is those that its manifest and the callers name.
+    pub grants: Option<Vec<String>>,
 }
 
 /// A component that was checked, compiled and asked for its manifest.
 pub struct CompiledPolicy {
     pre: RerankerPre<GuestState>,
     manifest: PolicyManifest,
+    manifest_json: String,
     schema: ParameterSchema,
-    component_digest: [u8; 32],
+    /// SHA-256 of the component, hex.
+    component: String,
     options: PolicyOptions,
+    limits: Limits,
 }
 
 /// A policy that can be called.
 pub struct PolicyVersion {
     pub(crate) pre: RerankerPre<GuestState>,
     manifest: PolicyManifest,
+    manifest_json: String,
     schema: ParameterSchema,
+    /// SHA-256 of the component, hex.
+    component: String,
     models: Arc<BTreeMap<String, Arc<Model>>>,
     options: PolicyOptions,
+    limits: Limits,
+    traffic: Arc<VersionTraffic>,
     digest: String,
     label: String,
 }
 
 impl CompiledPolicy {
-    /// Checks and compiles a component, and calls its `describe`. Takes tens of milliseconds of CPU:
-    /// not for a thread that serves requests.
+    /// Compiles a component in this process, for tools and benches: nothing can interrupt it.
     ///
     /// # Errors
     /// The [`ReleaseError`] of the first check that failed.
-    pub fn compile(
+    pub fn compile_here(
         engine: &PolicyEngine,
-        bytes: &[u8],
+        artifact: &Artifact,
         options: PolicyOptions,
+        limits: &Limits,
     ) -> Result<Self, ReleaseError> {
-        let component = Component::new(engine.engine(), bytes)
-            .map_err(|error| ReleaseError::NotAComponent(one_line(&error)))?;
-        check_world(engine, &component, options.allow_wasi)?;
+        artifact.check_world(options.allow_wasi)?;
+        let component = Component::new(engine.engine(), artifact.bytes())
+            .map_err(|error| ReleaseError::Compile(one_line(&error)))?;
+        let describing = Self::describe(engine, component, artifact.sha256(), options, limits);
+        engine.guests().block_on(describing)
+    }
+
+    /// Links a compiled component and calls its `describe`, on the guests' threads. The parameters
+    /// and grants of `options` are checked against what it says.
+    ///
+    /// # Errors
+    /// The [`ReleaseError`] of the first check that failed.
+    pub(crate) async fn describe(
+        engine: &PolicyEngine,
+        component: Component,
+        sha256: &str,
+        options: PolicyOptions,
+        limits: &Limits,
+    ) -> Result<Self, ReleaseError> {
         let pre = engine
             .linker(options.allow_wasi)
             .instantiate_pre(&component)
             .and_then(RerankerPre::new)
             .map_err(|error| ReleaseError::Contract(one_line(&error)))?;
-        let json = describe(engine, &pre, options.allow_wasi)?;
+        let json = ask(engine, &pre, options.allow_wasi, limits).await?;
         let manifest = PolicyManifest::parse(&json).map_err(ReleaseError::Manifest)?;
         let schema =
             ParameterSchema::compile(manifest.parameters.as_ref()).map_err(ReleaseError::Schema)?;
         schema
             .check_partial(&options.parameters)
             .map_err(|error| ReleaseError::Parameters(error.message))?;
-        let component_digest = Sha256::digest(bytes).into();
+        check_grants(&manifest, options.grants.as_deref())?;
         Ok(Self {
             pre,
             manifest,
+            manifest_json: json,
             schema,
-            component_digest,
+            component: sha256.to_owned(),
             options,
+            limits: limits.clone(),
         })
     }
 
@@ -138,14 +156,15 @@ impl CompiledPolicy {
             .collect())
     }
 
-    /// Binds models to the slots, which completes the version.
+    /// Binds models to the slots, which completes the version. `find_model` gets a slot and the name
+    /// of the model for it.
     ///
     /// # Errors
     /// If a model is missing or of the wrong kind.
     pub fn bind(
         self,
-        limits: &Limits,
-        find_model: impl Fn(&str) -> Option<Arc<Model>>,
+        traffic: &TrafficBook,
+        find_model: impl Fn(&str, &str) -> Result<Arc<Model>, InferenceError>,
     ) -> Result<PolicyVersion, ReleaseError> {
         let mut models = BTreeMap::new();
         let needed = self.models_needed()?;
@@ -155,8 +174,8 @@ impl CompiledPolicy {
                 slot: slot.name.clone(),
                 problem,
             };
-            let model = find_model(name)
-                .ok_or_else(|| fail(format!("needs the model `{name}`, which is not loaded")))?;
+            let model = find_model(&slot.name, name)
+                .map_err(|error| fail(format!("needs the model `{name}`: {error}")))?;
             if model.manifest().kind != slot.kind {
                 return Err(fail(format!(
                     "needs a {}, but `{name}` is a {}",
@@ -166,14 +185,19 @@ impl CompiledPolicy {
             }
             models.insert(slot.name.clone(), model);
         }
-        let digest = digest(&self, &models, limits);
+        let digest = digest(&self, &models);
         let label = format!("{}@{}", self.manifest.name, &digest[..8]);
+        let traffic = traffic.of(&self.manifest.name, &digest);
         Ok(PolicyVersion {
             pre: self.pre,
             manifest: self.manifest,
+            manifest_json: self.manifest_json,
             schema: self.schema,
+            component: self.component,
             models: Arc::new(models),
             options: self.options,
+            limits: self.limits,
+            traffic,
             digest,
             label,
         })
@@ -192,7 +216,7 @@ impl PolicyVersion {
     }
 
     /// SHA-256, hex, of all that decides a ranking: the component, the contract, the models, the
-    /// operator's parameters, and the limits.
+    /// operator's parameters, the granted fields, and the limits.
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -216,45 +240,113 @@ impl PolicyVersion {
         &self.schema
     }
 
-    pub(crate) fn options(&self) -> &PolicyOptions {
+    /// What the operator decided about it.
+    pub fn options(&self) -> &PolicyOptions {
         &self.options
     }
-}
 
-/// Names the first import or export that does not fit, which says more than a linker error.
-fn check_world(
-    engine: &PolicyEngine,
-    component: &Component,
-    allow_wasi: bool,
-) -> Result<(), ReleaseError> {
-    let component_type = component.component_type();
-    for (name, _) in component_type.imports(engine.engine()) {
-        let wasi = allow_wasi && name.starts_with("wasi:") && !name.starts_with("wasi:nn/");
-        if !wasi && !IMPORTS.contains(&name) {
-            return Err(ReleaseError::UnknownImport(
-                name.to_owned(),
-                IMPORTS.join(", "),
-            ));
-        }
+    /// The limits that its calls run under: those of its release.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
-    if component_type
-        .exports(engine.engine())
-        .any(|(name, _)| name == EXPORT)
-    {
-        Ok(())
-    } else {
-        Err(ReleaseError::MissingExport(EXPORT.to_owned()))
+
+    /// SHA-256 of its component, hex.
+    pub fn component(&self) -> &str {
+        &self.component
+    }
+
+    /// The manifest as the policy wrote it.
+    pub fn manifest_json(&self) -> &str {
+        &self.manifest_json
+    }
+
+    /// What is known of its calls.
+    pub fn traffic(&self) -> &Arc<VersionTraffic> {
+        &self.traffic
     }
 }
 
-fn describe(
+/// The limits that decide a ranking, by name, as they are part of a version.
+pub fn guest_limits(limits: &Limits) -> BTreeMap<String, u64> {
+    let count = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+    let cpu_ms = u64::try_from(limits.guest_cpu.as_millis()).unwrap_or(u64::MAX);
+    BTreeMap::from([
+        ("memory_bytes".to_owned(), count(limits.guest_memory_bytes)),
+        ("cpu_ms".to_owned(), cpu_ms),
+        ("host_calls".to_owned(), count(limits.guest_host_calls)),
+        ("tensor_bytes".to_owned(), count(limits.guest_tensor_bytes)),
+    ])
+}
+
+/// `limits` with what [`guest_limits`] gave, as far as this host's pool has room.
+pub(crate) fn with_guest_limits(limits: &Limits, recorded: &BTreeMap<String, u64>) -> Limits {
+    let count = |name: &str, now: usize| {
+        recorded
+            .get(name)
+            .map_or(now, |&value| usize::try_from(value).unwrap_or(usize::MAX))
+    };
+    Limits {
+        guest_memory_bytes: count("memory_bytes", limits.guest_memory_bytes)
+            .min(limits.guest_memory_bytes),
+        guest_cpu: recorded
+            .get("cpu_ms")
+            .map_or(limits.guest_cpu, |&ms| Duration::from_millis(ms)),
+        guest_host_calls: count("host_calls", limits.guest_host_calls),
+        guest_tensor_bytes: count("tensor_bytes", limits.guest_tensor_bytes),
+        ..limits.clone()
+    }
+}
+
+fn check_grants(manifest: &PolicyManifest, grants: Option<&[String]>) -> Result<(), ReleaseError> {
+    let Some(grants) = grants else {
+        return Ok(());
+    };
+    if grants.iter().any(|field| field == "*") {
+        return Ok(());
+    }
+    let quoted = |fields: &mut dyn Iterator<Item = &String>| -> String {
+        fields
+            .map(|field| format!("`{field}`"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let missing = quoted(
+        &mut manifest
+            .fields
+            .iter()
+            .filter(|field| !grants.contains(field)),
+    );
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(ReleaseError::Grants {
+        missing,
+        granted: if grants.is_empty() {
+            "none".to_owned()
+        } else {
+            quoted(&mut grants.iter())
+        },
+    })
+}
+
+async fn ask(
     engine: &PolicyEngine,
     pre: &RerankerPre<GuestState>,
     allow_wasi: bool,
+    limits: &Limits,
 ) -> Result<String, ReleaseError> {
-    let state = GuestState::new(engine, Arc::default(), None, String::new(), allow_wasi);
-    let mut store = crate::invoke::bounded_store(engine, state);
-    let call = async {
+    let state = GuestState::new(
+        engine,
+        limits,
+        Arc::default(),
+        None,
+        String::new(),
+        allow_wasi,
+    );
+    let mut store = crate::invoke::bounded_store(engine, limits, state);
+    let pre = pre.clone();
+    let limits = limits.clone();
+    let call = async move {
         let called = tokio::time::timeout(DESCRIBE_TIMEOUT, async {
             let policy: Reranker = pre.instantiate_async(&mut store).await?;
             policy
@@ -266,7 +358,7 @@ fn describe(
         match called {
             Ok(Ok(json)) => Ok(json),
             Ok(Err(error)) => {
-                let fault = crate::invoke::fault_of(engine.limits(), store.data(), &error);
+                let fault = crate::invoke::fault_of(&limits, store.data(), &error);
                 Err(ReleaseError::Describe(fault.to_string()))
             }
             Err(_) => Err(ReleaseError::Describe(format!(
@@ -274,21 +366,20 @@ fn describe(
             ))),
         }
     };
-    engine.guests().block_on(call)
+    match engine.guests().spawn(call).await {
+        Ok(json) => json,
+        Err(_) => Err(ReleaseError::ShuttingDown),
+    }
 }
 
-fn digest(
-    policy: &CompiledPolicy,
-    models: &BTreeMap<String, Arc<Model>>,
-    limits: &Limits,
-) -> String {
+fn digest(policy: &CompiledPolicy, models: &BTreeMap<String, Arc<Model>>) -> String {
     let mut hash = Sha256::new();
     let mut add = |part: &str| {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part.as_bytes());
     };
     add(CONTRACT);
-    add(&hex::encode(policy.component_digest));
+    add(&policy.component);
     for (slot, model) in models {
         add(slot);
         add(model.name());
@@ -301,13 +392,12 @@ fn digest(
     } else {
         ""
     });
-    add(&format!(
-        "{} {} {} {}",
-        limits.guest_memory_bytes,
-        limits.guest_cpu.as_millis(),
-        limits.guest_host_calls,
-        limits.guest_tensor_bytes
-    ));
+    if let Some(grants) = &policy.options.grants {
+        add(&Value::from(grants.clone()).to_string());
+    }
+    for (name, value) in guest_limits(&policy.limits) {
+        add(&format!("{name} {value}"));
+    }
     hex::encode(hash.finalize())
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rerankd_core::Limits;
 use rerankd_inference::{Lane, Model};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtxView, WasiView};
@@ -81,12 +82,12 @@ impl GuestState {
     /// `lane` is `None` for `describe`.
     pub(crate) fn new(
         engine: &PolicyEngine,
+        limits: &Limits,
         models: Arc<BTreeMap<String, Arc<Model>>>,
         lane: Option<Lane>,
         query: String,
         allow_wasi: bool,
     ) -> Self {
-        let limits = engine.limits();
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
         let output_bytes = limits.guest_log_lines * limits.guest_log_line_bytes;

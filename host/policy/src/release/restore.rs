@@ -1,0 +1,137 @@
+//! After a restart: the roles are what the store says. What it says of a version is written and read here.
+
+use std::sync::Arc;
+
+use wasmtime::component::Component;
+
+use super::{Prepared, Releases, Upload, blocking, now_ms};
+use crate::compiler::Priority;
+use crate::error::ReleaseError;
+use crate::store::{ModelRef, VersionRecord};
+use crate::version::{
+    CONTRACT, CompiledPolicy, PolicyOptions, PolicyVersion, guest_limits, with_guest_limits,
+};
+
+impl Releases {
+    /// Gives every name its route. A version that cannot be loaded any more is left out, and the log
+    /// says why; where it was the active one, the latest of its predecessors that can be answers.
+    ///
+    /// # Errors
+    /// [`ReleaseError::Store`] if the store cannot be read.
+    pub async fn restore(self: &Arc<Self>) -> Result<(), ReleaseError> {
+        let (store, engine_key) = (Arc::clone(&self.store), self.engine_key.clone());
+        let garbage = blocking(move || store.collect_garbage(&engine_key)).await??;
+        tracing::debug!(?garbage, "store swept");
+        for name in self.names().await? {
+            let _changing = self.changing.lock().await;
+            self.route(&name, Priority::Start).await;
+        }
+        Ok(())
+    }
+
+    /// The version of a record, loaded unless it is.
+    ///
+    /// # Errors
+    /// What is missing or does not fit any more.
+    pub(super) async fn load(
+        &self,
+        record: &VersionRecord,
+        priority: Priority,
+    ) -> Result<Arc<PolicyVersion>, ReleaseError> {
+        let loaded = self
+            .loaded()
+            .by_digest
+            .get(&record.digest)
+            .and_then(std::sync::Weak::upgrade);
+        if let Some(version) = loaded {
+            return Ok(version);
+        }
+        let component = match self.kept_code(&record.component).await {
+            Some(component) => component,
+            None => self.compile_again(record, priority).await?,
+        };
+        let limits = with_guest_limits(&self.rules.limits, &record.limits);
+        if guest_limits(&limits) != guest_limits(&self.rules.limits) {
+            tracing::warn!(
+                policy = record.name,
+                version = &record.digest[..8],
+                "policy runs under the limits of its release, not those of the configuration: release it again to change them"
+            );
+        }
+        let options = PolicyOptions {
+            parameters: record.parameters.clone(),
+            models: record
+                .models
+                .iter()
+                .map(|(slot, model)| (slot.clone(), model.name.clone()))
+                .collect(),
+            allow_wasi: record.allow_wasi,
+            grants: record.grants.clone(),
+        };
+        let compiled =
+            CompiledPolicy::describe(&self.engine, component, &record.component, options, &limits)
+                .await?;
+        let version = self.bind(compiled, Some(record)).await?;
+        if version.digest() != record.digest {
+            return Err(ReleaseError::Host(format!(
+                "version {} would now be {}: a limit, a model or rerankd itself has changed; release it again",
+                &record.digest[..8],
+                version.short_digest()
+            )));
+        }
+        Ok(version)
+    }
+
+    /// The store has the component, but no code for this engine.
+    async fn compile_again(
+        &self,
+        record: &VersionRecord,
+        priority: Priority,
+    ) -> Result<Component, ReleaseError> {
+        let (store, sha256) = (Arc::clone(&self.store), record.component.clone());
+        let bytes = blocking(move || store.component(&sha256)).await??;
+        let code = self.compiler.compile(&bytes, priority).await?;
+        let (code, component) = self.loaded_code(code).await?;
+        let (store, sha256) = (Arc::clone(&self.store), record.component.clone());
+        let engine_key = self.engine_key.clone();
+        let kept = blocking(move || store.put_compiled(&engine_key, &sha256, &code)).await?;
+        // Without the cache the policy works as well.
+        if let Err(error) = kept {
+            tracing::warn!(%error, "compiled code could not be kept");
+        }
+        Ok(component)
+    }
+}
+
+/// What the store keeps of a version that went through the pipeline: all that [`Releases::load`] needs.
+pub(super) fn record(upload: &Upload, prepared: &Prepared) -> VersionRecord {
+    let version = &prepared.version;
+    let options = version.options();
+    let models = version.models().iter().map(|(slot, model)| {
+        let model = ModelRef {
+            name: model.name().to_owned(),
+            digest: model.digest().to_owned(),
+        };
+        (slot.clone(), model)
+    });
+    VersionRecord {
+        digest: version.digest().to_owned(),
+        name: version.name().to_owned(),
+        version: version.manifest().version.clone(),
+        component: version.component().to_owned(),
+        component_bytes: prepared.artifact.bytes().len() as u64,
+        contract: CONTRACT.to_owned(),
+        imports: prepared.artifact.imports().to_vec(),
+        manifest: serde_json::from_str(version.manifest_json()).unwrap_or_default(),
+        models: models.collect(),
+        parameters: options.parameters.clone(),
+        grants: options.grants.clone(),
+        allow_wasi: options.allow_wasi,
+        limits: guest_limits(version.limits()),
+        cases: prepared.report.clone(),
+        case_source: upload.cases.clone(),
+        created_at_ms: now_ms(),
+        by: upload.who.clone(),
+        source: upload.source.clone(),
+    }
+}
