@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use rerankd_core::{Document, Field, FirstStage, Limits, RerankRequest, Value};
 use rerankd_inference::backend::onnx::OnnxRuntime;
 use rerankd_inference::{Deadline, Inference, InferenceConfig, Model};
+use rerankd_policy::artifact::Artifact;
 use rerankd_policy::version::CompiledPolicy;
-use rerankd_policy::{Invoked, PolicyEngine, PolicyOptions, PolicyVersion, invoke};
+use rerankd_policy::{Invoked, PolicyEngine, PolicyOptions, PolicyVersion, TrafficBook, invoke};
 use rerankd_wire::native::Native;
 use rerankd_wire::{Call, Protocol};
 use serde_json::json;
@@ -53,7 +54,9 @@ fn main() -> anyhow::Result<()> {
         let mut samples = Vec::new();
         for _ in 0..times(9) {
             let started = Instant::now();
-            let policy = CompiledPolicy::compile(&engine, &bytes, PolicyOptions::default())?;
+            let artifact = Artifact::inspect(bytes.clone(), usize::MAX)?;
+            let options = PolicyOptions::default();
+            let policy = CompiledPolicy::compile_here(&engine, &artifact, options, &limits)?;
             samples.push(started.elapsed());
             drop(policy);
         }
@@ -68,11 +71,14 @@ fn main() -> anyhow::Result<()> {
         onnxruntime: vec![library],
         model_folders: vec![root.join("models")],
         models: vec!["all-minilm-l6-v2".to_owned()],
+        check_file: |_| Ok(()),
         workers: None,
     })?);
     let version = |name: &str| -> anyhow::Result<Arc<PolicyVersion>> {
-        let policy = CompiledPolicy::compile(&engine, &component(name)?, PolicyOptions::default())?;
-        let version = policy.bind(&limits, |model| inference.model(model).cloned())?;
+        let artifact = Artifact::inspect(component(name)?, usize::MAX)?;
+        let options = PolicyOptions::default();
+        let policy = CompiledPolicy::compile_here(&engine, &artifact, options, &limits)?;
+        let version = policy.bind(&TrafficBook::default(), |_, model| inference.load(model))?;
         Ok(Arc::new(version))
     };
     let bench = Bench {

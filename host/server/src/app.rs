@@ -1,19 +1,35 @@
 //! Builds everything, once, and knows every type.
 
-use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
+use futures_util::StreamExt;
 use rerankd_inference::{Inference, InferenceConfig};
-use rerankd_policy::version::CompiledPolicy;
-use rerankd_policy::{Catalog, PolicyEngine, PolicyVersion};
+use rerankd_policy::compiler::{Compiler, Priority};
+use rerankd_policy::error::ReleaseError;
+use rerankd_policy::release::{self, Releases, Rules};
+use rerankd_policy::store::Store;
+use rerankd_policy::{PolicyEngine, PolicyVersion};
+use tokio::sync::Semaphore;
 
+use crate::admin::Tokens;
+use crate::admin::tokens::ADMIN_TOKEN;
 use crate::admission::Admission;
 use crate::checkout;
 use crate::config::Config;
+use crate::data_folder::DataFolder;
+use crate::listener::Draining;
+use crate::self_test::CaseRunner;
+use crate::shadow::Shadow;
 use crate::telemetry::Telemetry;
+
+/// Uploads that may be under way at a time; each holds a component in memory.
+const MAX_UPLOADS: usize = 4;
+
+/// Files that are released at a time at start.
+const DEPLOYED_AT_A_TIME: usize = 2;
 
 /// The object graph of one process.
 pub struct App {
@@ -23,170 +39,190 @@ pub struct App {
     pub inference: Arc<Inference>,
     /// Runs policies.
     pub engine: Arc<PolicyEngine>,
-    /// Active policies.
-    pub catalog: Catalog,
+    /// Policies: who answers for which name, and how that changes.
+    pub releases: Arc<Releases>,
+    /// Runs beside the answers.
+    pub shadow: Shadow,
+    /// One permit for each upload that may be under way.
+    pub uploads: Semaphore,
     /// Who may come in.
     pub admission: Admission,
     /// Every metric.
     pub telemetry: Telemetry,
-    /// Set when the process is going down.
-    pub draining: AtomicBool,
+    /// Where what outlives the process is kept.
+    pub data: DataFolder,
+    /// Who may do what on the admin plane.
+    pub tokens: Tokens,
+    /// Whether the process is going down.
+    pub draining: Draining,
 }
 
 impl App {
-    /// Loads policies, then the models that they need.
+    /// Opens the data folder, brings back what it says, and releases what the folders have.
     ///
     /// # Errors
     /// The first thing that is wrong, with the file it is wrong in.
-    pub fn build(config: Config) -> anyhow::Result<Arc<Self>> {
+    pub async fn build(config: Config) -> anyhow::Result<Arc<Self>> {
+        let data = DataFolder::open(&config.data_dir).map_err(anyhow::Error::msg)?;
+        let tokens = Tokens::open(data.clone()).map_err(anyhow::Error::msg)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let engine = PolicyEngine::new(&config.limits, threads)
             .map_err(|error| anyhow::anyhow!("wasmtime cannot start: {error:#}"))?;
-        let compiled = compile_all(&engine, &config)?;
-        let mut models: BTreeSet<String> = config.load_models.iter().cloned().collect();
-        for (path, policy) in &compiled {
-            let needed = policy
-                .models_needed()
-                .with_context(|| path.display().to_string())?;
-            models.extend(needed.into_values());
-        }
-        check_model_owners(&config, &models)?;
-        let inference = Inference::start(&InferenceConfig {
+        let engine = Arc::new(engine);
+        let inference = Arc::new(Inference::start(&InferenceConfig {
             onnxruntime: config.onnxruntime.clone(),
             model_folders: config.model_folders.clone(),
-            models: models.into_iter().collect(),
+            models: config.load_models.clone(),
+            // Models decide rankings as much as policies do: nobody else may write to their files.
+            check_file: checkout::check_owner,
             workers: config.workers,
-        })?;
-        let catalog = Catalog::default();
-        for (path, policy) in compiled {
-            let version = policy
-                .bind(&config.limits, |name| inference.model(name).cloned())
-                .with_context(|| path.display().to_string())?;
+        })?);
+        let releases = Arc::new(open_releases(&config, data.path(), &engine, &inference)?);
+        releases.restore().await?;
+        deploy_folders(&releases, &config).await?;
+        for version in releases.catalog().active() {
             warn_of_test_models(&version);
-            catalog.activate(Arc::new(version));
         }
-        let inference = Arc::new(inference);
         Ok(Arc::new(Self {
             admission: Admission::new(&config.limits),
-            telemetry: Telemetry::new(&inference),
+            telemetry: Telemetry::new(&inference, &releases),
             inference,
-            engine: Arc::new(engine),
-            catalog,
-            draining: AtomicBool::new(false),
+            engine,
+            releases,
+            shadow: Shadow::default(),
+            uploads: Semaphore::new(MAX_UPLOADS),
+            data,
+            tokens,
+            draining: Draining::default(),
             config,
         }))
     }
 
-    /// The line that says where the server listens and what it serves.
-    pub fn greeting(&self, address: std::net::SocketAddr) -> String {
+    /// The line that says where the server listens and what it serves, and the line of the admin plane.
+    pub fn greeting(&self, address: SocketAddr, admin_address: SocketAddr) -> String {
+        let scheme = |tls: bool| if tls { "https" } else { "http" };
         let policies: Vec<String> = self
-            .catalog
+            .releases
+            .catalog()
             .active()
             .iter()
             .map(|version| version.label().to_owned())
             .collect();
-        let models: Vec<&str> = self.inference.models().map(|model| model.name()).collect();
+        let mut models: Vec<String> = Vec::new();
+        for model in self.inference.models() {
+            if !models.iter().any(|name| name == model.name()) {
+                models.push(model.name().to_owned());
+            }
+        }
+        models.sort();
         format!(
-            "rerankd {} listening on http://{address} (policies: {}; models: {}; {}, {} workers)",
+            "rerankd {} listening on {}://{address} (policies: {}; models: {}; {}, {} workers)\nadmin plane on {}://{admin_address}, token in {}",
             env!("CARGO_PKG_VERSION"),
+            scheme(self.config.tls.is_some()),
             policies.join(", "),
             models.join(", "),
             self.inference.backend_version(),
             self.inference.scheduler().workers(),
+            scheme(self.config.admin_tls.is_some()),
+            self.data.file(ADMIN_TOKEN).display(),
         )
     }
 }
 
-fn compile_all(
-    engine: &PolicyEngine,
+/// The pipeline, with its store in a folder.
+///
+/// # Errors
+/// The store cannot be opened.
+pub(crate) fn open_releases(
     config: &Config,
-) -> anyhow::Result<Vec<(PathBuf, CompiledPolicy)>> {
-    let mut compiled: Vec<(PathBuf, CompiledPolicy)> = Vec::new();
-    for path in components(&config.policy_folders)? {
-        checkout::check_owner(&path).map_err(anyhow::Error::msg)?;
-        let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
-        // The operator's options must be known before the component can be asked for its name.
-        let named = file_name(&path);
-        let options = config.policies.get(&named).cloned().unwrap_or_default();
-        let policy = CompiledPolicy::compile(engine, &bytes, options)
-            .with_context(|| path.display().to_string())?;
-        let name = &policy.manifest().name;
-        if *name != named {
-            bail!(
-                "{}: it calls itself `{name}`; its file must be {name}.wasm",
-                path.display()
-            );
-        }
-        if let Some((other, _)) = compiled
-            .iter()
-            .find(|(_, other)| other.manifest().name == *name)
-        {
-            bail!(
-                "{} and {} are both called `{name}`",
-                other.display(),
-                path.display()
-            );
-        }
-        compiled.push((path, policy));
-    }
+    folder: &Path,
+    engine: &Arc<PolicyEngine>,
+    inference: &Arc<Inference>,
+) -> anyhow::Result<Releases> {
+    let executable = Compiler::this_executable().context("the own executable cannot be found")?;
+    let self_test = CaseRunner {
+        engine: Arc::clone(engine),
+        inference: Arc::clone(inference),
+        limits: config.limits.clone(),
+    };
+    let rules = Rules {
+        policies: config.policies.clone(),
+        limits: config.limits.clone(),
+        max_component_bytes: config.releases.max_component_bytes,
+        probation: config.releases.probation.clone(),
+    };
+    Ok(Releases::new(
+        Arc::clone(engine),
+        Arc::clone(inference),
+        Store::open(folder)?,
+        Compiler::new(executable, config.releases.compile.clone(), &config.limits),
+        Box::new(self_test),
+        rules,
+    ))
+}
+
+/// Releases what the folders have, two files at a time.
+async fn deploy_folders(releases: &Arc<Releases>, config: &Config) -> anyhow::Result<()> {
+    let files = components(config)?;
     for name in config.policies.keys() {
-        if !compiled
-            .iter()
-            .any(|(_, policy)| policy.manifest().name == *name)
-        {
+        let known = releases.name(name).await?.is_some();
+        if !known && !files.iter().any(|path| file_name(path) == *name) {
             bail!("the configuration speaks of policy `{name}`, but there is none");
         }
     }
-    Ok(compiled)
-}
-
-/// Models decide rankings as much as policies do: nobody else may write to their files.
-fn check_model_owners(config: &Config, models: &BTreeSet<String>) -> anyhow::Result<()> {
-    for folder in &config.model_folders {
-        for name in models {
-            let Ok(files) = std::fs::read_dir(folder.join(name)) else {
-                continue;
-            };
-            for file in files {
-                checkout::check_owner(&file?.path()).map_err(anyhow::Error::msg)?;
-            }
+    let deploying = files.iter().map(|path| async move {
+        let deployed = match checkout::check_owner(path) {
+            Ok(()) => releases
+                .deploy_file(path, Priority::Start)
+                .await
+                .map(drop)
+                .map_err(anyhow::Error::from),
+            Err(problem) => Err(anyhow::Error::msg(problem)),
+        };
+        (path, deployed)
+    });
+    let mut deployed = futures_util::stream::iter(deploying).buffer_unordered(DEPLOYED_AT_A_TIME);
+    let mut failed = Ok(());
+    while let Some((path, outcome)) = deployed.next().await {
+        let Err(error) = outcome else { continue };
+        let route = releases.catalog().route(&file_name(path));
+        if route.is_some_and(|route| route.active.is_some()) {
+            // What served before goes on.
+            let refused = error.downcast_ref::<ReleaseError>();
+            let error = refused.map_or_else(|| error.to_string(), ReleaseError::for_log);
+            tracing::error!(file = %path.display(), error, "a file of a policy folder was refused");
+        } else if failed.is_ok() {
+            failed = Err(error.context(path.display().to_string()));
         }
     }
-    Ok(())
+    failed
 }
 
-/// The components in some folders, in the order of their names.
-fn components(folders: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for folder in folders {
-        let entries = match std::fs::read_dir(folder) {
-            Ok(entries) => entries,
-            Err(error) => bail!(
+/// The components of all folders, each name once.
+fn components(config: &Config) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for folder in &config.policy_folders {
+        let files = release::components(folder).map_err(|error| {
+            anyhow::anyhow!(
                 "no policies at `{}` ({error}): build them with `make policies`, or name a folder with --policies",
                 folder.display()
-            ),
-        };
-        for entry in entries {
-            let path = entry?.path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "wasm")
-            {
-                found.push(path);
+            )
+        })?;
+        if files.is_empty() {
+            tracing::warn!(folder = %folder.display(), "a folder of policies is empty: what is put there is released");
+        }
+        for path in files {
+            let name = file_name(&path);
+            if let Some(other) = found.iter().find(|other| file_name(other) == name) {
+                bail!(
+                    "{} and {} are both called `{name}`",
+                    other.display(),
+                    path.display()
+                );
             }
+            found.push(path);
         }
     }
-    if found.is_empty() {
-        let folders: Vec<String> = folders
-            .iter()
-            .map(|f| format!("`{}`", f.display()))
-            .collect();
-        bail!(
-            "no policies (*.wasm) in {}: build them with `make policies`",
-            folders.join(", ")
-        );
-    }
-    found.sort();
     Ok(found)
 }
 

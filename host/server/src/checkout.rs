@@ -62,8 +62,7 @@ pub fn onnxruntime() -> Vec<PathBuf> {
 /// exist.
 pub fn check_owner(path: &Path) -> Result<(), String> {
     const OTHERS_WRITE: u32 = 0o002;
-    // The owner of the own process folder is the effective user.
-    let user = std::fs::metadata("/proc/self").map(|meta| meta.uid()).ok();
+    let user = user();
     for place in [Some(path), path.parent()].into_iter().flatten() {
         let Ok(meta) = std::fs::metadata(place) else {
             continue;
@@ -83,4 +82,10 @@ pub fn check_owner(path: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The effective user, where the system tells.
+pub(crate) fn user() -> Option<u32> {
+    // The owner of the own process folder is the effective user.
+    std::fs::metadata("/proc/self").map(|meta| meta.uid()).ok()
 }

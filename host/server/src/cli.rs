@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 
+use crate::admin::tokens::{Glob, Right};
+use crate::policy_cli::args::PolicyArgs;
+
 /// A reranking sidecar for Elasticsearch and OpenSearch.
 #[derive(Debug, Parser)]
 #[command(name = "rerankd", version, about, propagate_version = true)]
@@ -19,8 +22,75 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Compile a component from standard input to standard output: called by `serve` itself.
+    #[command(name = rerankd_policy::compiler::SUBCOMMAND, hide = true)]
+    Compile {
+        /// What `serve` says.
+        arguments: Vec<String>,
+    },
     /// Serve policies over HTTP.
     Serve(Box<ServeFlags>),
+    /// Make, list and revoke tokens of the admin plane.
+    Token {
+        /// Which of these.
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Write, test and release policies.
+    Policy(Box<PolicyArgs>),
+}
+
+/// What to do about tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it; it is kept nowhere, only its digest
+    New {
+        /// What the token is called in the journal of releases
+        name: String,
+
+        /// Policies that it is good for; `*` stands for any characters
+        #[arg(long, value_name = "GLOB")]
+        policies: Glob,
+
+        /// What it may do: `read`, `push`, `activate`
+        #[arg(long, value_name = "RIGHTS", value_delimiter = ',', required = true)]
+        rights: Vec<Right>,
+
+        /// Where the tokens are.
+        #[command(flatten)]
+        data: DataFlags,
+    },
+    /// List the tokens that were made
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+
+        /// Where the tokens are.
+        #[command(flatten)]
+        data: DataFlags,
+    },
+    /// Make a token worthless, at once
+    Revoke {
+        /// What the token is called
+        name: String,
+
+        /// Where the tokens are.
+        #[command(flatten)]
+        data: DataFlags,
+    },
+}
+
+/// Flags of commands that work on the data folder.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DataFlags {
+    /// The server's configuration file, which may name the data folder
+    #[arg(long, value_name = "FILE", env = "RERANKD_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// The server's data folder [default: as `rerankd serve` has it]
+    #[arg(long, value_name = "DIR", env = "RERANKD_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
 }
 
 /// Flags of `rerankd serve`. What is not given comes from the file, else from the defaults.
@@ -38,9 +108,45 @@ pub struct ServeFlags {
     #[arg(long, value_name = "ADDRESS", env = "RERANKD_LISTEN")]
     pub listen: Option<SocketAddr>,
 
-    /// Listen off loopback although nothing asks callers for a key
+    /// Certificate of the data plane and those that lead to its root, PEM; HTTPS only, then
+    #[arg(long, value_name = "FILE", env = "RERANKD_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of --tls-cert, PEM, mode 0600 or 0640
+    #[arg(long, value_name = "FILE", env = "RERANKD_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Address of the admin plane; port 0 picks one [default: 127.0.0.1:9600]
+    #[arg(long, value_name = "ADDRESS", env = "RERANKD_ADMIN_LISTEN")]
+    pub admin_listen: Option<SocketAddr>,
+
+    /// Another name, with or without a port, under which the admin plane may be called; may be
+    /// repeated
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "RERANKD_ADMIN_ALLOW_HOST",
+        value_delimiter = ','
+    )]
+    pub admin_allow_host: Vec<String>,
+
+    /// Certificate of the admin plane and those that lead to its root, PEM; HTTPS only, then
+    #[arg(long, value_name = "FILE", env = "RERANKD_ADMIN_TLS_CERT")]
+    pub admin_tls_cert: Option<PathBuf>,
+
+    /// Private key of --admin-tls-cert, PEM, mode 0600 or 0640
+    #[arg(long, value_name = "FILE", env = "RERANKD_ADMIN_TLS_KEY")]
+    pub admin_tls_key: Option<PathBuf>,
+
+    /// Listen off loopback although nothing asks callers of the data plane for a key, or tokens of
+    /// the admin plane come in clear
     #[arg(long, env = "RERANKD_INSECURE", value_parser = FalseyValueParser::new())]
     pub insecure: bool,
+
+    /// Folder of what outlives the process, such as tokens; made if there is none [default:
+    /// $XDG_STATE_HOME/rerankd, else ~/.local/state/rerankd, else /var/lib/rerankd]
+    #[arg(long, value_name = "DIR", env = "RERANKD_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
 
     /// Folder of policy components (*.wasm); may be repeated [default: those of the source checkout]
     #[arg(
@@ -127,6 +233,26 @@ pub struct ServeFlags {
     #[arg(long, value_name = "N", env = "RERANKD_MAX_INSTANCES")]
     pub max_instances: Option<usize>,
 
+    /// What a policy call may use
+    #[command(flatten)]
+    pub guest: GuestFlags,
+
+    /// What is about releases
+    #[command(flatten)]
+    pub releases: crate::config::ReleaseFlags,
+
+    /// What to log, as `tracing` filters: `info`, `rerankd=debug` [default: info]
+    #[arg(long, value_name = "FILTER", env = "RERANKD_LOG")]
+    pub log: Option<String>,
+
+    /// How to log: `text` or `json` [default: text]
+    #[arg(long, value_name = "FORMAT", env = "RERANKD_LOG_FORMAT")]
+    pub log_format: Option<String>,
+}
+
+/// What one call of a policy may use.
+#[derive(Debug, Clone, Default, Args)]
+pub struct GuestFlags {
     /// Memory of one policy instance, MiB
     #[arg(long, value_name = "MIB", env = "RERANKD_GUEST_MEMORY_MIB")]
     pub guest_memory_mib: Option<usize>,
@@ -142,12 +268,4 @@ pub struct ServeFlags {
     /// Tensors that one policy call holds at a time, MiB
     #[arg(long, value_name = "MIB", env = "RERANKD_GUEST_TENSOR_MIB")]
     pub guest_tensor_mib: Option<usize>,
-
-    /// What to log, as `tracing` filters: `info`, `rerankd=debug` [default: info]
-    #[arg(long, value_name = "FILTER", env = "RERANKD_LOG")]
-    pub log: Option<String>,
-
-    /// How to log: `text` or `json` [default: text]
-    #[arg(long, value_name = "FORMAT", env = "RERANKD_LOG_FORMAT")]
-    pub log_format: Option<String>,
 }

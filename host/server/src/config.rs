@@ -1,5 +1,7 @@
 //! One resolved configuration out of flags, environment, file and defaults.
 
+mod releases;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,14 +11,28 @@ use rerankd_core::Limits;
 use rerankd_policy::PolicyOptions;
 use serde::{Deserialize, Serialize};
 
+use self::releases::FileReleases;
+pub use self::releases::{ReleaseFlags, ReleaseSettings};
 use crate::checkout;
-use crate::cli::ServeFlags;
+use crate::cli::{DataFlags, ServeFlags};
+use crate::data_folder;
+use crate::tls::TlsFiles;
 
 /// What `rerankd serve` runs with.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Address of the data plane.
     pub listen: SocketAddr,
+    /// TLS of the data plane.
+    pub tls: Option<TlsFiles>,
+    /// Address of the admin plane.
+    pub admin_listen: SocketAddr,
+    /// More names under which the admin plane may be called, each with or without a port.
+    pub admin_allow_hosts: Vec<String>,
+    /// TLS of the admin plane.
+    pub admin_tls: Option<TlsFiles>,
+    /// Folder of what outlives the process.
+    pub data_dir: PathBuf,
     /// Folders of policy components.
     pub policy_folders: Vec<PathBuf>,
     /// Folders that hold one folder a model.
@@ -31,6 +47,8 @@ pub struct Config {
     pub workers: Option<usize>,
     /// Limits of the data plane.
     pub limits: Limits,
+    /// How releases are checked and watched.
+    pub releases: ReleaseSettings,
     /// How long running requests may take to finish at shutdown.
     pub drain: Duration,
     /// `tracing` filters.
@@ -44,7 +62,14 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 struct File {
     listen: Option<SocketAddr>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    admin_listen: Option<SocketAddr>,
+    admin_allow_hosts: Option<Vec<String>>,
+    admin_tls_cert: Option<PathBuf>,
+    admin_tls_key: Option<PathBuf>,
     insecure: Option<bool>,
+    data_dir: Option<PathBuf>,
     policy_folders: Option<Vec<PathBuf>>,
     model_folders: Option<Vec<PathBuf>>,
     load_models: Option<Vec<String>>,
@@ -55,6 +80,8 @@ struct File {
     log_format: Option<String>,
     #[serde(default)]
     limits: FileLimits,
+    #[serde(default)]
+    releases: FileReleases,
     #[serde(default)]
     policies: BTreeMap<String, FilePolicy>,
 }
@@ -86,6 +113,8 @@ struct FilePolicy {
     models: BTreeMap<String, String>,
     #[serde(default)]
     allow_wasi: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grants: Option<Vec<String>>,
 }
 
 impl Config {
@@ -104,10 +133,45 @@ impl Config {
             .listen
             .or(file.listen)
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9500)));
-        if !listen.ip().is_loopback() && !flags.insecure && file.insecure != Some(true) {
+        let insecure = flags.insecure || file.insecure == Some(true);
+        if !listen.ip().is_loopback() && !insecure {
             faults.push(format!(
                 "`{listen}` (--listen) can be reached from other machines, and nothing asks them for a key: listen on 127.0.0.1, or say --insecure"
             ));
+        }
+        let tls = tls_files(
+            ("--tls-cert", flags.tls_cert.clone().or(file.tls_cert)),
+            ("--tls-key", flags.tls_key.clone().or(file.tls_key)),
+            &mut faults,
+        );
+        let admin_listen = flags
+            .admin_listen
+            .or(file.admin_listen)
+            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9600)));
+        let admin_tls = tls_files(
+            (
+                "--admin-tls-cert",
+                flags.admin_tls_cert.clone().or(file.admin_tls_cert),
+            ),
+            (
+                "--admin-tls-key",
+                flags.admin_tls_key.clone().or(file.admin_tls_key),
+            ),
+            &mut faults,
+        );
+        if !admin_listen.ip().is_loopback() && admin_tls.is_none() && !insecure {
+            faults.push(format!(
+                "`{admin_listen}` (--admin-listen) can be reached from other machines, and tokens would come in clear: listen on 127.0.0.1, give it --admin-tls-cert and --admin-tls-key, or say --insecure"
+            ));
+        }
+        let admin_allow_hosts =
+            first_given(&flags.admin_allow_host, file.admin_allow_hosts, Vec::new);
+        for host in &admin_allow_hosts {
+            if !is_host(host) {
+                faults.push(format!(
+                    "`{host}` (--admin-allow-host) must be a name or an address, with or without a port, such as search.internal:9600"
+                ));
+            }
         }
         let mut policies: BTreeMap<String, PolicyOptions> = file
             .policies
@@ -117,6 +181,7 @@ impl Config {
                     parameters: policy.parameters,
                     models: policy.models,
                     allow_wasi: policy.allow_wasi,
+                    grants: policy.grants,
                 };
                 (name, options)
             })
@@ -153,6 +218,7 @@ impl Config {
             faults.push("the number of workers (--workers) must be 1 to 256".to_owned());
         }
         let limits = resolve_limits(&flags, &file.limits, &mut faults);
+        let releases = ReleaseSettings::resolve(&flags.releases, &file.releases, &mut faults);
         let own_runtime = flags
             .onnxruntime
             .clone()
@@ -160,6 +226,15 @@ impl Config {
             .or(file.onnxruntime);
         let config = Self {
             listen,
+            tls,
+            admin_listen,
+            admin_allow_hosts,
+            admin_tls,
+            data_dir: flags
+                .data_dir
+                .clone()
+                .or(file.data_dir)
+                .unwrap_or_else(data_folder::default_path),
             policy_folders: first_given(&flags.policies, file.policy_folders, checkout::policies),
             model_folders: first_given(&flags.models, file.model_folders, checkout::models),
             load_models: first_given(&flags.load_model, file.load_models, Vec::new),
@@ -168,6 +243,7 @@ impl Config {
             onnxruntime: own_runtime.map_or_else(checkout::onnxruntime, |path| vec![path]),
             workers,
             limits,
+            releases,
             drain: Duration::from_millis(flags.drain_ms.or(file.drain_ms).unwrap_or(30_000)),
             log,
             log_json: log_format.as_deref() == Some("json"),
@@ -178,6 +254,27 @@ impl Config {
         } else {
             Err(faults)
         }
+    }
+
+    /// The data folder that a server with these flags has.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn data_dir(flags: &DataFlags) -> Result<PathBuf, String> {
+        if let Some(path) = &flags.data_dir {
+            return Ok(path.clone());
+        }
+        let named = match &flags.config {
+            Some(path) => read_file(path)?.data_dir,
+            None => None,
+        };
+        Ok(named.unwrap_or_else(data_folder::default_path))
+    }
+
+    /// Whether it must be said that this is meant.
+    fn needs_insecure(&self) -> bool {
+        !self.listen.ip().is_loopback()
+            || !self.admin_listen.ip().is_loopback() && self.admin_tls.is_none()
     }
 
     fn check_folders(&self, faults: &mut Vec<String>) {
@@ -195,7 +292,14 @@ impl Config {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).ok();
         let file = File {
             listen: Some(self.listen),
-            insecure: (!self.listen.ip().is_loopback()).then_some(true),
+            tls_cert: self.tls.as_ref().map(|tls| tls.certificate.clone()),
+            tls_key: self.tls.as_ref().map(|tls| tls.key.clone()),
+            admin_listen: Some(self.admin_listen),
+            admin_allow_hosts: Some(self.admin_allow_hosts.clone()),
+            admin_tls_cert: self.admin_tls.as_ref().map(|tls| tls.certificate.clone()),
+            admin_tls_key: self.admin_tls.as_ref().map(|tls| tls.key.clone()),
+            insecure: self.needs_insecure().then_some(true),
+            data_dir: Some(self.data_dir.clone()),
             policy_folders: Some(self.policy_folders.clone()),
             model_folders: Some(self.model_folders.clone()),
             load_models: Some(self.load_models.clone()),
@@ -222,6 +326,7 @@ impl Config {
                 guest_host_calls: Some(limits.guest_host_calls),
                 guest_tensor_mib: Some(limits.guest_tensor_bytes >> 20),
             },
+            releases: self.releases.to_file(),
             policies: self
                 .policies
                 .iter()
@@ -230,6 +335,7 @@ impl Config {
                         parameters: options.parameters.clone(),
                         models: options.models.clone(),
                         allow_wasi: options.allow_wasi,
+                        grants: options.grants.clone(),
                     };
                     (name.clone(), policy)
                 })
@@ -261,6 +367,37 @@ fn first_given<T: Clone>(
     } else {
         flags.to_vec()
     }
+}
+
+/// Both files or none.
+fn tls_files(
+    (certificate_flag, certificate): (&'static str, Option<PathBuf>),
+    (key_flag, key): (&'static str, Option<PathBuf>),
+    faults: &mut Vec<String>,
+) -> Option<TlsFiles> {
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Some(TlsFiles {
+            certificate,
+            key,
+            certificate_flag,
+            key_flag,
+        }),
+        (None, None) => None,
+        (Some(_), None) => {
+            faults.push(format!("{certificate_flag} needs {key_flag} as well"));
+            None
+        }
+        (None, Some(_)) => {
+            faults.push(format!("{key_flag} needs {certificate_flag} as well"));
+            None
+        }
+    }
+}
+
+/// Whether a text can stand in a `Host` header.
+fn is_host(text: &str) -> bool {
+    let parsed = text.parse::<http::uri::Authority>();
+    parsed.is_ok_and(|host| !host.as_str().contains('@') && !host.host().is_empty())
 }
 
 fn parse_binding(text: &str) -> Option<(String, String, String)> {
@@ -314,19 +451,19 @@ fn resolve_limits(flags: &ServeFlags, file: &FileLimits, faults: &mut Vec<String
     );
     let guest_memory_mib = number(
         "guest-memory-mib",
-        flags.guest_memory_mib,
+        flags.guest.guest_memory_mib,
         file.guest_memory_mib,
         default.guest_memory_bytes >> 20,
     );
     let guest_host_calls = number(
         "guest-host-calls",
-        flags.guest_host_calls,
+        flags.guest.guest_host_calls,
         file.guest_host_calls,
         default.guest_host_calls,
     );
     let guest_tensor_mib = number(
         "guest-tensor-mib",
-        flags.guest_tensor_mib,
+        flags.guest.guest_tensor_mib,
         file.guest_tensor_mib,
         default.guest_tensor_bytes >> 20,
     );
@@ -379,7 +516,7 @@ fn resolve_limits(flags: &ServeFlags, file: &FileLimits, faults: &mut Vec<String
     );
     let guest_cpu = duration(
         "guest-cpu-ms",
-        flags.guest_cpu_ms,
+        flags.guest.guest_cpu_ms,
         file.guest_cpu_ms,
         default.guest_cpu,
     );

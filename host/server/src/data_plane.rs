@@ -1,5 +1,4 @@
-//! Routes of the data plane: one for each path of each protocol, Metarank's encoder form, health,
-//! and metrics.
+//! Routes of the data plane: one for each path of each protocol, Metarank's encoder form, and health.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +19,9 @@ use crate::app::App;
 use crate::body;
 use crate::rerank::{self, Incoming};
 
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+static SPLIT_KEY: HeaderName = HeaderName::from_static("rerankd-key");
 
 /// Longest request id that is taken over from a caller.
 const MAX_REQUEST_ID: usize = 128;
@@ -33,7 +34,6 @@ pub fn routes(app: &Arc<App>) -> Router {
     let mut router = Router::new()
         .route("/health/live", get(|| async { "live\n" }))
         .route("/health/ready", get(ready))
-        .route("/metrics", get(metrics))
         .route(
             "/inference/encoder/{model}",
             post(encode).fallback(wrong_method),
@@ -68,6 +68,7 @@ async fn call(
     request: Request,
 ) -> Response {
     let request_id = request_id(request.headers());
+    let key = split_key(request.headers());
     let read = match name(target) {
         Ok(target) => body::read(&app, request)
             .await
@@ -86,6 +87,7 @@ async fn call(
         target,
         body,
         arrived: Instant::now(),
+        key,
         request_id: request_id.clone(),
     };
     respond(rerank::answer(&app, incoming).await, &request_id)
@@ -115,9 +117,9 @@ async fn embeddings(app: &App, name: &str, request: Request) -> Result<Answer, R
     let limits = &app.config.limits;
     let texts = rerank::off_the_runtime(body.len(), || metarank::decode_texts(&body, limits))?;
     let model = app.inference.model(name).ok_or_else(|| {
-        let known: Vec<String> = app
-            .inference
-            .models()
+        let models = app.inference.models();
+        let known: Vec<String> = models
+            .iter()
             .map(|model| format!("`{}`", model.name()))
             .collect();
         RerankError::new(
@@ -146,7 +148,7 @@ async fn embeddings(app: &App, name: &str, request: Request) -> Result<Answer, R
     };
     let vectors = tokio::time::timeout_at(
         deadline.give_up_at().into(),
-        pairs::embed(&lane, model, texts),
+        pairs::embed(&lane, &model, texts),
     )
     .await
     .map_err(|_| late())?
@@ -159,20 +161,11 @@ async fn embeddings(app: &App, name: &str, request: Request) -> Result<Answer, R
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
-    if app.draining.load(Ordering::Relaxed) {
+    if app.draining.is_on() {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
     } else {
         "ready\n".into_response()
     }
-}
-
-async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    (
-        [(header::CONTENT_TYPE, content_type)],
-        app.telemetry.render(&app),
-    )
-        .into_response()
 }
 
 async fn unknown_route(request: Request) -> Response {
@@ -184,7 +177,7 @@ async fn unknown_route(request: Request) -> Response {
     let error = RerankError::new(
         ErrorKind::UnknownRoute,
         format!(
-            "no route `{} {}`; there are: POST {}, /inference/encoder/{{model}}; GET /health/live, /health/ready, /metrics",
+            "no route `{} {}`; there are: POST {}, /inference/encoder/{{model}}; GET /health/live, /health/ready; metrics and models are on the admin plane (--admin-listen)",
             request.method(),
             shown(request.uri().path()),
             paths.join(", ")
@@ -229,7 +222,8 @@ fn plain_error(error: &RerankError, headers: &HeaderMap) -> Response {
     )
 }
 
-fn shown(path: &str) -> String {
+/// A path as errors show it.
+pub(crate) fn shown(path: &str) -> String {
     path.chars().take(200).collect()
 }
 
@@ -243,8 +237,14 @@ fn respond(answer: Answer, request_id: &str) -> Response {
     response
 }
 
+/// Who asks, as the header `Rerankd-Key` says: a canary shows one side to the same key.
+fn split_key(headers: &HeaderMap) -> Option<String> {
+    let key = headers.get(&SPLIT_KEY)?;
+    Some(String::from_utf8_lossy(key.as_bytes()).into_owned())
+}
+
 /// The caller's request id if it is a sane one, else one of our own.
-fn request_id(headers: &HeaderMap) -> String {
+pub(crate) fn request_id(headers: &HeaderMap) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let given = headers
         .get(&REQUEST_ID)

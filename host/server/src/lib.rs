@@ -1,16 +1,26 @@
-//! The reranking sidecar: configuration, listener, and the line of one request.
+//! The reranking sidecar: configuration, listeners, and the line of one request.
 //!
 //! Start reading at [`rerank`]: it calls the steps of a request in their order. [`app`] builds the
 //! object graph and is the only place that knows every type; [`data_plane`] maps routes to
-//! protocols; [`config`] resolves flags, environment and file into one configuration.
+//! protocols, [`admin`] is the plane beside it for those who run the server; [`config`] resolves flags,
+//! environment and file into one configuration; [`policy_cli`] is the command `rerankd policy`, and [`cases`] the tests that a policy brings along.
 
+pub mod admin;
 pub mod admission;
 pub mod app;
 mod body;
+pub mod cases;
 pub mod checkout;
 pub mod cli;
 pub mod config;
+pub mod data_folder;
 pub mod data_plane;
 pub mod listener;
+pub mod policy_cli;
 pub mod rerank;
+mod self_test;
+pub mod shadow;
 pub mod telemetry;
+pub mod tls;
+pub mod token;
+pub mod watch;

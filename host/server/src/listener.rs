@@ -1,20 +1,59 @@
-//! The listener: connections in, and a shutdown that lets what runs finish.
+//! The listeners: connections in, with or without TLS, and one shutdown of all of them that lets what
+//! runs finish.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::future::join_all;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
+use crate::tls::HANDSHAKE_TIMEOUT;
 
 /// Pause after a failed accept, so that running out of descriptors is no busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// One socket and what is served on it.
+pub struct Plane {
+    /// `data` or `admin`, for the log.
+    pub name: &'static str,
+    /// Where connections come in.
+    pub socket: TcpListener,
+    /// Where it is given, nothing is said in clear.
+    pub tls: Option<TlsAcceptor>,
+    /// What answers.
+    pub routes: Router,
+}
+
+/// Whether the process is going down.
+#[derive(Default)]
+pub struct Draining(watch::Sender<bool>);
+
+impl Draining {
+    /// Whether it is.
+    pub fn is_on(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits for it. What never ends by itself (a stream of events) must end then, or the process
+    /// waits for it until the drain time is up.
+    pub async fn begun(&self) {
+        // Never an error: the sender is `self`.
+        let _ = self.0.subscribe().wait_for(|on| *on).await;
+    }
+
+    fn begin(&self) {
+        self.0.send_replace(true);
+    }
+}
 
 /// SIGTERM and SIGINT, caught from the moment that this is made: before anybody is told that the
 /// server is up.
@@ -44,42 +83,19 @@ impl StopSignals {
     }
 }
 
-/// Serves until a stop signal, then drains: the socket closes, idle connections end, running requests
-/// have the configured time to finish. A second signal ends it at once.
-pub async fn serve(listener: TcpListener, routes: Router, app: &Arc<App>, mut stop: StopSignals) {
+/// Serves until a stop signal, then drains: the sockets close, idle connections end, running requests
+/// of all planes have the configured time to finish. A second signal ends it at once.
+pub async fn serve(planes: Vec<Plane>, app: &Arc<App>, mut stop: StopSignals) {
     let graceful = GracefulShutdown::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.next() => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        // Head and body leave in one packet each; waiting for more would add 40 ms.
-        let _ = stream.set_nodelay(true);
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            // Also ends connections that are idle between two requests.
-            .header_read_timeout(app.config.limits.idle_timeout)
-            .serve_connection(
-                TokioIo::new(stream),
-                TowerToHyperService::new(routes.clone()),
-            );
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection ended");
-            }
-        });
+    let accepting = planes.iter().map(|plane| accept(plane, app, &graceful));
+    tokio::select! {
+        _ = join_all(accepting) => {}
+        () = stop.next() => {}
     }
-    drop(listener);
-    app.draining.store(true, Ordering::Relaxed);
+    drop(planes);
+    app.releases.close();
+    app.shadow.stop();
+    app.draining.begin();
     tracing::info!("draining");
     tokio::select! {
         () = graceful.shutdown() => tracing::info!("drained"),
@@ -87,5 +103,75 @@ pub async fn serve(listener: TcpListener, routes: Router, app: &Arc<App>, mut st
             tracing::warn!("requests were still running when the drain time was up");
         }
         () = stop.next() => tracing::warn!("stopped by a second signal"),
+    }
+}
+
+/// Takes connections, for ever.
+async fn accept(plane: &Plane, app: &Arc<App>, graceful: &GracefulShutdown) {
+    loop {
+        let stream = match plane.socket.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(plane = plane.name, %error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Head and body leave in one packet each; waiting for more would add 40 ms.
+        let _ = stream.set_nodelay(true);
+        let connection = Connection {
+            plane: plane.name,
+            routes: plane.routes.clone(),
+            idle_timeout: app.config.limits.idle_timeout,
+            watcher: graceful.watcher(),
+        };
+        match plane.tls.clone() {
+            None => drop(tokio::spawn(connection.serve(stream))),
+            Some(tls) => drop(tokio::spawn(handshake(
+                connection,
+                tls,
+                stream,
+                Arc::clone(app),
+            ))),
+        }
+    }
+}
+
+/// A client that does not finish its handshake holds a socket for some seconds, and no shutdown.
+async fn handshake(connection: Connection, tls: TlsAcceptor, stream: TcpStream, app: Arc<App>) {
+    let within = connection.idle_timeout.min(HANDSHAKE_TIMEOUT);
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(within, tls.accept(stream)) => shaken,
+        () = app.draining.begun() => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => connection.serve(stream).await,
+        Ok(Err(error)) => {
+            tracing::debug!(plane = connection.plane, %error, "no TLS with a client");
+        }
+        Err(_) => tracing::debug!(
+            plane = connection.plane,
+            "a client did not finish its TLS handshake"
+        ),
+    }
+}
+
+struct Connection {
+    plane: &'static str,
+    routes: Router,
+    idle_timeout: Duration,
+    watcher: Watcher,
+}
+
+impl Connection {
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            // Also ends connections that are idle between two requests.
+            .header_read_timeout(self.idle_timeout)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.routes));
+        if let Err(error) = self.watcher.watch(connection).await {
+            tracing::debug!(plane = self.plane, %error, "connection ended");
+        }
     }
 }

@@ -1,18 +1,43 @@
 //! `rerankd`: parse, build, serve, drain.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
 use rerankd::app::App;
-use rerankd::cli::{Cli, Command};
+use rerankd::cli::{Cli, Command, ServeFlags};
 use rerankd::config::Config;
-use rerankd::listener::StopSignals;
-use rerankd::{data_plane, listener, telemetry};
+use rerankd::listener::{Plane, StopSignals};
+use rerankd::{admin, data_plane, listener, policy_cli, telemetry, token, watch};
+use rerankd_policy::compiler;
 
 fn main() -> ExitCode {
-    let Command::Serve(flags) = Cli::parse().command;
+    match Cli::parse().command {
+        Command::Serve(flags) => serve_command(flags),
+        Command::Policy(arguments) => policy_cli::run(*arguments),
+        Command::Compile { arguments } => match compiler::child(&arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        },
+        Command::Token { command } => match token::run(command) {
+            Ok(text) => {
+                let _ = write!(std::io::stdout(), "{text}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("rerankd: {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn serve_command(flags: Box<ServeFlags>) -> ExitCode {
     let print_config = flags.print_config;
     let config = match Config::resolve(flags) {
         Ok(config) => config,
@@ -38,21 +63,50 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: Config) -> anyhow::Result<()> {
-    let app = App::build(config)?;
+    let acceptor = |files: &Option<rerankd::tls::TlsFiles>| match files {
+        Some(files) => files.acceptor().map(Some).map_err(anyhow::Error::msg),
+        None => Ok(None),
+    };
+    let (tls, admin_tls) = (acceptor(&config.tls)?, acceptor(&config.admin_tls)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("http")
         .enable_all()
         .build()
         .context("no threads for HTTP")?;
     runtime.block_on(async {
-        let listen = app.config.listen;
-        let socket = tokio::net::TcpListener::bind(listen)
-            .await
-            .with_context(|| format!("cannot listen on {listen} (--listen)"))?;
+        let app = App::build(config).await?;
+        let socket = bind(app.config.listen, "--listen").await?;
+        let admin_socket = bind(app.config.admin_listen, "--admin-listen").await?;
+        let (address, admin_address) = (socket.local_addr()?, admin_socket.local_addr()?);
+        if let Err(problem) = watch::start(&app) {
+            // What is there was released; only what comes later is not.
+            tracing::error!(problem, "folders of policies are not watched");
+        }
         let stop = StopSignals::catch().context("cannot catch SIGTERM and SIGINT")?;
         // Nobody need read it.
-        let _ = writeln!(std::io::stdout(), "{}", app.greeting(socket.local_addr()?));
-        listener::serve(socket, data_plane::routes(&app), &app, stop).await;
+        let greeting = format!("{}\n", app.greeting(address, admin_address));
+        let _ = std::io::stdout().write_all(greeting.as_bytes());
+        let planes = vec![
+            Plane {
+                name: "data",
+                socket,
+                tls,
+                routes: data_plane::routes(&app),
+            },
+            Plane {
+                name: "admin",
+                socket: admin_socket,
+                tls: admin_tls,
+                routes: admin::routes(&app, admin_address),
+            },
+        ];
+        listener::serve(planes, &app, stop).await;
         Ok(())
     })
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<tokio::net::TcpListener> {
+    tokio::net::TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} ({flag})"))
 }

@@ -4,7 +4,7 @@
 //! another module. What goes wrong becomes the engine's own order where the route and the request
 //! want that, else the protocol's error; both are counted and logged here and nowhere else.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -13,10 +13,12 @@ use rerankd_core::{
     RerankError, RerankRequest, Reranked, ScoreKind, SkipReason, Status, Timings,
 };
 use rerankd_inference::{Deadline, InferenceError, Model, pairs};
-use rerankd_policy::{PolicyVersion, invoke};
+use rerankd_policy::catalog::Chosen;
+use rerankd_policy::{PolicyError, PolicyVersion, invoke, split};
 use rerankd_wire::{Answer, Call, Decoded, Protocol, Target};
 
 use crate::app::App;
+use crate::shadow::ShadowJob;
 
 /// Bodies above this are decoded and encoded where they do not hold up other connections, bytes.
 const LARGE_BODY_BYTES: usize = 64 << 10;
@@ -36,18 +38,21 @@ pub struct Incoming {
     pub arrived: Instant,
     /// Names the call in logs and answers.
     pub request_id: String,
+    /// Names who asks, so that a canary shows the same side on every page: the header `Rerankd-Key`.
+    pub key: Option<String>,
 }
 
 /// Who reranks a request.
 enum Ranker {
-    Policy(Arc<PolicyVersion>),
+    Policy(Chosen),
     Model(Arc<Model>),
 }
 
 /// Answers a call.
 pub async fn answer(app: &Arc<App>, incoming: Incoming) -> Answer {
     let protocol = incoming.protocol;
-    let encoded = match run(app, &incoming).await {
+    let shadows = Shadows::default();
+    let encoded = match run(app, &incoming, &shadows).await {
         Ok((reply, results)) => off_the_runtime(incoming.body.len(), || reply.encode(&results))
             .map(|answer| (answer, results)),
         Err(error) => Err(error),
@@ -56,6 +61,10 @@ pub async fn answer(app: &Arc<App>, incoming: Incoming) -> Answer {
         Ok((answer, results)) => {
             app.telemetry
                 .answered(protocol.name(), &results, &incoming.request_id);
+            // The call holds nothing any more: what they see is the load of others.
+            for job in shadows.into_inner().unwrap_or_default() {
+                app.shadow.offer(&app.admission, job);
+            }
             answer
         }
         Err(error) => {
@@ -66,10 +75,17 @@ pub async fn answer(app: &Arc<App>, incoming: Incoming) -> Answer {
     }
 }
 
+/// Shadow runs of a call, to be offered when it is answered.
+type Shadows = Mutex<Vec<ShadowJob>>;
+
 /// How to write the answer, and of what.
 type Finished<'a> = (Box<dyn rerankd_wire::Reply + Send + 'a>, Vec<Reranked>);
 
-async fn run<'a>(app: &'a Arc<App>, incoming: &'a Incoming) -> Result<Finished<'a>, RerankError> {
+async fn run<'a>(
+    app: &'a Arc<App>,
+    incoming: &'a Incoming,
+    shadows: &Shadows,
+) -> Result<Finished<'a>, RerankError> {
     let call = Call {
         target: &incoming.target,
         body: &incoming.body,
@@ -81,7 +97,7 @@ async fn run<'a>(app: &'a Arc<App>, incoming: &'a Incoming) -> Result<Finished<'
         requests,
         reply,
     } = decoded;
-    let ranker = resolve(app, target)?;
+    let ranker = resolve(app, target, split_key(incoming, requests.first())).await?;
     if requests.is_empty() {
         return Ok((reply, Vec::new()));
     }
@@ -93,21 +109,34 @@ async fn run<'a>(app: &'a Arc<App>, incoming: &'a Incoming) -> Result<Finished<'
         Ok((permit, deadline)) => (Some(permit), Ok(deadline)),
         Err(error) => (None, Err(error)),
     };
-    let one = |request| rerank(app, incoming, &ranker, request, admitted.clone());
+    let one = |request| rerank(app, incoming, &ranker, request, admitted.clone(), shadows);
     let running = futures_util::stream::iter(requests.into_iter().map(one));
     let results = running.buffered(ranker.concurrency()).try_collect().await?;
     Ok((reply, results))
 }
 
-fn resolve(app: &App, target: Target) -> Result<Ranker, RerankError> {
+/// What says on which side of a canary a call is.
+fn split_key<'a>(incoming: &'a Incoming, request: Option<&'a RerankRequest>) -> &'a str {
+    let key = request.and_then(|request| request.key.as_deref());
+    let query = request.map_or("", |request| &request.query);
+    split::split_key(incoming.key.as_deref(), key, query)
+}
+
+async fn resolve(app: &App, target: Target, key: &str) -> Result<Ranker, RerankError> {
     match target {
-        Target::Policy(selector) => app.catalog.resolve(&selector).map(Ranker::Policy),
+        Target::Policy(selector) => app
+            .releases
+            .resolve(&selector, key)
+            .await
+            .map(Ranker::Policy),
         Target::PolicyOrModel(selector) => {
             if let Some(model) = app.inference.model(&selector.to_string()) {
-                return Ok(Ranker::Model(Arc::clone(model)));
+                return Ok(Ranker::Model(model));
             }
-            match app.catalog.resolve(&selector) {
-                Ok(version) => refuse_set_relative(&version).map(|()| Ranker::Policy(version)),
+            match app.releases.resolve(&selector, key).await {
+                Ok(chosen) => {
+                    refuse_set_relative(&chosen.placed.version).map(|()| Ranker::Policy(chosen))
+                }
                 Err(_) => Err(unknown_model(app, &selector)),
             }
         }
@@ -130,11 +159,9 @@ fn refuse_set_relative(version: &PolicyVersion) -> Result<(), RerankError> {
 }
 
 fn unknown_model(app: &App, selector: &PolicySelector) -> RerankError {
-    let models = app
-        .inference
-        .models()
-        .map(|model| format!("`{}`", model.name()));
-    let policies = app.catalog.active();
+    let models = app.inference.models();
+    let models = models.iter().map(|model| format!("`{}`", model.name()));
+    let policies = app.releases.catalog().active();
     let policies = policies
         .iter()
         .map(|version| format!("`{}`", version.name()));
@@ -155,6 +182,7 @@ async fn rerank(
     ranker: &Ranker,
     request: RerankRequest,
     admitted: Result<Deadline, RerankError>,
+    shadows: &Shadows,
 ) -> Result<Reranked, RerankError> {
     let documents = request.documents.len();
     let first_stage = request.first_stage;
@@ -162,8 +190,8 @@ async fn rerank(
     let on_failure = asked.unwrap_or_else(|| incoming.protocol.on_failure());
     let result = match (admitted, ranker) {
         (Err(error), _) => Err(error),
-        (Ok(deadline), Ranker::Policy(version)) => {
-            run_policy(app, incoming, version, request, deadline).await
+        (Ok(deadline), Ranker::Policy(chosen)) => {
+            run_policy(app, incoming, chosen, request, deadline, shadows).await
         }
         (Ok(deadline), Ranker::Model(model)) => {
             run_model(app, incoming, model, request, deadline).await
@@ -219,13 +247,15 @@ impl Ranker {
     /// Name, version, and what the scores would have been.
     fn identity(&self, first_stage: FirstStage) -> (String, String, ScoreKind) {
         match self {
-            Self::Policy(version) => (
-                version.name().to_owned(),
-                version.short_digest().to_owned(),
-                version
-                    .manifest()
-                    .score_kind(first_stage, &serde_json::Value::Null),
-            ),
+            Self::Policy(chosen) => {
+                let version = &chosen.placed.version;
+                let manifest = version.manifest();
+                (
+                    version.name().to_owned(),
+                    version.short_digest().to_owned(),
+                    manifest.score_kind(first_stage, &serde_json::Value::Null),
+                )
+            }
             Self::Model(model) => (
                 model.name().to_owned(),
                 model.digest()[..8].to_owned(),
@@ -238,10 +268,20 @@ impl Ranker {
 async fn run_policy(
     app: &Arc<App>,
     incoming: &Incoming,
-    version: &Arc<PolicyVersion>,
+    chosen: &Chosen,
     request: RerankRequest,
     deadline: Deadline,
+    shadows: &Shadows,
 ) -> Result<Reranked, RerankError> {
+    let placed = &chosen.placed;
+    let version = &placed.version;
+    let first_stage = request.first_stage;
+    let shadow = chosen.shadow.as_ref().and_then(|shadow| {
+        let copy = app
+            .shadow
+            .copy(shadow.traffic(), version.digest(), &request)?;
+        Some((Arc::clone(shadow), copy))
+    });
     let invoked = invoke(
         &app.engine,
         &app.inference,
@@ -251,9 +291,38 @@ async fn run_policy(
         deadline,
     )
     .await;
-    app.telemetry.invoked(version, &invoked);
+    version
+        .traffic()
+        .record(first_stage, &invoked, &incoming.request_id);
+    app.releases.observe(placed, &invoked);
+    if let Err(PolicyError::Fault { fault, .. }) = &invoked {
+        // What a guest says may hold document data: the log gets the kind alone.
+        tracing::warn!(
+            policy = version.label(),
+            fault = fault.name(),
+            "policy fault"
+        );
+        app.releases
+            .note_fault(version, fault, &incoming.request_id);
+    }
     match invoked {
-        Ok(invoked) => Ok(invoked.reranked),
+        Ok(invoked) => {
+            if let Some((version, request)) = shadow {
+                let job = ShadowJob {
+                    engine: Arc::clone(&app.engine),
+                    inference: Arc::clone(&app.inference),
+                    traffic: Arc::clone(version.traffic()),
+                    against: placed.version.digest().to_owned(),
+                    version,
+                    request,
+                    live: invoked.reranked.clone(),
+                    request_id: incoming.request_id.clone(),
+                };
+                let mut shadows = shadows.lock().unwrap_or_else(PoisonError::into_inner);
+                shadows.push(job);
+            }
+            Ok(invoked.reranked)
+        }
         Err(error) => Err(error.to_rerank_error()),
     }
 }

@@ -1,5 +1,7 @@
 //! Every metric, and what is logged about requests.
 
+mod versions;
+
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +16,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use rerankd_core::{ErrorKind, Outcome, RerankError, Reranked};
 use rerankd_inference::Inference;
-use rerankd_policy::{Invoked, PolicyError, PolicyVersion};
+use rerankd_policy::release::Releases;
 
+use self::versions::Versions;
 use crate::app::App;
 use crate::config::Config;
 
@@ -51,16 +54,8 @@ struct OutcomeLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct VersionLabels {
-    policy: String,
-    version: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct FaultLabels {
-    policy: String,
-    version: String,
-    fault: &'static str,
+struct ReasonLabels {
+    reason: &'static str,
 }
 
 /// The metrics of one process.
@@ -69,10 +64,7 @@ pub struct Telemetry {
     requests: Family<RequestLabels, Counter>,
     stages: Family<StageLabels, Histogram, fn() -> Histogram>,
     documents: Family<OutcomeLabels, Counter>,
-    calls: Family<VersionLabels, Counter>,
-    faults: Family<FaultLabels, Counter>,
-    guest_seconds: Family<VersionLabels, Counter<f64, AtomicU64>>,
-    peak_memory: Family<VersionLabels, Gauge>,
+    admin_refusals: Family<ReasonLabels, Counter>,
     queued_tokens: Gauge,
     queued_rows: Gauge,
     admitted_bytes: Gauge,
@@ -87,16 +79,13 @@ fn latency_buckets() -> Histogram {
 
 impl Telemetry {
     /// Registers every metric.
-    pub fn new(inference: &Arc<Inference>) -> Self {
+    pub fn new(inference: &Arc<Inference>, releases: &Arc<Releases>) -> Self {
         let mut registry = Registry::with_prefix("rerankd");
         let telemetry = Self {
             requests: Family::default(),
             stages: Family::new_with_constructor(latency_buckets),
             documents: Family::default(),
-            calls: Family::default(),
-            faults: Family::default(),
-            guest_seconds: Family::default(),
-            peak_memory: Family::default(),
+            admin_refusals: Family::default(),
             queued_tokens: Gauge::default(),
             queued_rows: Gauge::default(),
             admitted_bytes: Gauge::default(),
@@ -116,21 +105,10 @@ impl Telemetry {
             t.stages.clone(),
         );
         registry.register("documents", "Documents by outcome", t.documents.clone());
-        registry.register("policy_calls", "Policy calls by version", t.calls.clone());
         registry.register(
-            "policy_faults",
-            "Policy faults by version and kind",
-            t.faults.clone(),
-        );
-        registry.register(
-            "policy_guest_seconds",
-            "Time in which policies computed, without models and tokenizer",
-            t.guest_seconds.clone(),
-        );
-        registry.register(
-            "policy_peak_memory_bytes",
-            "Most memory that one call of a version had",
-            t.peak_memory.clone(),
+            "admin_refusals",
+            "Requests that the admin plane refused by reason: host, cross-site, content-type, token-missing, token-unknown, right",
+            t.admin_refusals.clone(),
         );
         registry.register(
             "queue_tokens",
@@ -154,6 +132,7 @@ impl Telemetry {
             t.admitted_requests.clone(),
         );
         registry.register_collector(Box::new(Rows(Arc::clone(inference))));
+        registry.register_collector(Box::new(Versions(Arc::clone(releases))));
         Self {
             registry,
             ..telemetry
@@ -244,37 +223,11 @@ impl Telemetry {
         }
     }
 
-    /// A policy was called.
-    pub(crate) fn invoked(&self, version: &PolicyVersion, result: &Result<Invoked, PolicyError>) {
-        let labels = VersionLabels {
-            policy: version.name().to_owned(),
-            version: version.short_digest().to_owned(),
-        };
-        self.calls.get_or_create(&labels).inc();
-        match result {
-            Ok(invoked) => {
-                let seconds = invoked.reranked.timings.guest.as_secs_f64();
-                self.guest_seconds.get_or_create(&labels).inc_by(seconds);
-                let peak = self.peak_memory.get_or_create(&labels);
-                let bytes = i64::try_from(invoked.peak_memory_bytes).unwrap_or(i64::MAX);
-                if bytes > peak.get() {
-                    peak.set(bytes);
-                }
-            }
-            Err(PolicyError::Fault { fault, .. }) => {
-                let fault = fault.name();
-                // What a guest says may hold document data: the log gets the kind alone.
-                tracing::warn!(policy = version.label(), fault, "policy fault");
-                let labels = FaultLabels {
-                    policy: labels.policy,
-                    version: labels.version,
-                    fault,
-                };
-                self.faults.get_or_create(&labels).inc();
-            }
-            // Deadlines and refusals are the caller's or the load's doing; requests count them.
-            Err(_) => {}
-        }
+    /// The admin plane did not let a caller in.
+    pub(crate) fn admin_refused(&self, reason: &'static str) {
+        self.admin_refusals
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
     }
 
     /// The metrics as OpenMetrics text.

@@ -1,0 +1,70 @@
+//! `rerankd policy ..`: write, test and release policies.
+//!
+//! [`args`] are the flags. `new`, `build`, `check` and `test` work offline: `project` writes the files
+//! of a project, `build` compiles one, `offline` checks and tests a component. The rest are calls to
+//! the admin plane of a server: `client` is the way there, `release` and `events` the commands.
+//! Each comes to an `Outcome` or a `Failure`, which are printed here and nowhere
+//! else; `events` alone prints as they come.
+
+pub mod args;
+mod build;
+mod client;
+mod events;
+mod offline;
+mod outcome;
+mod project;
+mod release;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use self::args::{PolicyArgs, PolicyCommand};
+use self::outcome::Outcome;
+
+/// Runs a command and prints what came of it.
+pub fn run(arguments: PolicyArgs) -> ExitCode {
+    let json = arguments.json;
+    let result = match arguments.command {
+        PolicyCommand::New(flags) => project::new(&flags),
+        PolicyCommand::Build(flags) => build::build(&flags),
+        PolicyCommand::Check(flags) => offline::check(&flags),
+        PolicyCommand::Test(flags) => offline::test(&flags),
+        PolicyCommand::Push(flags) => release::push(&flags),
+        PolicyCommand::List(flags) => release::list(&flags),
+        PolicyCommand::Activate(flags) => release::activate(&flags),
+        PolicyCommand::Rollback(flags) => release::rollback(&flags),
+        PolicyCommand::Canary(flags) => release::canary(&flags),
+        PolicyCommand::Shadow(flags) => release::shadow(&flags),
+        PolicyCommand::Delete(flags) => release::delete(&flags),
+        PolicyCommand::Events(flags) => events::events(&flags, json),
+    };
+    match result {
+        Ok(Outcome {
+            good,
+            text,
+            json: value,
+        }) => {
+            // Null is what was printed already.
+            print(match json {
+                true if value.is_null() => String::new(),
+                true => format!("{value}\n"),
+                false => text,
+            });
+            ExitCode::from(u8::from(!good))
+        }
+        Err(failure) => {
+            if json {
+                print(format!("{}\n", failure.json()));
+            }
+            eprintln!("rerankd: {}", failure.message());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// To standard output, which nobody need read.
+fn print(text: String) {
+    let mut stdout = std::io::stdout();
+    let _ = stdout.write_all(text.as_bytes());
+    let _ = stdout.flush();
+}

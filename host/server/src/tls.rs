@@ -1,0 +1,107 @@
+//! TLS for a listener, out of two PEM files: rustls with `ring`, HTTP/1.1 only.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, crypto};
+use tokio_rustls::TlsAcceptor;
+
+use crate::checkout;
+
+/// Longest time for a handshake; [`Limits::idle_timeout`](rerankd_core::Limits) if that is shorter.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Others must not read a key; a group, such as `ssl-cert`, may, but not write it.
+const TOO_OPEN_FOR_A_KEY: u32 = 0o027;
+
+/// The files of one listener, and the flags that name them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, followed by those that lead to its root; PEM.
+    pub certificate: PathBuf,
+    /// Its private key; PEM.
+    pub key: PathBuf,
+    /// `--tls-cert` or `--admin-tls-cert`.
+    pub certificate_flag: &'static str,
+    /// `--tls-key` or `--admin-tls-key`.
+    pub key_flag: &'static str,
+}
+
+impl TlsFiles {
+    /// Reads and checks both.
+    ///
+    /// # Errors
+    /// A sentence that names the file and its flag.
+    pub fn acceptor(&self) -> Result<TlsAcceptor, String> {
+        let (certificate, key) = (&self.certificate, &self.key);
+        let wrong_certificate = |problem: &str| {
+            format!(
+                "`{}` ({}): {problem}",
+                certificate.display(),
+                self.certificate_flag
+            )
+        };
+        let wrong_key =
+            |problem: &str| format!("`{}` ({}): {problem}", key.display(), self.key_flag);
+        let chain = CertificateDer::pem_file_iter(certificate)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|error| wrong_certificate(&said(error, "certificate")))?;
+        if chain.is_empty() {
+            return Err(wrong_certificate(&said(
+                pem::Error::NoItemsFound,
+                "certificate",
+            )));
+        }
+        check_key_file(key).map_err(|problem| wrong_key(&problem))?;
+        let secret = PrivateKeyDer::from_pem_file(key)
+            .map_err(|error| wrong_key(&said(error, "private key")))?;
+        let provider = Arc::new(crypto::ring::default_provider());
+        if let Err(error) = provider.key_provider.load_private_key(secret.clone_key()) {
+            return Err(wrong_key(&format!("the key cannot be used: {error}")));
+        }
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has suites for TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_single_cert(chain, secret)
+            .map_err(|error| match error {
+                rustls::Error::InconsistentKeys(_) => wrong_key(&format!(
+                    "it is not the key of the certificate `{}` ({})",
+                    certificate.display(),
+                    self.certificate_flag
+                )),
+                error => wrong_certificate(&format!("the certificate cannot be used: {error}")),
+            })?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
+
+fn check_key_file(key: &Path) -> Result<(), String> {
+    let meta = std::fs::metadata(key).map_err(|error| error.to_string())?;
+    if meta.mode() & TOO_OPEN_FOR_A_KEY != 0 {
+        return Err(format!(
+            "others can read or write this key: its mode must be 0600 or 0640, `chmod 600 {}`",
+            key.display()
+        ));
+    }
+    let owner = meta.uid();
+    if checkout::user().is_some_and(|user| owner != user && owner != 0) {
+        return Err(format!(
+            "it belongs to user {owner}, neither to this one nor to root"
+        ));
+    }
+    Ok(())
+}
+
+fn said(error: pem::Error, wanted: &str) -> String {
+    match error {
+        pem::Error::NoItemsFound => format!("there is no {wanted} in it; PEM is expected"),
+        pem::Error::Io(error) => error.to_string(),
+        error => format!("no PEM: {error}"),
+    }
+}
