@@ -46,6 +46,20 @@ pub(crate) fn describe(root: &Path) -> Facts {
     ]
 }
 
+/// Adds what others took of the cores since `before`.
+pub(crate) fn with_others(mut facts: Facts, before: &Processors) -> Result<Facts> {
+    let after = Processors::read(&[])?;
+    facts.push((
+        "cores taken by others during the run",
+        format!(
+            "{:.0} %, of that {:.0} % by the hypervisor",
+            100.0 * after.taken_by_others_since(before),
+            100.0 * after.stolen_since(before)
+        ),
+    ));
+    Ok(facts)
+}
+
 /// Processor time since the machine started, seconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Processors {

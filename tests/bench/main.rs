@@ -2,13 +2,15 @@
 //! it does, and writes the tables into `docs/benchmarks.md`, between its markers.
 //!
 //! Knows the binary and HTTP only. What is measured inside the process comes from
-//! `host/server/benches/in_process.rs`, as a file. `run.sh` runs both.
+//! `host/server/benches/in_process.rs`, as a file. `run.sh` runs both, and then the part about releases,
+//! which can be run alone (`make bench-releases`).
 
 mod bare;
 mod end_to_end;
 mod machine;
 mod measure;
 mod process;
+mod releases;
 mod report;
 mod server;
 mod texts;
@@ -22,11 +24,15 @@ use machine::Processors;
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
-    let [in_process, page] = &std::env::args().skip(1).collect::<Vec<_>>()[..] else {
-        eprintln!("usage: rerankd-bench IN_PROCESS.json PAGE.md (see run.sh)");
+    let [what, page] = &std::env::args().skip(1).collect::<Vec<_>>()[..] else {
+        eprintln!("usage: rerankd-bench IN_PROCESS.json|releases PAGE.md (see run.sh)");
         return ExitCode::from(2);
     };
-    match run(Path::new(in_process), Path::new(page)) {
+    let done = match what.as_str() {
+        "releases" => run_releases(Path::new(page)),
+        in_process => run(Path::new(in_process), Path::new(page)),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
@@ -35,10 +41,28 @@ fn main() -> ExitCode {
     }
 }
 
+fn run_releases(page: &Path) -> Result<()> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = tests.parent().ok_or("tests/ lies in no folder")?;
+    let machine = machine::describe(root);
+    let texts = texts::load(&tests.join("bench/texts"))?;
+    let before = Processors::read(&[])?;
+    let findings = releases::measure(root, &texts[0], is_quick())?;
+    let machine = machine::with_others(machine, &before)?;
+    report::replace(page, releases::MARKER, &findings.render(&machine)?)?;
+    eprintln!("wrote {}", page.display());
+    Ok(())
+}
+
+/// Whether it is only tried out.
+fn is_quick() -> bool {
+    std::env::var_os("BENCH_QUICK").is_some()
+}
+
 fn run(in_process: &Path, page: &Path) -> Result<()> {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = tests.parent().ok_or("tests/ lies in no folder")?;
-    let quick = std::env::var_os("BENCH_QUICK").is_some();
+    let quick = is_quick();
     let seconds = |full| Duration::from_secs(if quick { 2 } else { full });
     let machine = machine::describe(root);
     let before = Processors::read(&[])?;
@@ -59,20 +83,10 @@ fn run(in_process: &Path, page: &Path) -> Result<()> {
     eprintln!("several clients:");
     let clients = process::concurrency(root, &texts[0], seconds(10))?;
 
-    let after = Processors::read(&[])?;
-    let mut machine = machine;
-    machine.push((
-        "cores taken by others during the run",
-        format!(
-            "{:.0} %, of that {:.0} % by the hypervisor",
-            100.0 * after.taken_by_others_since(&before),
-            100.0 * after.stolen_since(&before)
-        ),
-    ));
     report::write(
         page,
         &report::Findings {
-            machine,
+            machine: machine::with_others(machine, &before)?,
             end_to_end,
             starts,
             memory,

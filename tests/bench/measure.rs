@@ -19,6 +19,10 @@ impl Samples {
         self.0.len()
     }
 
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     pub(crate) fn median(&self) -> f64 {
         self.quantile(0.5)
     }

@@ -11,8 +11,7 @@ use crate::machine::Facts;
 use crate::measure::Samples;
 use crate::process::{Clients, REQUESTS, Workers};
 
-const BEGIN: &str = "<!-- written by `make bench`: begin -->";
-const END: &str = "<!-- written by `make bench`: end -->";
+const MARKER: &str = "`make bench`";
 
 /// Everything that was measured.
 pub(crate) struct Findings {
@@ -27,21 +26,31 @@ pub(crate) struct Findings {
     pub(crate) quick: bool,
 }
 
-/// Replaces what lies between the markers of `page`.
+/// Writes the tables into `page`.
 pub(crate) fn write(page: &Path, findings: &Findings) -> Result<()> {
+    replace(page, MARKER, &findings.render()?)
+}
+
+/// Replaces what lies between the two markers of `page` that name `written_by`.
+pub(crate) fn replace(page: &Path, written_by: &str, tables: &str) -> Result<()> {
+    let begin = format!("<!-- written by {written_by}: begin -->");
+    let end = format!("<!-- written by {written_by}: end -->");
     let text = std::fs::read_to_string(page)?;
-    let (head, rest) = text.split_once(BEGIN).ok_or("the page lacks a marker")?;
-    let (_, tail) = rest.split_once(END).ok_or("the page lacks a marker")?;
-    let tables = findings.render()?;
-    std::fs::write(page, format!("{head}{BEGIN}\n{tables}\n{END}{tail}"))?;
+    let (head, rest) = text.split_once(&begin).ok_or("the page lacks a marker")?;
+    let (_, tail) = rest.split_once(&end).ok_or("the page lacks a marker")?;
+    std::fs::write(page, format!("{head}{begin}\n{tables}\n{end}{tail}"))?;
     Ok(())
 }
+
+/// What stands above tables of a run that was too short.
+pub(crate) const QUICK: &str =
+    "**Tried out with `BENCH_QUICK=1`: these numbers mean nothing.**\n\n";
 
 impl Findings {
     fn render(&self) -> Result<String> {
         let mut page = String::new();
         if self.quick {
-            page.push_str("**Tried out with `BENCH_QUICK=1`: these numbers mean nothing.**\n\n");
+            page.push_str(QUICK);
         }
         self.goals(&mut page)?;
         self.machine(&mut page)?;

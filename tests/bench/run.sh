@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds and runs all benches, and writes the tables of docs/benchmarks.md. `make bench` calls it.
-# BENCH_QUICK=1 only tries it out.
+# BENCH_QUICK=1 only tries it out. With the argument `releases` only those of releases are run.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -11,6 +11,17 @@ case $BENCH_LOAD in
 0.*) ;;
 *) echo "bench: the load average is $BENCH_LOAD: something else is running, so this takes longer" ;;
 esac
+
+releases() {
+    echo "bench: releases while searches run (about 6 minutes)"
+    target/release/rerankd-bench releases docs/benchmarks.md
+}
+
+if [ "${1-}" = releases ]; then
+    cargo build --release -p rerankd -p rerankd-tests --bins
+    releases
+    exit
+fi
 
 missing=
 for model in all-minilm-l6-v2-fp32 bench-cross-encoder-fp32 bench-cross-encoder-int8; do
@@ -32,3 +43,4 @@ echo "bench: inside the process"
 cargo bench -p rerankd --bench in_process > target/bench/in-process.json
 echo "bench: the process as a whole (about 10 minutes)"
 target/release/rerankd-bench target/bench/in-process.json docs/benchmarks.md
+releases

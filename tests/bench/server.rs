@@ -1,5 +1,6 @@
 //! The real binary, as its own process, and a client that keeps its connection.
 
+use std::fs::File;
 use std::fs::read_to_string;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -14,6 +15,8 @@ use crate::Result;
 pub(crate) struct Server {
     child: Child,
     address: String,
+    admin_address: String,
+    token: String,
     /// From the start of the process to the line that says that it listens.
     pub(crate) start: Duration,
     /// That line.
@@ -32,26 +35,44 @@ pub(crate) struct Memory {
 impl Server {
     /// Starts it from the project's root on a free port and waits until it is ready.
     pub(crate) fn start(root: &Path, flags: &[&str]) -> Result<Self> {
+        let flags = [&["--log", "error"], flags].concat();
+        let data = root.join("target/tmp/rerankd-bench/data");
+        Self::launch(root, &data, Stdio::inherit(), &flags)
+    }
+
+    /// The same on a data folder of its own, with its log in a file.
+    pub(crate) fn start_on(root: &Path, data: &Path, log: &Path, flags: &[&str]) -> Result<Self> {
+        Self::launch(root, data, File::create(log)?.into(), flags)
+    }
+
+    fn launch(root: &Path, data: &Path, stderr: Stdio, flags: &[&str]) -> Result<Self> {
         let started = Instant::now();
         let mut child = Command::new(root.join("target/release/rerankd"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--log", "error"])
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["--admin-listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data)
             // A slow machine shall be slow here, not late.
             .args(["--timeout-ms", "60000", "--max-timeout-ms", "60000"])
             .args(flags)
             .current_dir(root)
             .stdout(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .map_err(|error| format!("target/release/rerankd: {error}"))?;
-        let mut greeting = String::new();
+        let (mut greeting, mut admin) = (String::new(), String::new());
+        let mut start = Duration::ZERO;
         if let Some(stdout) = child.stdout.take() {
-            BufReader::new(stdout).read_line(&mut greeting)?;
+            let mut lines = BufReader::new(stdout);
+            lines.read_line(&mut greeting)?;
+            start = started.elapsed();
+            lines.read_line(&mut admin)?;
         }
-        let start = started.elapsed();
-        let address = greeting
-            .split_once("http://")
-            .and_then(|(_, rest)| rest.split_whitespace().next())
-            .map(str::to_owned);
-        let Some(address) = address else {
+        let address = |line: &str| {
+            let (_, rest) = line.split_once("http://")?;
+            let address = rest.split([' ', ',', '\n']).next();
+            address.map(str::to_owned)
+        };
+        let (Some(address), Some(admin_address)) = (address(&greeting), address(&admin)) else {
             let _ = child.kill();
             let _ = child.wait();
             return Err("rerankd did not start".into());
@@ -59,9 +80,21 @@ impl Server {
         Ok(Self {
             child,
             address,
+            admin_address,
+            token: std::fs::read_to_string(data.join("admin-token"))?,
             start,
             greeting,
         })
+    }
+
+    /// A client of the admin plane.
+    pub(crate) fn admin(&self) -> Admin {
+        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        Admin {
+            agent: config.build().into(),
+            url: format!("http://{}/v1/policies", self.admin_address),
+            authorization: format!("Bearer {}", self.token.trim()),
+        }
     }
 
     pub(crate) fn client(&self, policy: &str) -> Client {
@@ -133,6 +166,50 @@ impl Client {
     }
 }
 
+/// A connection to the admin plane that may do everything.
+pub(crate) struct Admin {
+    agent: ureq::Agent,
+    url: String,
+    authorization: String,
+}
+
+impl Admin {
+    /// Releases a component; returns the version's digest.
+    pub(crate) fn upload(&self, name: &str, query: &str, component: &[u8]) -> Result<String> {
+        let request = self.agent.put(format!("{}/{name}?{query}", self.url));
+        let request = request.header("authorization", &self.authorization);
+        let answer = request.content_type("application/wasm").send(component)?;
+        let answer = read(answer)?;
+        let digest = answer["digest"].as_str();
+        Ok(digest.ok_or("no digest")?.to_owned())
+    }
+
+    /// Makes a version the active one; the time is the client's.
+    pub(crate) fn activate(&self, name: &str, digest: &str) -> Result<Duration> {
+        let started = Instant::now();
+        let request = self.agent.post(format!("{}/{name}/activate", self.url));
+        let request = request.header("authorization", &self.authorization);
+        let body = format!("{{\"digest\": \"{digest}\"}}");
+        let answer = request.content_type("application/json").send(&body)?;
+        let answer = read(answer)?;
+        if answer["active"]["digest"] == digest {
+            Ok(started.elapsed())
+        } else {
+            Err(format!("`{digest}` is not active: {answer}").into())
+        }
+    }
+}
+
+/// The body of an answer that must say that all is well.
+fn read(mut answer: ureq::http::Response<ureq::Body>) -> Result<Value> {
+    let status = answer.status();
+    let body = answer.body_mut().read_to_vec()?;
+    if !status.is_success() {
+        return Err(format!("{status}: {}", String::from_utf8_lossy(&body)).into());
+    }
+    Ok(serde_json::from_slice(&body)?)
+}
+
 /// A native answer.
 pub(crate) struct Answer(Value);
 
@@ -146,6 +223,11 @@ impl Answer {
             scores[index as usize] = result["score"].as_f64().ok_or("no score")?;
         }
         Ok(scores)
+    }
+
+    /// The version that says that it ranked: the first digits of its digest.
+    pub(crate) fn version(&self) -> &str {
+        self.0["version"].as_str().unwrap_or_default()
     }
 
     /// One of `timings_ms`.

@@ -5,11 +5,14 @@ use std::collections::BTreeSet;
 use crate::{Folder, Rerankd, require};
 
 /// Those that the server must refuse to load. `sleep` and `clock` are loaded with `allow_wasi` alone.
-pub const REFUSED_AT_LOAD: [&str; 5] = [
+pub const REFUSED_AT_LOAD: [&str; 8] = [
     "bad-schema",
+    "grow-in-describe",
+    "huge-schema",
     "not-json",
     "remote-schema",
     "spin-in-describe",
+    "trap-in-describe",
     "unknown-key",
 ];
 
@@ -45,4 +48,23 @@ pub fn serve(flags: &[&str]) -> Rerankd {
     let text = |path: &std::path::Path| path.to_str().expect("the path is UTF-8").to_owned();
     let (config, policies) = (text(&config), text(&policies));
     Rerankd::start(&[&["--config", &config, "--policies", &policies], flags].concat())
+}
+
+/// A bundled policy's component with another version string of five bytes, such as `1.2.3`: another
+/// component, and no conflict with the one that it was made of.
+///
+/// # Panics
+/// If the component does not hold its manifest once, or `version` has another length.
+pub fn with_version(component: &[u8], version: &str) -> Vec<u8> {
+    const KEY: &[u8] = b"\"version\": \"0.1.0\"";
+    assert_eq!(version.len(), 5, "`{version}`");
+    let is_key = |at: &usize| component[*at..].starts_with(KEY);
+    let found: Vec<usize> = (0..component.len()).filter(is_key).collect();
+    let [at] = found[..] else {
+        panic!("the manifest is there {} times", found.len());
+    };
+    let end = at + KEY.len() - 1;
+    let mut component = component.to_vec();
+    component[end - version.len()..end].copy_from_slice(version.as_bytes());
+    component
 }

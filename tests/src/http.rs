@@ -57,6 +57,28 @@ impl Connection {
     /// # Errors
     /// If the connection ends before, or what comes is no HTTP.
     pub fn answer(&mut self) -> Result<Answer> {
+        let mut answer = self.answer_head()?;
+        let length = answer.header("content-length").map(str::to_owned);
+        if answer.status == 204 {
+            // It has no body, and says nothing of its length.
+        } else if let Some(length) = length.and_then(|length| length.parse().ok()) {
+            answer.body = vec![0; length];
+            self.0.read_exact(&mut answer.body)?;
+        } else if answer.header("transfer-encoding") == Some("chunked") {
+            while let Some(chunk) = self.chunk()? {
+                answer.body.extend(chunk);
+            }
+        } else {
+            self.0.read_to_end(&mut answer.body)?;
+        }
+        Ok(answer)
+    }
+
+    /// Waits for the head of an answer whose body comes bit by bit; then [`chunk`](Self::chunk).
+    ///
+    /// # Errors
+    /// As [`answer`](Self::answer).
+    pub fn answer_head(&mut self) -> Result<Answer> {
         let status_line = self.line()?;
         let status = status_line
             .split(' ')
@@ -73,22 +95,25 @@ impl Connection {
                 None => break,
             }
         }
-        let mut answer = Answer {
+        Ok(Answer {
             status,
             headers,
             body: Vec::new(),
-        };
-        let length = answer.header("content-length").map(str::to_owned);
-        match length.and_then(|length| length.parse().ok()) {
-            Some(length) => {
-                answer.body = vec![0; length];
-                self.0.read_exact(&mut answer.body)?;
-            }
-            None => {
-                self.0.read_to_end(&mut answer.body)?;
-            }
-        }
-        Ok(answer)
+        })
+    }
+
+    /// Waits for the next chunk of a chunked body; `None` is its end.
+    ///
+    /// # Errors
+    /// If the connection ends before, or what comes is no chunk.
+    pub fn chunk(&mut self) -> Result<Option<Vec<u8>>> {
+        let line = self.line()?;
+        let length = usize::from_str_radix(&line, 16)
+            .map_err(|_| Error::new(ErrorKind::InvalidData, line.clone()))?;
+        let mut chunk = vec![0; length];
+        self.0.read_exact(&mut chunk)?;
+        self.line()?;
+        Ok((length > 0).then_some(chunk))
     }
 
     /// Whether the server ends the connection, without another byte.
@@ -108,9 +133,20 @@ impl Connection {
     }
 }
 
-/// The head of a request, to be sent with [`Connection::send`].
+/// Whether there is a header of this name.
+pub(crate) fn has_header(headers: &[(&str, &str)], name: &str) -> bool {
+    headers
+        .iter()
+        .any(|(header, _)| header.eq_ignore_ascii_case(name))
+}
+
+/// The head of a request, to be sent with [`Connection::send`]. `Host` is `localhost` if `headers` have
+/// none.
 pub fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
+    let mut head = format!("{method} {path} HTTP/1.1\r\n");
+    if !has_header(headers, "host") {
+        head.push_str("Host: localhost\r\n");
+    }
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }

@@ -2,10 +2,13 @@
 //!
 //! [`rerankd`] starts and stops a server; [`http`] talks to it, down to single bytes; [`answer`] reads
 //! what came back; [`require`] finds what a test needs, or says which make target builds it;
-//! [`documents`] are texts to rank, [`guests`] policies that break the rules; [`folder`] is a place for
-//! files that a test makes up.
+//! [`documents`] are texts to rank, [`guests`] policies that break the rules; [`admin`] releases policies
+//! on a server, [`components`] makes variants of them; [`folder`] is a place for files that a test makes
+//! up.
 
+pub mod admin;
 pub mod answer;
+pub mod components;
 pub mod documents;
 pub mod folder;
 pub mod guests;
@@ -15,6 +18,7 @@ pub mod rerankd;
 
 use std::time::{Duration, Instant};
 
+pub use crate::admin::Deployment;
 pub use crate::answer::Answer;
 pub use crate::folder::Folder;
 pub use crate::http::Connection;

@@ -44,6 +44,12 @@ pub fn faulty(name: &str) -> PathBuf {
     built(path, "a faulty guest", "make faulty")
 }
 
+/// The component of a policy in another language than Rust, by its name below `guest/dist/examples`.
+pub fn example(name: &str) -> PathBuf {
+    let path = root().join(format!("guest/dist/examples/{name}.wasm"));
+    built(path, "a policy in another language", "make examples")
+}
+
 /// The folder of a model that is committed.
 pub fn model(name: &str) -> PathBuf {
     let folder = root().join("models").join(name);
@@ -70,6 +76,27 @@ pub fn server() -> PathBuf {
         built(library, "ONNX Runtime", "make runtime");
     }
     binary()
+}
+
+/// A tool that reads the description of the admin plane, by its name in `.venv/openapi/bin`.
+pub fn openapi_tool(name: &str) -> PathBuf {
+    let path = root().join(".venv/openapi/bin").join(name);
+    built(path, "a tool", "make openapi-tools")
+}
+
+/// A real browser: Debian's chromium, or one that calls itself Chrome.
+pub fn browser() -> PathBuf {
+    let names = ["chromium", "chromium-browser", "google-chrome"];
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .flat_map(|folder| names.map(|name| folder.join(name)))
+        .find(|path| path.is_file());
+    found.unwrap_or_else(|| {
+        panic!(
+            "this test needs a browser ({}): `apt-get install chromium`",
+            names.join(", ")
+        )
+    })
 }
 
 fn built(path: PathBuf, what: &str, command: &str) -> PathBuf {

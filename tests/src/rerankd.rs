@@ -2,24 +2,37 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, Once, Weak, mpsc};
 
 use serde_json::Value;
 
-use crate::{Answer, Connection, PATIENCE, eventually, require};
+use crate::http::has_header;
+use crate::{Answer, Connection, Folder, PATIENCE, eventually, require};
 
 /// How much of a server's standard error a failed test shows, bytes.
 const SHOWN_BYTES: usize = 8 << 10;
 
-/// A running server on a port of its own. What it wrote to standard error is printed when a test
-/// fails meanwhile. Killed at drop, and also when the test's process ends without one.
+/// A running server on ports of its own, with a data folder of its own. What it wrote to standard
+/// error is printed when a test fails meanwhile. Killed at drop, and also when the test's process ends
+/// without one.
 pub struct Rerankd {
+    process: Process,
+    command: Command,
+    data_dir: PathBuf,
+    // The last one: the process must not find it gone.
+    folder: Option<Folder>,
+}
+
+/// One life of a server.
+struct Process {
     child: Child,
     watchdog: Child,
     address: SocketAddr,
+    admin_address: SocketAddr,
     greeting: String,
+    admin_greeting: String,
     stderr: Arc<Mutex<String>>,
 }
 
@@ -48,7 +61,7 @@ impl Rerankd {
         command
     }
 
-    /// `rerankd serve` on a free port of loopback, with more flags.
+    /// `rerankd serve` on free ports of loopback, with more flags.
     ///
     /// # Panics
     /// If it does not start.
@@ -57,39 +70,37 @@ impl Rerankd {
         Self::spawn(Self::command(&arguments))
     }
 
-    /// Runs a command that must become a server.
+    /// Runs a command that must become a server. If it names no data folder and no address of the
+    /// admin plane, it gets an empty folder and a free port of loopback.
     ///
     /// # Panics
-    /// If it does not print the line with its address.
+    /// If it does not print the lines with its addresses.
     pub fn spawn(mut command: Command) -> Self {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary is executable");
-        let watchdog = watch(child.id());
-        let stderr = Arc::new(Mutex::new(String::new()));
-        collect(child.stderr.take().expect("it is piped"), &stderr);
-        show_on_failure(child.id(), &stderr);
-        let stdout = child.stdout.take().expect("it is piped");
-        let (sender, greetings) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // Nobody may be listening any more; the pipe must not fill up all the same.
-                let _ = sender.send(line);
-            }
-        });
-        let greeting = greetings.recv_timeout(PATIENCE);
-        let address = greeting.as_ref().ok().and_then(|line| address_in(line));
-        let mut server = Self {
-            child,
-            watchdog,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            greeting: greeting.clone().unwrap_or_default(),
-            stderr,
-        };
-        server.address = address.unwrap_or_else(|| panic!("`rerankd` did not start: {greeting:?}"));
-        server
+        let folder = keep_apart(&mut command);
+        let data_dir = setting(&command, "--data-dir").expect("`keep_apart` sees to it");
+        Self {
+            process: Process::start(&mut command, folder.as_ref()),
+            command,
+            data_dir: data_dir.into(),
+            folder,
+        }
+    }
+
+    /// Kills it if it runs, and starts it anew as it was started before: on the same data folder, and
+    /// on other ports if they were free ones.
+    ///
+    /// # Panics
+    /// As [`Rerankd::spawn`].
+    pub fn restart(&mut self) {
+        self.kill();
+        self.process = Process::start(&mut self.command, self.folder.as_ref());
+    }
+
+    /// Sends SIGKILL and waits for the end.
+    pub fn kill(&mut self) {
+        // Fails only where it has ended already.
+        let _ = self.process.child.kill();
+        let _ = self.process.child.wait();
     }
 
     /// Runs `rerankd ARGUMENTS`, which must end by itself.
@@ -97,6 +108,7 @@ impl Rerankd {
     /// # Panics
     /// If it becomes a server instead.
     pub fn run(mut command: Command) -> Refusal {
+        let _folder = keep_apart(&mut command);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -126,24 +138,54 @@ impl Rerankd {
         }
     }
 
-    /// Where it listens.
+    /// Where the data plane listens.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.process.address
+    }
+
+    /// Where the admin plane listens.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.process.admin_address
+    }
+
+    /// Its data folder.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// The token that may do everything.
+    ///
+    /// # Panics
+    /// If there is no such file.
+    pub fn admin_token(&self) -> String {
+        let path = self.data_dir.join("admin-token");
+        let text = std::fs::read_to_string(&path);
+        let text = text.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        text.trim().to_owned()
     }
 
     /// The line that it printed when it was ready.
     pub fn greeting(&self) -> &str {
-        &self.greeting
+        &self.process.greeting
+    }
+
+    /// The line after that: about the admin plane.
+    pub fn admin_greeting(&self) -> &str {
+        &self.process.admin_greeting
     }
 
     /// Its process id.
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.process.child.id()
     }
 
     /// What it has written to standard error so far.
     pub fn stderr(&self) -> String {
-        self.stderr.lock().expect("no reader panicked").clone()
+        self.process
+            .stderr
+            .lock()
+            .expect("no reader panicked")
+            .clone()
     }
 
     /// A connection to it.
@@ -151,7 +193,37 @@ impl Rerankd {
     /// # Panics
     /// If it does not listen.
     pub fn connect(&self) -> Connection {
-        Connection::open(self.address).expect("the server listens")
+        Connection::open(self.address()).expect("the server listens")
+    }
+
+    /// One request to the admin plane on a connection of its own. `Host` is its address, and the
+    /// token the one that may do everything, where `headers` have no other.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub fn admin_call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
+        let host = self.admin_address().to_string();
+        let mut all = headers.to_vec();
+        if !has_header(headers, "host") {
+            all.push(("Host", &host));
+        }
+        let bearer;
+        if !has_header(headers, "authorization") {
+            bearer = format!("Bearer {}", self.admin_token());
+            all.push(("Authorization", &bearer));
+        }
+        let mut connection =
+            Connection::open(self.admin_address()).expect("the admin plane listens");
+        // The server may answer and close before it has read the whole body.
+        let sent = connection.request(method, path, &all, body);
+        let answer = connection.answer();
+        answer.unwrap_or_else(|error| panic!("no answer to {method} {path}: {error} ({sent:?})"))
     }
 
     /// One request on a connection of its own.
@@ -184,7 +256,7 @@ impl Rerankd {
 
     /// The sum of a metric's samples that have all these labels; 0 if there is none.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let metrics = self.get("/metrics").ok();
+        let metrics = self.admin_call("GET", "/metrics", &[], b"").ok();
         let labels: Vec<String> = labels
             .iter()
             .map(|(label, value)| format!("{label}=\"{value}\""))
@@ -200,7 +272,7 @@ impl Rerankd {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        signal("TERM", self.child.id());
+        signal("TERM", self.id());
     }
 
     /// Waits for its end.
@@ -208,11 +280,57 @@ impl Rerankd {
     /// # Panics
     /// If it does not end.
     pub fn exit_status(&mut self) -> ExitStatus {
-        wait(&mut self.child, "the server ends")
+        wait(&mut self.process.child, "the server ends")
     }
 }
 
-impl Drop for Rerankd {
+impl Process {
+    fn start(command: &mut Command, folder: Option<&Folder>) -> Self {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary is executable");
+        let watchdog = watch(child.id(), folder);
+        let stderr = Arc::new(Mutex::new(String::new()));
+        collect(child.stderr.take().expect("it is piped"), &stderr);
+        show_on_failure(child.id(), &stderr);
+        let stdout = child.stdout.take().expect("it is piped");
+        let (sender, greetings) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // Nobody may be listening any more; the pipe must not fill up all the same.
+                let _ = sender.send(line);
+            }
+        });
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut process = Self {
+            child,
+            watchdog,
+            address: nowhere,
+            admin_address: nowhere,
+            greeting: String::new(),
+            admin_greeting: String::new(),
+            stderr,
+        };
+        for (line, address) in [
+            (&mut process.greeting, &mut process.address),
+            (&mut process.admin_greeting, &mut process.admin_address),
+        ] {
+            // A first start compiles its policies; those in other languages have a whole runtime in them.
+            let greeting = greetings.recv_timeout(5 * PATIENCE);
+            *address = greeting
+                .as_ref()
+                .ok()
+                .and_then(|line| address_in(line))
+                .unwrap_or_else(|| panic!("`rerankd` did not start: {greeting:?}"));
+            *line = greeting.unwrap_or_default();
+        }
+        process
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
         // First the watchdog: a process id is ours only as long as nobody has waited for it.
         for child in [&mut self.watchdog, &mut self.child] {
@@ -258,16 +376,51 @@ fn show_on_failure(process: u32, stderr: &Arc<Mutex<String>>) {
     });
 }
 
-/// The address in the greeting.
-fn address_in(greeting: &str) -> Option<SocketAddr> {
-    let (_, rest) = greeting.split_once("http://")?;
-    rest.split(' ').next()?.parse().ok()
+/// What a flag says of a command, or its variable.
+fn setting(command: &Command, flag: &str) -> Option<String> {
+    let text = |value: &std::ffi::OsStr| value.to_str().expect("it is UTF-8").to_owned();
+    let mut arguments = command.get_args();
+    if arguments.any(|argument| argument == flag) {
+        return arguments.next().map(text);
+    }
+    let variable = format!("RERANKD_{}", flag[2..].replace('-', "_").to_uppercase());
+    let mut variables = command.get_envs();
+    let (_, value) = variables.find(|(name, _)| *name == variable.as_str())?;
+    value.map(text)
 }
 
-/// A server in a static is never dropped. This process ends it when the test's end of the pipe closes.
-fn watch(server: u32) -> Child {
+/// No server of a test may meet another one's data or ports, or those of who runs the test.
+fn keep_apart(command: &mut Command) -> Option<Folder> {
+    let is = |wanted: &str| command.get_args().any(|argument| argument == wanted);
+    if !is("serve") || is("--help") || is("--print-config") {
+        return None;
+    }
+    if setting(command, "--admin-listen").is_none() {
+        command.args(["--admin-listen", "127.0.0.1:0"]);
+    }
+    if setting(command, "--data-dir").is_some() {
+        return None;
+    }
+    let folder = Folder::new();
+    // The server makes it.
+    command.arg("--data-dir").arg(folder.path().join("data"));
+    Some(folder)
+}
+
+/// The address in a greeting.
+fn address_in(greeting: &str) -> Option<SocketAddr> {
+    let (_, rest) = greeting.split_once("://")?;
+    rest.split([' ', ',']).next()?.parse().ok()
+}
+
+/// A server in a static is never dropped. This process ends it when the test's end of the pipe closes,
+/// and removes its folder.
+fn watch(server: u32, folder: Option<&Folder>) -> Child {
+    let script = "read -r _; kill -KILL \"$0\"; [ -z \"$1\" ] || rm -rf -- \"$1\"";
+    let folder = folder.map_or(Path::new(""), Folder::path);
     Command::new("sh")
-        .args(["-c", "read -r _; kill -KILL \"$0\"", &server.to_string()])
+        .args(["-c", script, &server.to_string()])
+        .arg(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

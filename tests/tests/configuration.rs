@@ -117,6 +117,90 @@ fn policies_in_the_file_keep_all_that_is_said_of_them() {
 }
 
 #[test]
+fn what_is_said_of_releases_means_the_same_as_a_file() {
+    let folder = Folder::new();
+    let flags = [
+        ["--max-component-mib", "7"],
+        ["--compile-timeout-ms", "1500"],
+        ["--compile-memory-mib", "512"],
+        ["--probation-s", "0"],
+        ["--probation-min-calls", "9"],
+        ["--probation-max-faults", "12.5"],
+    ];
+    let grants = file(&folder, "[policies.first-stage]\ngrants = [\"title\"]\n");
+    let all = [&["--config", grants.as_str()][..], &flags.concat()].concat();
+    let first = printed(&all, &[]);
+    let (_, releases) = first.split_once("[releases]\n").expect("it has the table");
+    for line in [
+        "max_component_mib = 7",
+        "compile_timeout_ms = 1500",
+        "compile_memory_mib = 512",
+        "probation_s = 0",
+        "probation_min_calls = 9",
+        "probation_max_faults = 12.5",
+    ] {
+        assert!(
+            releases.lines().any(|printed| printed == line),
+            "expected `{line}` in:\n{first}"
+        );
+    }
+    let grants = "[policies.first-stage]\nallow_wasi = false\ngrants = [\"title\"]\n";
+    assert!(first.contains(grants), "{first}");
+    assert_eq!(first, printed(&["--config", &file(&folder, &first)], &[]));
+    // And so it is with variables.
+    let variables = flags.map(|[flag, value]| {
+        let name = flag[2..].replace('-', "_").to_uppercase();
+        (format!("RERANKD_{name}"), value)
+    });
+    let variables = variables
+        .each_ref()
+        .map(|(name, value)| (name.as_str(), *value));
+    let by_variables = printed(&[], &variables);
+    let (_, same) = by_variables
+        .split_once("[releases]\n")
+        .expect("it has the table");
+    assert_eq!(
+        same.lines().take(6).collect::<Vec<_>>(),
+        releases.lines().take(6).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn what_makes_no_sense_of_releases_is_refused() {
+    let out_of_range = |flags: &[&str]| {
+        let refusal = serve(flags, &[]);
+        assert_faults(
+            &refusal,
+            &[
+                &["--max-component-mib must be 1 to 1024"],
+                &["--compile-timeout-ms must be at least 1"],
+                &["--compile-memory-mib must be 64 to 65536"],
+                &["--probation-max-faults must be 0 to 100"],
+            ],
+        );
+    };
+    out_of_range(&[
+        "--max-component-mib",
+        "0",
+        "--compile-timeout-ms",
+        "0",
+        "--compile-memory-mib",
+        "63",
+        "--probation-max-faults=-1",
+    ]);
+    out_of_range(&[
+        "--max-component-mib",
+        "1025",
+        "--compile-timeout-ms",
+        "0",
+        "--compile-memory-mib",
+        "65537",
+        "--probation-max-faults",
+        "NaN",
+    ]);
+}
+
+#[test]
 fn flags_go_before_the_environment_and_that_before_the_file() {
     let folder = Folder::new();
     let config = file(
@@ -218,6 +302,14 @@ fn a_file_with_a_wrong_key_or_type_is_refused_with_the_place() {
         &["line 1", "invalid type: string \"two\""],
     );
     check("workers = \n", &["line 1"]);
+    check(
+        "[releases]\nprobation = 7\n",
+        &["line 2", "unknown field `probation`", "`probation_s`"],
+    );
+    check(
+        "[policies.first-stage]\ngrants = \"title\"\n",
+        &["line 2", "expected a sequence"],
+    );
     let missing = serve(&["--config", "/nonexistent/rerankd.toml"], &[]);
     assert_faults(
         &missing,

@@ -420,7 +420,9 @@ fn a_version_can_be_named() {
         assert_eq!(answer.status, 404, "{wrong}");
         let message = answer.error_message();
         assert!(
-            message.contains(&format!("semantic-blend@{version}")),
+            message.contains(&format!(
+                "no version `{wrong}` of `semantic-blend`; there are: {version} (0.1.0)"
+            )),
             "{message}"
         );
     }

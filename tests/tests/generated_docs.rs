@@ -4,11 +4,12 @@
 use rerankd_tests::{Rerankd, require};
 
 /// Flags whose key in the file is not their own name with `_`.
-const KEYS: [(&str, &str); 6] = [
+const KEYS: [(&str, &str); 7] = [
     ("config", ""),
     ("print-config", ""),
     ("policies", "policy_folders"),
     ("models", "model_folders"),
+    ("admin-allow-host", "admin_allow_hosts"),
     ("load-model", "load_models"),
     ("bind-model", "policies.POLICY.models"),
 ];
@@ -33,8 +34,9 @@ fn the_page_on_configuration_is_fresh() {
 /// What the binary prints to standard output with nothing but its defaults.
 fn said(arguments: &[&str]) -> String {
     let mut command = Rerankd::command(arguments);
-    // Both decide how wide the help is.
+    // The first decides how wide the help is, the others where things are.
     command.env_remove("COLUMNS").env_remove("ORT_DYLIB_PATH");
+    command.env_remove("XDG_STATE_HOME").env("HOME", "/HOME");
     let ended = Rerankd::run(command);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     ended.stdout
@@ -47,6 +49,7 @@ fn defaults() -> String {
     let root = root.to_str().expect("the checkout's path is UTF-8");
     said(&["serve", "--print-config"])
         .replace(root, "CHECKOUT")
+        .replace("/HOME", "HOME")
         .replace(".dylib", ".so")
 }
 

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use rerankd_tests::rerankd::Refusal;
-use rerankd_tests::{Folder, Rerankd, require};
+use rerankd_tests::{Folder, Rerankd, eventually, require};
 
 /// Starts a server with one policy file and nothing else.
 fn start_with(folder: &Folder, flags: &[&str]) -> Refusal {
@@ -163,20 +163,58 @@ fn one_bad_policy_among_good_ones_is_named() {
 }
 
 #[test]
-fn a_folder_without_policies_says_how_to_build_them() {
-    let folder = Folder::new();
-    let missing = start_with(&folder, &[]);
+fn a_folder_that_is_not_there_says_how_to_build_policies() {
+    let missing = start_with(&Folder::new(), &[]);
     assert_refused(
         &missing,
         "policies`",
         &["no policies at", "`make policies`", "--policies"],
     );
+}
+
+/// What is put there later is released, so nothing is wrong with it; but it may be a mistake.
+#[test]
+fn an_empty_folder_is_warned_of_and_served() {
+    let folder = Folder::new();
     folder.write("policies/README.md", "nothing here");
-    assert_refused(
-        &start_with(&folder, &[]),
-        "policies`",
-        &["no policies (*.wasm)", "`make policies`"],
+    let policies = folder.path().join("policies");
+    let server = Rerankd::start(&["--policies", policies.to_str().expect("it is UTF-8")]);
+    assert!(
+        server.greeting().contains("(policies: ;"),
+        "{}",
+        server.greeting()
     );
+    eventually("it is warned of", || {
+        let warned = "a folder of policies is empty";
+        server.stderr().contains(warned).then_some(())
+    });
+    let request = serde_json::json!({"query": "q", "documents": ["d"]});
+    let answer = server.post("/v1/rerank/first-stage", &request);
+    assert_eq!(answer.status, 404, "{}", answer.text());
+}
+
+/// The same file keeps a first start from being one, and a later one from nothing.
+#[test]
+fn a_file_that_turned_bad_leaves_the_stored_version_in_place() {
+    let folder = Folder::new();
+    folder.copy(&bundled("first-stage"), "policies/first-stage.wasm");
+    let policies = folder.path().join("policies");
+    let mut server = Rerankd::start(&["--policies", policies.to_str().expect("it is UTF-8")]);
+    let request = serde_json::json!({"query": "q", "documents": ["d"]});
+    let version = |server: &Rerankd| {
+        let answer = server.post("/v1/rerank/first-stage", &request).ok();
+        answer.json()["version"].clone()
+    };
+    let before = version(&server);
+    server.kill();
+    folder.write("policies/first-stage.wasm", "hello");
+    server.restart();
+    assert_eq!(version(&server), before);
+    eventually("the log says why", || {
+        let said = server.stderr();
+        let refused = said.contains("a file of a policy folder was refused");
+        (refused && said.contains("not a WebAssembly component")).then_some(())
+    });
 }
 
 #[test]

@@ -3,11 +3,12 @@
 
 use std::process::Command;
 
-use rerankd_tests::{Rerankd, require};
+use rerankd_tests::{Folder, Rerankd, require};
 use serde_json::Value;
 
-/// The address that the README writes.
+/// The addresses that the README writes: of the data plane and of the admin plane.
 const WRITTEN: &str = "http://127.0.0.1:9500";
+const WRITTEN_ADMIN: &str = "http://127.0.0.1:9600";
 
 /// Every curl fails on an error status, and says so.
 const PREAMBLE: &str = "curl() { command curl --fail --show-error --max-time 60 \"$@\"; }\n";
@@ -24,16 +25,24 @@ fn the_examples_of_the_readme_work() {
     let readme = std::fs::read_to_string(require::root().join("README.md"));
     let examples = examples(&readme.expect("there is a README"));
     assert!(examples.len() >= 5, "only {} examples", examples.len());
-    let server = Rerankd::start(&[]);
+    // The README's server has its data where it is by default.
+    let state = Folder::new();
+    let data = state.path().join("rerankd");
+    let server = Rerankd::start(&["--data-dir", data.to_str().expect("the path is UTF-8")]);
     let address = format!("http://{}", server.address());
+    let admin_address = format!("http://{}", server.admin_address());
     for example in examples {
         let place = format!("README.md:{}", example.line);
         let output = Command::new("bash")
             .args(["-euo", "pipefail", "-c"])
             .arg(format!(
                 "{PREAMBLE}{}",
-                example.script.replace(WRITTEN, &address)
+                example
+                    .script
+                    .replace(WRITTEN, &address)
+                    .replace(WRITTEN_ADMIN, &admin_address)
             ))
+            .env("XDG_STATE_HOME", state.path())
             .current_dir(require::root())
             .output()
             .expect("there is bash");

@@ -63,6 +63,15 @@ fn it_says_in_one_line_where_it_listens_and_what_it_serves() {
         assert!(greeting.contains(part), "expected `{part}` in: {greeting}");
     }
     server.get("/health/ready").ok();
+
+    let admin = server.admin_greeting();
+    let token = server.data_dir().join("admin-token");
+    let expected = format!(
+        "admin plane on http://{}, token in {}",
+        server.admin_address(),
+        token.display()
+    );
+    assert_eq!(admin, expected);
 }
 
 #[test]
@@ -262,6 +271,14 @@ fn an_address_in_use_is_said() {
         &refusal,
         &[&format!("cannot listen on {address} (--listen)"), "in use"],
     );
+    let address = server.admin_address().to_string();
+    assert_says(
+        &start(&["--admin-listen", &address]),
+        &[
+            &format!("cannot listen on {address} (--admin-listen)"),
+            "in use",
+        ],
+    );
 }
 
 #[test]
@@ -273,9 +290,17 @@ fn it_ends_at_once_when_nothing_runs() {
         .expect("it is open");
     idle.answer().expect("it is answered").ok();
     let _silent = server.connect();
+    let mut idle_admin = Connection::open(server.admin_address()).expect("it listens");
+    idle_admin
+        .request("GET", "/metrics", &[], b"")
+        .expect("it is open");
+    let refused = idle_admin.answer().expect("it is answered");
+    assert_eq!(refused.status, 403);
+    let _silent_admin = Connection::open(server.admin_address()).expect("it listens");
     server.terminate();
     assert_eq!(server.exit_status().code(), Some(0));
     assert!(idle.is_closed_by_server());
+    assert!(idle_admin.is_closed_by_server());
 }
 
 /// Sends a request that keeps the only worker busy for seconds, and waits until its rows are queued.

@@ -226,7 +226,8 @@ fn sources(extensions: &[&str]) -> Vec<PathBuf> {
             let name = path.file_name().and_then(|name| name.to_str());
             if root.join(&path).is_dir() {
                 // What was built, and the interfaces of others.
-                if !matches!(name, Some("target" | "dist" | "deps" | "__pycache__")) {
+                let foreign = ["target", "dist", "deps", "__pycache__", "node_modules"];
+                if !name.is_some_and(|name| foreign.contains(&name)) {
                     folders.push(path);
                 }
             } else if path

@@ -1,0 +1,148 @@
+//! Released contracts stay as they are, and the host goes on serving what was built for them.
+//!
+//! `RERANKD_RECORD_CONTRACT=1` records the scores of the stored components anew (`make record-contract`).
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use rerankd_tests::documents::products;
+use rerankd_tests::{Folder, Rerankd, require};
+use serde_json::{Value, json};
+
+/// The one that `wit/` develops, and the folder that keeps what was released of it.
+const RELEASED: &str = "0.1";
+
+/// How far a score may be from the recorded one: other processors round sums in the model otherwise, and
+/// min-max normalization stretches the difference.
+const TOLERANCE: f64 = 2e-3;
+
+#[test]
+fn the_contract_is_what_was_released() {
+    let current = texts(&require::root().join("wit"));
+    let package = format!("package rerank:policy@{RELEASED}.");
+    for (file, text) in current.iter().filter(|(file, _)| !file.contains('/')) {
+        assert!(
+            text.contains(&package),
+            "{file}: a new version of the contract needs a folder in `wit/released/` and stored \
+             components in `tests/fixtures/` of its own; then move `RELEASED` here"
+        );
+    }
+    let released = texts(&require::root().join("wit/released").join(RELEASED));
+    let names = |texts: &BTreeMap<String, String>| texts.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&current), names(&released), "files in `wit/`");
+    for (file, text) in &current {
+        assert!(
+            *text == released[file],
+            "wit/{file} is not what was released as {RELEASED}: components that were built for it would no \
+             longer fit. What is new goes into a new function or interface of a package with a new version"
+        );
+    }
+}
+
+#[test]
+fn stored_components_are_served_as_on_the_first_day() {
+    let stored = fixtures();
+    let folder = Folder::new();
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&stored).expect("the checkout has the stored components") {
+        let path = entry.expect("the folder can be listed").path();
+        let file = path.file_name().expect("a file has a name");
+        if let Some(name) = file.to_string_lossy().strip_suffix(".wasm.zst") {
+            folder.write(&format!("policies/{name}.wasm"), unpacked(&path));
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    let policies = folder.path().join("policies");
+    let policies = policies.to_str().expect("the path is UTF-8");
+    let server = Rerankd::start(&["--policies", policies, "--guest-cpu-ms", "2000"]);
+
+    let rankings: BTreeMap<String, Value> = names
+        .iter()
+        .map(|name| {
+            let answer = server.post(&format!("/v1/rerank/{name}"), &request());
+            let answer = answer.ok();
+            assert_eq!(answer.parameter("status"), Some("applied"), "{name}");
+            let ranking = json!({"order": answer.order(), "scores": answer.scores()});
+            (name.clone(), ranking)
+        })
+        .collect();
+
+    let path = stored.join("rankings.json");
+    if std::env::var_os("RERANKD_RECORD_CONTRACT").is_some_and(|value| value == "1") {
+        let text = serde_json::to_string_pretty(&rankings).expect("JSON can be written");
+        std::fs::write(&path, text + "\n").expect("the checkout is writable");
+        return;
+    }
+    let recorded = std::fs::read_to_string(&path).expect("the checkout has the rankings");
+    let recorded: BTreeMap<String, Value> = serde_json::from_str(&recorded).expect("it is JSON");
+    assert_eq!(names, recorded.keys().cloned().collect::<Vec<_>>());
+    for (name, recorded) in &recorded {
+        check_ranking(name, &rankings[name], recorded);
+    }
+}
+
+/// The same scores, and the same order but for documents whose scores are as good as the same.
+#[track_caller]
+fn check_ranking(name: &str, ranking: &Value, recorded: &Value) {
+    let numbers = |of: &Value, key: &str| -> Vec<f64> {
+        let numbers = of[key].as_array().expect("an array");
+        let number = |number: &Value| number.as_f64().expect("a number");
+        numbers.iter().map(number).collect()
+    };
+    let (scores, expected) = (numbers(ranking, "scores"), numbers(recorded, "scores"));
+    assert_eq!(scores.len(), expected.len(), "{name}");
+    for (at, (score, expected)) in scores.iter().zip(&expected).enumerate() {
+        assert!(
+            (score - expected).abs() <= TOLERANCE,
+            "{name}, document {at}: {score}, recorded was {expected}"
+        );
+    }
+    let order = |of: &Value| numbers(of, "order");
+    for (place, (document, recorded)) in order(ranking).iter().zip(order(recorded)).enumerate() {
+        let difference = expected[*document as usize] - expected[recorded as usize];
+        assert!(
+            difference.abs() <= TOLERANCE,
+            "{name}, place {place}: document {document}, recorded was {recorded}"
+        );
+    }
+}
+
+/// Twenty products with the engine's scores.
+fn request() -> Value {
+    let document = |(id, score, fields): (String, f64, Value)| json!({"id": id, "score": score, "fields": {"title": fields["title"], "text": fields["text"]}});
+    let documents: Vec<Value> = products().into_iter().map(document).collect();
+    json!({"query": "smart watch", "documents": documents, "timeout_ms": 60000})
+}
+
+fn fixtures() -> PathBuf {
+    require::root().join(format!("tests/fixtures/contract-{RELEASED}"))
+}
+
+fn unpacked(path: &Path) -> Vec<u8> {
+    let packed = std::fs::File::open(path).expect("the file is there");
+    let mut component = Vec::new();
+    ruzstd::decoding::StreamingDecoder::new(packed)
+        .expect("it is a frame of zstd")
+        .read_to_end(&mut component)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    component
+}
+
+/// The WIT files of a package and of those that it depends on, by their paths in its folder.
+fn texts(folder: &Path) -> BTreeMap<String, String> {
+    let mut texts = BTreeMap::new();
+    for below in ["", "deps/nn/"] {
+        let entries = std::fs::read_dir(folder.join(below)).expect("the checkout has the contract");
+        for entry in entries {
+            let path = entry.expect("the folder can be listed").path();
+            if path.extension().is_some_and(|extension| extension == "wit") {
+                let file = path.file_name().expect("a file has a name");
+                let text = std::fs::read_to_string(&path).expect("it is text");
+                texts.insert(format!("{below}{}", file.to_string_lossy()), text);
+            }
+        }
+    }
+    texts
+}
