@@ -1,7 +1,7 @@
 # Thin: each target is a few commands that can as well be typed. `make help` lists them.
 #
-# Needs Rust (Cargo.toml says which), Python 3 with pip and venv, and a C compiler; all else is
-# fetched into .runtime/, .venv/, target/ and guest/.
+# Needs Rust (Cargo.toml says which), Python 3 with pip and venv, a C compiler, and for the tests
+# chromium; all else is fetched into .runtime/, .venv/, target/ and guest/.
 
 PYTHON ?= python3
 # The demo and the tests look for target/release/rerankd, and guest/build.sh for guest/target.
@@ -11,9 +11,11 @@ CARGO_DENY := .ci/tool cargo-deny
 EXPORT := .venv/export/bin/python models/export
 
 .DEFAULT_GOAL := help
-.PHONY: help build runtime policies faulty demo test test-guest test-long check check-format \
-	check-lints check-docs check-dependencies check-spelling audit bench models eval \
-	record-elasticsearch docs clean
+.PHONY: help build runtime policies faulty examples policies-python policies-javascript demo \
+	test test-guest test-examples test-long openapi-tools check check-format \
+	check-lints check-docs check-dependencies check-spelling audit bench bench-releases \
+	bench-languages models eval \
+	record-elasticsearch record-contract docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s%s\n", $$1, $$2 }' Makefile
@@ -24,23 +26,73 @@ build: runtime policies ## build the server, the bundled policies, and fetch ONN
 runtime: ## fetch ONNX Runtime's library into .runtime/onnxruntime
 	$(PYTHON) scripts/fetch-onnxruntime.py
 
-policies: ## build guest/policies/* into guest/dist/policies
+policies: ## build guest/policies/*, with their cases, into guest/dist/policies
 	guest/build.sh policies
 
 faulty: ## build the guests that break the rules, for the host's tests
 	guest/build.sh faulty
 
+examples: policies-python policies-javascript ## build the policies in other languages into guest/dist/examples
+
+EXAMPLE := guest/dist/examples/semantic-blend
+FAULTY := guest/dist/examples/faulty/faulty
+PYTHON_SOURCES := $(wildcard $(addprefix guest/examples/python/,*.py *.json cases cases/*.json))
+JAVASCRIPT := guest/examples/javascript
+JAVASCRIPT_SOURCES := $(wildcard $(addprefix $(JAVASCRIPT)/,*.js cases cases/*.json))
+CONTRACT := $(wildcard wit/*.wit wit/deps/*/*.wit)
+
+policies-python: $(EXAMPLE)-python.wasm $(FAULTY)-python.wasm ## build guest/examples/python, and a faulty one for the tests
+
+policies-javascript: $(EXAMPLE)-javascript.wasm $(FAULTY)-javascript.wasm ## build guest/examples/javascript, and a faulty one for the tests
+
+$(EXAMPLE)-python.wasm: .venv/python/requirements.txt $(PYTHON_SOURCES) $(CONTRACT)
+	.venv/python/bin/python guest/examples/python/build.py
+
+$(FAULTY)-python.wasm: guest/faulty/python/faulty.py $(EXAMPLE)-python.wasm
+	.venv/python/bin/python guest/examples/python/build.py $< $@
+
+$(EXAMPLE)-javascript.wasm: $(JAVASCRIPT)/node_modules/.package-lock.json $(JAVASCRIPT_SOURCES) $(CONTRACT)
+	scripts/npm --prefix $(JAVASCRIPT) run --silent build
+
+# A component's modules lie in one folder.
+$(FAULTY)-javascript.wasm: guest/faulty/javascript/faulty.js $(EXAMPLE)-javascript.wasm
+	mkdir -p target/faulty-javascript
+	cp $< $(JAVASCRIPT)/panics.js target/faulty-javascript/
+	scripts/npm --prefix $(JAVASCRIPT) run --silent component -- \
+		$(CURDIR)/target/faulty-javascript/faulty.js $(CURDIR)/$@
+
+.venv/python/requirements.txt: guest/examples/python/requirements.txt
+	$(PYTHON) -m venv .venv/python
+	.venv/python/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	cp $< $@
+
+# Not below .venv/: Node.js looks for packages beside the source.
+$(JAVASCRIPT)/node_modules/.package-lock.json: $(JAVASCRIPT)/package-lock.json
+	scripts/npm --prefix $(JAVASCRIPT) ci --silent --no-audit --no-fund
+	touch $@
+
 demo: build ## build, start the server, rerank a page of Elasticsearch, stay until Ctrl-C
 	exec $(PYTHON) demo/demo.py --binary target/release/rerankd
 
-test: build faulty test-guest ## build what the tests need and run all of them
+test: build faulty examples openapi-tools test-guest test-examples ## build what the tests need and run all of them
 	cargo test --release --workspace
 
 # In the development profile: it shares its dependencies with guest/componentize.
 test-guest: ## run the native tests of the SDK and the policies
 	cd guest && cargo test
 
-test-long: build faulty ## run the host's tests together with the long ones
+openapi-tools: .venv/openapi/requirements.txt ## get schemathesis, which the tests run, into .venv/openapi
+
+.venv/openapi/requirements.txt: tests/openapi/requirements.txt
+	$(PYTHON) -m venv .venv/openapi
+	.venv/openapi/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	cp $< $@
+
+test-examples: .venv/python/requirements.txt ## run the native tests of the policies in other languages
+	cd guest/examples/python && ../../../.venv/python/bin/python -m unittest --quiet
+	scripts/npm --prefix guest/examples/javascript test --silent
+
+test-long: build faulty examples openapi-tools ## run the host's tests together with the long ones
 	RERANKD_LONG_TESTS=1 cargo test --release --workspace
 
 check: check-format check-lints check-docs check-dependencies check-spelling ## everything that needs no running
@@ -70,8 +122,14 @@ audit: ## known vulnerabilities of the dependencies (fetches the advisory databa
 	$(CARGO_DENY) --locked check advisories
 	$(CARGO_DENY) --locked --config deny.toml --manifest-path guest/Cargo.toml check advisories
 
-bench: build ## measure, as ratios in one run, into docs/benchmarks.md
+bench: build examples ## measure, as ratios in one run, into docs/benchmarks.md
 	tests/bench/run.sh
+
+bench-releases: build examples ## the part of it about releases while searches run
+	tests/bench/run.sh releases
+
+bench-languages: build examples ## measure policies in other languages, into docs/benchmarks.md
+	cargo bench -p rerankd --bench languages -- docs/benchmarks.md
 
 models: .venv/export/requirements.txt ## make models/* anew, those too that are not committed
 	$(EXPORT)/export.py
@@ -87,9 +145,20 @@ eval: models ## measure ranking quality; DATA=folder has the judged searches
 record-elasticsearch: ## record tests/fixtures/elasticsearch anew from a real Elasticsearch (needs Maven, Java)
 	$(PYTHON) scripts/record-elasticsearch.py $(if $(DATA),--data $(DATA))
 
+# Only while a contract is not released yet: what is stored must stay as it is.
+STORED := tests/fixtures/contract-0.1
+record-contract: build examples ## store the components of contract 0.1 and their rankings anew (needs zstd)
+	mkdir -p $(STORED)
+	for component in guest/dist/policies/first-stage guest/dist/policies/semantic-blend \
+		$(EXAMPLE)-python $(EXAMPLE)-javascript; do \
+		zstd --quiet --force -19 --long=24 $$component.wasm -o $(STORED)/$$(basename $$component).wasm.zst; \
+	done
+	RERANKD_RECORD_CONTRACT=1 cargo test --release --workspace --test contract
+	ls -l $(STORED)
+
 # --workspace, so that dependencies have the features that they have in `make test`.
 docs: build ## write docs/configuration.md anew
 	RERANKD_WRITE_DOCS=1 cargo test --release --workspace --test generated_docs
 
 clean: ## remove everything that was built or fetched
-	rm -rf target guest/target guest/dist .runtime .venv
+	rm -rf target guest/target guest/dist guest/examples/javascript/node_modules .runtime .venv

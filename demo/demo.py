@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Starts rerankd and shows what it does: titles scored, and a page of Elasticsearch reranked.
 
-    demo/demo.py --binary target/release/rerankd [--port 9500] [--exit]
+    demo/demo.py --binary target/release/rerankd [--port 9500] [--admin-port 9600] [--exit]
 
 Nothing is mocked: the binary is the real one, the page is what a real Elasticsearch sent
 (tests/fixtures/elasticsearch/), and every command that is printed can be pasted into a shell.
@@ -31,6 +31,8 @@ import urllib.request
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 PAGE = pathlib.Path("tests/fixtures/elasticsearch/chorus-smart-watch.json")
+# The demo's server must not meet the data of another one.
+DATA = pathlib.Path(".runtime/demo")
 MODEL = "all-minilm-l6-v2"
 POLICY = "semantic-blend"
 TITLES_QUERY = "crocs"
@@ -61,7 +63,9 @@ def main():
             signal.signal(getattr(signal, name), raise_stopped)
     try:
         with contextlib.ExitStack() as until_end:
-            server = Server(find_binary(arguments.binary), free_port(arguments.port))
+            port = free_port(arguments.port)
+            admin_port = free_port(arguments.admin_port)
+            server = Server(find_binary(arguments.binary), port, admin_port)
             until_end.callback(server.stop)
             run(server, arguments)
     except Stopped:
@@ -82,6 +86,9 @@ def parse_arguments():
         help="the built server (default: target/release/rerankd)",
     )
     parser.add_argument("--port", type=int, default=9500, help="port on loopback (default: 9500)")
+    parser.add_argument(
+        "--admin-port", type=int, default=9600, help="port of the admin plane (default: 9600)"
+    )
     parser.add_argument(
         "--exit", action="store_true", help="try the printed commands, then stop instead of staying"
     )
@@ -238,14 +245,16 @@ def show_next(server, paint, check):
         ("The native form, with timings:", f"{server.base}/v1/rerank/{POLICY}", native),
         ("Is it well?", f"{server.base}/health/ready", None),
     ]
-    metrics = server.metrics_address()
-    if metrics:
-        attempts.append(("What has it done so far?", metrics, None))
     for purpose, address, body in attempts:
         say(f"  {purpose}")
         say(paint.command(curl(address, body)))
         if check:
             server.call(address, body and body.encode())
+    say("  What has it done so far? The admin plane tells who has the token; from the same place:")
+    address = f"{server.admin_base}/metrics"
+    say(paint.command(f'curl -s {address} -H "authorization: Bearer $(cat {server.token_file})"'))
+    if check:
+        server.call(address, token=(REPOSITORY / server.token_file).read_text().strip())
     say('  Your own ranking: "Write your own policy" in README.md.')
 
 
@@ -294,10 +303,11 @@ def free_port(wanted):
 class Server:
     """The rerankd that this demo started: its process, its output and its address."""
 
-    def __init__(self, binary, port):
+    def __init__(self, binary, port, admin_port):
         self.base = f"http://127.0.0.1:{port}"
+        self.admin_base = f"http://127.0.0.1:{admin_port}"
+        self.token_file = DATA / "admin-token"  # below REPOSITORY
         self.lines = collections.deque(maxlen=KEPT_LINES)
-        self.addresses = []  # lines that name an address, whatever comes after them
         self.listening = threading.Event()
         self.following = threading.Event()
         # No proxy from the environment may stand between this and loopback.
@@ -305,7 +315,8 @@ class Server:
         # A session of its own: Ctrl-C then reaches only the demo, which asks the server to end.
         try:
             self.process = subprocess.Popen(
-                [str(binary), "serve", "--listen", f"127.0.0.1:{port}"],
+                [str(binary), "serve", "--listen", f"127.0.0.1:{port}"]
+                + ["--admin-listen", f"127.0.0.1:{admin_port}", "--data-dir", str(DATA)],
                 cwd=str(REPOSITORY),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -322,8 +333,6 @@ class Server:
         for raw in self.process.stdout:
             line = raw.decode("utf-8", "replace").rstrip()
             self.lines.append(line)
-            if "http://" in line or "127.0.0.1:" in line:
-                self.addresses.append(line)
             if "listening" in line.lower():
                 self.listening.set()
             if self.following.is_set():
@@ -362,9 +371,11 @@ class Server:
             raise DemoError(f"POST {path} did not answer with a JSON object: {text[:300]!r}")
         return answer, headers
 
-    def call(self, address, body=None):
+    def call(self, address, body=None, token=None):
         """One request (POST if it has a body); returns the answer's bytes and headers."""
         request = urllib.request.Request(address, data=body)
+        if token is not None:
+            request.add_header("Authorization", f"Bearer {token}")
         if body is not None:
             request.add_header("Content-Type", "application/json")
         what = f"{request.get_method()} {address}"
@@ -376,14 +387,6 @@ class Server:
             raise DemoError(f"{what} answered {error.code}: {text}") from None
         except OSError as error:
             raise DemoError(self.with_output(f"{what} got no answer ({error})")) from None
-
-    def metrics_address(self):
-        """Where the metrics are: on the admin plane, if the server said where that is."""
-        for line in self.addresses:
-            found = re.search(r"127\.0\.0\.1:\d+", line[line.lower().find("admin") :])
-            if "admin" in line.lower() and found:
-                return f"http://{found.group()}/metrics"
-        return None
 
     def follow(self):
         """Shows what the server says from now on, until Ctrl-C; fails if it ends by itself."""
