@@ -284,8 +284,7 @@ fn versions_take_roles_and_lose_them() {
         said,
         format!("semantic-blend: 0.1.0@{second} is active; before: 0.1.0@{first}\n")
     );
-    // Both have this version string: the active one goes before.
-    let said = server.text(&["activate", "semantic-blend", "0.1.0"]);
+    let said = server.text(&["activate", "semantic-blend", &second]);
     assert_eq!(said, format!("semantic-blend: 0.1.0@{second} is active\n"));
     let (said, _) = server.refusal(&["delete", "semantic-blend", &first]);
     assert_says(&said, &["only a version without a role can be deleted"]);
