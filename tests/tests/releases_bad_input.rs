@@ -155,9 +155,13 @@ fn roles_are_given_to_versions_that_there_are() {
     let answer = server.admin_call("GET", "/v1/policies/moon", &[], b"");
     assert_refused(&answer, 404, "", &["no policy `moon`"]);
     let several = json!({"version": "0.1.0"});
-    let answer = server.role("echo", "shadow", &several).ok();
-    // Where a version string is ambiguous, it is the active version that is meant.
-    assert_eq!(answer.json()["shadow"]["digest"], active);
+    for role in ["activate", "shadow"] {
+        let says = ["several versions", &active[..8], &staged[..8]];
+        assert_refused(&server.role("echo", role, &several), 409, "", &says);
+    }
+    let own = json!({"digest": active});
+    let answer = server.role("echo", "shadow", &own);
+    assert_refused(&answer, 409, "", &["cannot be its own shadow"]);
 }
 
 #[test]
