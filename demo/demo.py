@@ -255,7 +255,7 @@ def show_next(server, paint, check):
     say(paint.command(f'curl -s {address} -H "authorization: Bearer $(cat {server.token_file})"'))
     if check:
         server.call(address, token=(REPOSITORY / server.token_file).read_text().strip())
-    say('  Your own ranking: "Write your own policy" in README.md.')
+    say('  Your own ranking: "The five-minute path" in README.md.')
 
 
 def curl(address, body=None):
