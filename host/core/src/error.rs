@@ -7,6 +7,8 @@ use std::time::Duration;
 pub enum ErrorKind {
     /// The request is wrong: the client must change it.
     BadRequest,
+    /// The call has no key that is known, where one is asked for.
+    Unauthorized,
     /// No such route.
     UnknownRoute,
     /// The route exists, but not with this method.
@@ -38,6 +40,7 @@ impl ErrorKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::Unauthorized => "unauthorized",
             Self::UnknownRoute => "unknown_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::UnknownPolicy => "unknown_policy",
@@ -58,6 +61,7 @@ impl ErrorKind {
     pub fn http_status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
+            Self::Unauthorized => 401,
             Self::UnknownRoute | Self::UnknownPolicy | Self::UnknownModel => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,

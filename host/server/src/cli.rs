@@ -138,6 +138,11 @@ pub struct ServeFlags {
     #[arg(long, value_name = "FILE", env = "RERANKD_ADMIN_TLS_KEY")]
     pub admin_tls_key: Option<PathBuf>,
 
+    /// File of keys, one a line, of which callers of the data plane must send one as `Authorization:
+    /// Bearer KEY`; read anew when it changes
+    #[arg(long, value_name = "FILE", env = "RERANKD_API_KEY_FILE")]
+    pub api_key_file: Option<PathBuf>,
+
     /// Listen off loopback although nothing asks callers of the data plane for a key, or tokens of
     /// the admin plane come in clear
     #[arg(long, env = "RERANKD_INSECURE", value_parser = FalseyValueParser::new())]

@@ -25,6 +25,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// TLS of the data plane.
     pub tls: Option<TlsFiles>,
+    /// Keys of the data plane, of which callers must send one.
+    pub api_key_file: Option<PathBuf>,
     /// Address of the admin plane.
     pub admin_listen: SocketAddr,
     /// More names under which the admin plane may be called, each with or without a port.
@@ -64,6 +66,7 @@ struct File {
     listen: Option<SocketAddr>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
+    api_key_file: Option<PathBuf>,
     admin_listen: Option<SocketAddr>,
     admin_allow_hosts: Option<Vec<String>>,
     admin_tls_cert: Option<PathBuf>,
@@ -134,9 +137,10 @@ impl Config {
             .or(file.listen)
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9500)));
         let insecure = flags.insecure || file.insecure == Some(true);
-        if !listen.ip().is_loopback() && !insecure {
+        let api_key_file = flags.api_key_file.clone().or(file.api_key_file);
+        if !listen.ip().is_loopback() && api_key_file.is_none() && !insecure {
             faults.push(format!(
-                "`{listen}` (--listen) can be reached from other machines, and nothing asks them for a key: listen on 127.0.0.1, or say --insecure"
+                "`{listen}` (--listen) can be reached from other machines, and nothing asks them for a key: listen on 127.0.0.1, give it --api-key-file, or say --insecure"
             ));
         }
         let tls = tls_files(
@@ -227,6 +231,7 @@ impl Config {
         let config = Self {
             listen,
             tls,
+            api_key_file,
             admin_listen,
             admin_allow_hosts,
             admin_tls,
@@ -273,7 +278,7 @@ impl Config {
 
     /// Whether it must be said that this is meant.
     fn needs_insecure(&self) -> bool {
-        !self.listen.ip().is_loopback()
+        !self.listen.ip().is_loopback() && self.api_key_file.is_none()
             || !self.admin_listen.ip().is_loopback() && self.admin_tls.is_none()
     }
 
@@ -294,6 +299,7 @@ impl Config {
             listen: Some(self.listen),
             tls_cert: self.tls.as_ref().map(|tls| tls.certificate.clone()),
             tls_key: self.tls.as_ref().map(|tls| tls.key.clone()),
+            api_key_file: self.api_key_file.clone(),
             admin_listen: Some(self.admin_listen),
             admin_allow_hosts: Some(self.admin_allow_hosts.clone()),
             admin_tls_cert: self.admin_tls.as_ref().map(|tls| tls.certificate.clone()),

@@ -7,8 +7,9 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{MatchedPath, Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use rerankd_core::{ErrorKind, RerankError};
@@ -31,13 +32,10 @@ type Target = Result<Path<String>, PathRejection>;
 
 /// All routes.
 pub fn routes(app: &Arc<App>) -> Router {
-    let mut router = Router::new()
-        .route("/health/live", get(|| async { "live\n" }))
-        .route("/health/ready", get(ready))
-        .route(
-            "/inference/encoder/{model}",
-            post(encode).fallback(wrong_method),
-        );
+    let mut router = Router::new().route(
+        "/inference/encoder/{model}",
+        post(encode).fallback(wrong_method),
+    );
     for &protocol in PROTOCOLS {
         for path in protocol.paths() {
             let handler = move |State(app): State<Arc<App>>, target: Target, request: Request| {
@@ -47,9 +45,36 @@ pub fn routes(app: &Arc<App>) -> Router {
         }
     }
     router
+        // What is above asks for a key, what is below does not.
+        .route_layer(from_fn_with_state(Arc::clone(app), require_key))
+        .route("/health/live", get(|| async { "live\n" }))
+        .route("/health/ready", get(ready))
         .fallback(unknown_route)
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
         .with_state(Arc::clone(app))
+}
+
+/// Refuses callers without a key, in the words of the protocol that is spoken on the path.
+async fn require_key(
+    State(app): State<Arc<App>>,
+    path: MatchedPath,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Err(error) = app.api_keys.check(request.headers()) else {
+        return next.run(request).await;
+    };
+    let spoken = |protocol: &&&'static dyn Protocol| protocol.paths().contains(&path.as_str());
+    let protocol = PROTOCOLS.iter().find(spoken);
+    let protocol = protocol.map_or(&rerankd_wire::native::Native as &dyn Protocol, |p| *p);
+    let request_id = request_id(request.headers());
+    app.telemetry.refused(protocol.name(), &error, &request_id);
+    let answer = protocol.encode_error(&error, &request_id);
+    let mut response = respond(answer, &request_id);
+    let challenge = HeaderValue::from_static("Bearer");
+    let headers = response.headers_mut();
+    headers.insert(header::WWW_AUTHENTICATE, challenge);
+    response
 }
 
 fn name(target: Target) -> Result<String, RerankError> {

@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod admission;
+pub mod api_keys;
 pub mod app;
 mod body;
 pub mod cases;
@@ -15,6 +16,7 @@ pub mod cli;
 pub mod config;
 pub mod data_folder;
 pub mod data_plane;
+mod fresh;
 pub mod listener;
 pub mod policy_cli;
 pub mod rerank;
