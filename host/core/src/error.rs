@@ -9,6 +9,10 @@ pub enum ErrorKind {
     BadRequest,
     /// The call has no key that is known, where one is asked for.
     Unauthorized,
+    /// There is nothing to rank: no query, or no documents.
+    Empty,
+    /// A text does not fit the model, and the caller does not want it cut.
+    TooLong,
     /// No such route.
     UnknownRoute,
     /// The route exists, but not with this method.
@@ -41,6 +45,8 @@ impl ErrorKind {
         match self {
             Self::BadRequest => "bad_request",
             Self::Unauthorized => "unauthorized",
+            Self::Empty => "empty",
+            Self::TooLong => "too_long",
             Self::UnknownRoute => "unknown_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::UnknownPolicy => "unknown_policy",
@@ -60,7 +66,7 @@ impl ErrorKind {
     /// common client retries; see the protocols' notes in `host/wire`.
     pub fn http_status(self) -> u16 {
         match self {
-            Self::BadRequest => 400,
+            Self::BadRequest | Self::Empty | Self::TooLong => 400,
             Self::Unauthorized => 401,
             Self::UnknownRoute | Self::UnknownPolicy | Self::UnknownModel => 404,
             Self::MethodNotAllowed => 405,

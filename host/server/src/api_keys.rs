@@ -43,6 +43,11 @@ impl ApiKeys {
         Ok(Self(Some(fresh)))
     }
 
+    /// Whether callers need one.
+    pub fn are_asked_for(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Whether who sent these headers may call.
     ///
     /// # Errors

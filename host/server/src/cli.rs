@@ -189,6 +189,15 @@ pub struct ServeFlags {
     )]
     pub bind_model: Vec<String>,
 
+    /// Policy, or policy@version, that answers a request for reranking that names no model [default:
+    /// semantic-blend if it is served, else the only one]
+    #[arg(long, value_name = "POLICY", env = "RERANKD_DEFAULT_POLICY")]
+    pub default_policy: Option<String>,
+
+    /// Serve metrics under the names of text-embeddings-inference at /metrics of the data plane
+    #[arg(long, env = "RERANKD_TEI_METRICS", value_parser = FalseyValueParser::new())]
+    pub tei_metrics: bool,
+
     /// ONNX Runtime's library, 1.24 or newer [default: that of the source checkout, else the
     /// system's]; also ORT_DYLIB_PATH
     #[arg(long, value_name = "FILE", env = "RERANKD_ONNXRUNTIME")]

@@ -1,18 +1,21 @@
 //! One resolved configuration out of flags, environment, file and defaults.
 
 mod releases;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rerankd_core::Limits;
+use rerankd_core::{Limits, PolicySelector};
 use rerankd_policy::PolicyOptions;
 use serde::{Deserialize, Serialize};
 
 use self::releases::FileReleases;
 pub use self::releases::{ReleaseFlags, ReleaseSettings};
+use self::wire::FileWire;
+pub use self::wire::WireSettings;
 use crate::checkout;
 use crate::cli::{DataFlags, ServeFlags};
 use crate::data_folder;
@@ -51,6 +54,10 @@ pub struct Config {
     pub limits: Limits,
     /// How releases are checked and watched.
     pub releases: ReleaseSettings,
+    /// Who answers a request that names no policy, where the operator said so.
+    pub default_policy: Option<PolicySelector>,
+    /// How rerank APIs are served.
+    pub wire: WireSettings,
     /// How long running requests may take to finish at shutdown.
     pub drain: Duration,
     /// `tracing` filters.
@@ -78,11 +85,14 @@ struct File {
     load_models: Option<Vec<String>>,
     onnxruntime: Option<PathBuf>,
     workers: Option<usize>,
+    default_policy: Option<String>,
     drain_ms: Option<u64>,
     log: Option<String>,
     log_format: Option<String>,
     #[serde(default)]
     limits: FileLimits,
+    #[serde(default)]
+    wire: FileWire,
     #[serde(default)]
     releases: FileReleases,
     #[serde(default)]
@@ -222,6 +232,10 @@ impl Config {
             faults.push("the number of workers (--workers) must be 1 to 256".to_owned());
         }
         let limits = resolve_limits(&flags, &file.limits, &mut faults);
+        let default_policy = flags.default_policy.clone().or(file.default_policy);
+        let default_policy =
+            default_policy.and_then(|text| wire::selector("--default-policy", &text, &mut faults));
+        let wire = WireSettings::resolve(&flags, file.wire, &mut faults);
         let releases = ReleaseSettings::resolve(&flags.releases, &file.releases, &mut faults);
         let own_runtime = flags
             .onnxruntime
@@ -249,6 +263,8 @@ impl Config {
             workers,
             limits,
             releases,
+            default_policy,
+            wire,
             drain: Duration::from_millis(flags.drain_ms.or(file.drain_ms).unwrap_or(30_000)),
             log,
             log_json: log_format.as_deref() == Some("json"),
@@ -314,6 +330,7 @@ impl Config {
                 candidates => candidates.iter().find(|path| path.is_file()).cloned(),
             },
             workers: self.workers,
+            default_policy: self.default_policy.as_ref().map(ToString::to_string),
             drain_ms: millis(self.drain),
             log: Some(self.log.clone()),
             log_format: Some(if self.log_json { "json" } else { "text" }.to_owned()),
@@ -332,6 +349,7 @@ impl Config {
                 guest_host_calls: Some(limits.guest_host_calls),
                 guest_tensor_mib: Some(limits.guest_tensor_bytes >> 20),
             },
+            wire: self.wire.to_file(),
             releases: self.releases.to_file(),
             policies: self
                 .policies

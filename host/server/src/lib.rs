@@ -5,6 +5,7 @@
 //! protocols, [`admin`] is the plane beside it for those who run the server; [`config`] resolves flags,
 //! environment and file into one configuration; [`policy_cli`] is the command `rerankd policy`, and [`cases`] the tests that a policy brings along.
 
+mod about;
 pub mod admin;
 pub mod admission;
 pub mod api_keys;
