@@ -4,7 +4,7 @@
 //! what came back; [`require`] finds what a test needs, or says which make target builds it;
 //! [`documents`] are texts to rank, [`guests`] policies that break the rules; [`admin`] releases policies
 //! on a server, [`components`] makes variants of them; [`folder`] is a place for files that a test makes
-//! up.
+//! up; [`upstream`] is a search engine that misbehaves on demand.
 
 pub mod admin;
 pub mod answer;
@@ -15,6 +15,7 @@ pub mod guests;
 pub mod http;
 pub mod require;
 pub mod rerankd;
+pub mod upstream;
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ pub use crate::answer::Answer;
 pub use crate::folder::Folder;
 pub use crate::http::Connection;
 pub use crate::rerankd::Rerankd;
+pub use crate::upstream::Upstream;
 
 /// Far more than anything here takes on a busy machine: only what hangs meets it.
 pub const PATIENCE: Duration = Duration::from_secs(60);

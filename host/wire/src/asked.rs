@@ -76,7 +76,9 @@ pub(crate) fn read<'a>(
             "return_documents" => return_documents = place.boolean(value)?,
             "rank_fields" => rank_fields = Some(place.field_names(value)?),
             key if key == form.documents => documents = Some(value),
-            key if OWN_OPTIONS.contains(&key) => take_common(&mut request, key, value)?,
+            key if OWN_OPTIONS.contains(&key) => {
+                take_common(&mut request, key, Place::Body.key(key), value)?
+            }
             _ => {}
         }
     }

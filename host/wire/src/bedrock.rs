@@ -47,7 +47,9 @@ impl Protocol for Bedrock {
                 "queries" => request.query = query(place, value)?,
                 "sources" => sources = Some(value),
                 "rerankingConfiguration" => model = configuration(place, value, &mut request)?,
-                key if asked::OWN_OPTIONS.contains(&key) => take_common(&mut request, key, value)?,
+                key if asked::OWN_OPTIONS.contains(&key) => {
+                    take_common(&mut request, key, Place::Body.key(key), value)?
+                }
                 _ => {}
             }
         }

@@ -8,6 +8,7 @@
 //!   [`xinference`], [`infinity`], [`vllm`], [`tei`], [`nvidia`], [`bedrock`], [`metarank`];
 //! - what rerank APIs share: `asked` (reading), `listing` (scores and order), `numbers`, `pairs`
 //!   (protocols with a score for each pair), `superset` (bodies), [`models`] (who is there);
+//! - [`search`]: the search proxy, and `engine`: search responses;
 //! - what all share: [`status`] (the `Rerank-Status` header), `decode`, `value`, `json` (reading),
 //!   `answer` (writing).
 //!
@@ -18,6 +19,7 @@ mod answer;
 mod asked;
 pub mod bedrock;
 mod decode;
+mod engine;
 pub mod hits;
 pub mod infinity;
 mod json;
@@ -28,6 +30,7 @@ pub mod native;
 mod numbers;
 pub mod nvidia;
 mod pairs;
+pub mod search;
 pub mod status;
 pub mod superset;
 pub mod tei;

@@ -245,7 +245,7 @@ impl Protocol for Predict {
                 key if options.take(key, place, value)? => {}
                 "min_score" => {}
                 key if asked::OWN_OPTIONS.contains(&key) => {
-                    take_common(&mut template, key, value)?;
+                    take_common(&mut template, key, Place::Body.key(key), value)?;
                 }
                 _ => {}
             }
@@ -358,6 +358,10 @@ fn encode_error(error: &RerankError) -> Answer {
         | ErrorKind::PolicyFault
         | ErrorKind::DeadlineExceeded => (424, "Backend"),
         ErrorKind::Internal => (500, "Backend"),
+        // The search proxy's, which speaks otherwise.
+        ErrorKind::UpstreamFailed | ErrorKind::UpstreamUnavailable | ErrorKind::UpstreamTimeout => {
+            (error.kind.http_status(), "Backend")
+        }
         // Its own server says nothing at all then.
         ErrorKind::Unauthorized => (401, "Validation"),
         ErrorKind::UnknownRoute

@@ -135,7 +135,7 @@ impl Protocol for Score {
                 // Each text has its score: there is nothing to leave out.
                 "min_score" => {}
                 key if asked::OWN_OPTIONS.contains(&key) => {
-                    take_common(&mut template, key, value)?;
+                    take_common(&mut template, key, Place::Body.key(key), value)?;
                 }
                 _ => {}
             }
