@@ -72,6 +72,7 @@ pub(crate) fn read<'a>(
         match &*key {
             "query" => query = Some(value),
             "model" => model = name(place, value)?,
+            // Voyage's word for it.
             "top_n" | "top_k" => request.top_n = top(place, value)?,
             "return_documents" => return_documents = place.boolean(value)?,
             "rank_fields" => rank_fields = Some(place.field_names(value)?),
@@ -172,7 +173,7 @@ pub(crate) fn check_count(
 ) -> Result<(), RerankError> {
     let most = call.limits.max_documents;
     if count == 0 {
-        return Err(place.empty("empty; expected at least one document"));
+        return Err(place.empty("empty; expected at least one"));
     }
     if count > most {
         return Err(place.too_large(format_args!(

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use crate::decode::{Place, take_common};
 use crate::json::{self, Json, Kind};
 use crate::listing::{self, Scale, Ties, Wish};
-use crate::{Answer, Call, Decoded, Protocol, Reply, Target, answer, asked, superset, value};
+use crate::{Answer, Call, Decoded, Protocol, Reply, Target, answer, asked, list_body, value};
 
 /// Bedrock's form.
 pub struct Bedrock;
@@ -81,7 +81,7 @@ impl Protocol for Bedrock {
     }
 
     fn encode_error(&self, error: &RerankError, _request_id: &str) -> Answer {
-        superset::encode_error(error)
+        list_body::encode_error(error)
     }
 }
 

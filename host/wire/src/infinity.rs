@@ -12,7 +12,7 @@
 use rerankd_core::{ErrorKind, OnFailure, RerankError, Reranked};
 use serde::Serialize;
 
-use crate::superset::{self, Common, Item, Returned, Usage};
+use crate::list_body::{self, Common, Item, Returned, Usage};
 use crate::{Answer, Call, Decoded, Protocol, Reply, Target, answer, asked};
 
 /// What its clients call the model if nobody names one.
@@ -56,9 +56,9 @@ impl Protocol for Infinity {
     fn encode_error(&self, error: &RerankError, _request_id: &str) -> Answer {
         match error.kind {
             ErrorKind::UnknownPolicy | ErrorKind::UnknownModel => {
-                superset::encode_error_with(error, 400)
+                list_body::encode_error_with(error, 400)
             }
-            _ => superset::encode_error(error),
+            _ => list_body::encode_error(error),
         }
     }
 }

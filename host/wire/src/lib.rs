@@ -7,7 +7,7 @@
 //! - rerank APIs: [`superset`] (Cohere, Jina and all who look like them), [`voyage`],
 //!   [`xinference`], [`infinity`], [`vllm`], [`tei`], [`nvidia`], [`bedrock`], [`metarank`];
 //! - what rerank APIs share: `asked` (reading), `listing` (scores and order), `numbers`, `pairs`
-//!   (protocols with a score for each pair), `superset` (bodies), [`models`] (who is there);
+//!   (protocols with a score for each pair), `list_body` (writing), [`models`] (who is there);
 //! - [`search`]: the search proxy, and `engine`: search responses;
 //! - what all share: [`status`] (the `Rerank-Status` header), `decode`, `value`, `json` (reading),
 //!   `answer` (writing).
@@ -23,6 +23,7 @@ mod engine;
 pub mod hits;
 pub mod infinity;
 mod json;
+mod list_body;
 mod listing;
 pub mod metarank;
 pub mod models;

@@ -5,7 +5,7 @@ use http::StatusCode;
 use rerankd_core::RerankError;
 use serde::Serialize;
 
-use crate::{Answer, answer, superset};
+use crate::{Answer, answer, list_body};
 
 /// A name that a body may have under `model`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub fn encode_one(name: &ModelName) -> Answer {
 
 /// The error of these routes.
 pub fn encode_error(error: &RerankError) -> Answer {
-    superset::encode_error(error)
+    list_body::encode_error(error)
 }
 
 #[derive(Serialize)]

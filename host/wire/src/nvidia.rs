@@ -12,8 +12,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::asked::{self, Form};
+use crate::list_body::{self, Usage};
 use crate::listing::{self, Scale, Ties, Wish};
-use crate::superset::{self, Usage};
 use crate::{Answer, Call, Decoded, Protocol, Reply, answer};
 
 /// NVIDIA's form.
@@ -56,7 +56,7 @@ impl Protocol for Nvidia {
     }
 
     fn encode_error(&self, error: &RerankError, _request_id: &str) -> Answer {
-        superset::encode_error(error)
+        list_body::encode_error(error)
     }
 }
 

@@ -6,8 +6,9 @@
 //!  "raw_scores": false, "return_text": false, "truncate": true}
 //! [{"index":1,"score":0.9976},{"index":0,"score":0.1234}]
 //! ```
-//! An array and nothing else; equal scores come with the higher index first. There is no model in the
-//! body: the default policy answers. `truncate: false` asks for an error where a text does not fit.
+//! An array and nothing else; equal scores come with the higher index first. The server itself knows no
+//! `model` in a body and no `top_n`, but clients send both, so they count. `truncate: false` asks for an
+//! error where a text does not fit.
 //!
 //! ```json
 //! {"inputs": [["What is Deep Learning?", "Deep learning is..."]]}
@@ -353,10 +354,8 @@ fn encode_error(error: &RerankError) -> Answer {
         ErrorKind::BadRequest | ErrorKind::TooLarge | ErrorKind::TooLong => (422, "Validation"),
         ErrorKind::Overloaded => (429, "Overloaded"),
         ErrorKind::ShuttingDown => (503, "Unhealthy"),
-        ErrorKind::UnknownPolicy
-        | ErrorKind::UnknownModel
-        | ErrorKind::PolicyFault
-        | ErrorKind::DeadlineExceeded => (424, "Backend"),
+        ErrorKind::UnknownPolicy | ErrorKind::UnknownModel => (404, "Backend"),
+        ErrorKind::PolicyFault | ErrorKind::DeadlineExceeded => (424, "Backend"),
         ErrorKind::Internal => (500, "Backend"),
         // The search proxy's, which speaks otherwise.
         ErrorKind::UpstreamFailed | ErrorKind::UpstreamUnavailable | ErrorKind::UpstreamTimeout => {

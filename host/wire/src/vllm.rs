@@ -23,9 +23,9 @@ use serde_json::value::RawValue;
 
 use crate::decode::{Place, take_common};
 use crate::json::{self, Json, Kind};
+use crate::list_body::{self, Common, Item, Returned, Usage};
 use crate::listing::{self, Scale};
 use crate::pairs::{PairPlaces, Pairs};
-use crate::superset::{self, Common, Item, Returned, Usage};
 use crate::{Answer, Call, Decoded, Keys, Protocol, Reply, Target, answer, asked};
 
 /// Keys of a rerank request that nobody else has.
@@ -76,7 +76,7 @@ impl Protocol for Rerank {
     }
 
     fn encode_error(&self, error: &RerankError, _request_id: &str) -> Answer {
-        superset::encode_error(error)
+        list_body::encode_error(error)
     }
 }
 
@@ -180,7 +180,7 @@ impl Protocol for Score {
     }
 
     fn encode_error(&self, error: &RerankError, _request_id: &str) -> Answer {
-        superset::encode_error(error)
+        list_body::encode_error(error)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Voyage: `POST /v1/rerank` with `top_k` and `truncation`, which its client always sends.
+//! Voyage: `POST /v1/rerank` with `top_k`, which no other server knows, or `POST /voyage/v1/rerank`.
 //!
 //! ```json
 //! {"query": "q", "documents": ["a", "b"], "model": "semantic-blend", "top_k": null, "truncation": true}
@@ -11,10 +11,11 @@ use rerankd_core::{OnFailure, RerankError, Reranked};
 use serde::Serialize;
 
 use crate::asked;
-use crate::superset::{self, Common, Item, Returned, Usage};
+use crate::list_body::{self, Common, Item, Returned, Usage};
 use crate::{Answer, Call, Decoded, Keys, Protocol, Reply, answer};
 
-/// Voyage's form.
+/// Voyage's form. Its client for Python always sends `top_k`; the one for JavaScript does not unless it
+/// is told to, and then nothing but the path can tell it from others.
 pub struct Voyage;
 
 impl Protocol for Voyage {
@@ -23,11 +24,11 @@ impl Protocol for Voyage {
     }
 
     fn paths(&self) -> &'static [&'static str] {
-        &["/v1/rerank", "/rerank"]
+        &["/voyage/v1/rerank", "/v1/rerank", "/rerank"]
     }
 
     fn claims(&self, body: &Keys<'_>) -> bool {
-        body.has("top_k") && body.has("truncation")
+        body.has("top_k") && !body.has("top_n")
     }
 
     fn on_failure(&self) -> OnFailure {
@@ -55,7 +56,7 @@ impl Protocol for Voyage {
     }
 
     fn encode_error(&self, error: &RerankError, _request_id: &str) -> Answer {
-        superset::encode_error(error)
+        list_body::encode_error(error)
     }
 }
 

@@ -12,7 +12,7 @@ use rerankd_core::{OnFailure, RerankError, Reranked};
 use serde::Serialize;
 
 use crate::asked;
-use crate::superset::{self, Common, Item, Returned};
+use crate::list_body::{self, Common, Item, Returned};
 use crate::{Answer, Call, Decoded, Keys, Protocol, Reply, answer};
 
 /// Xinference's form.
@@ -53,7 +53,7 @@ impl Protocol for Xinference {
     }
 
     fn encode_error(&self, error: &RerankError, _request_id: &str) -> Answer {
-        superset::encode_error(error)
+        list_body::encode_error(error)
     }
 }
 

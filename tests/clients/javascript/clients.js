@@ -49,7 +49,8 @@ class Voyage {
     static tries = 3;
 
     constructor(url) {
-        this.client = new VoyageAIClient({ apiKey: "key", environment: `${url}/v1` });
+        // With `returnDocuments` it sends what Jina's clients send, but wants another answer.
+        this.client = new VoyageAIClient({ apiKey: "key", environment: `${url}/voyage/v1` });
     }
 
     async rank(query, documents, model, topK) {

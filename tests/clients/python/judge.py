@@ -4,6 +4,7 @@ A client is a class below `clients/`: it says which package it is, how it is poi
 makes of refusals. The checks here are the same for all.
 """
 
+import concurrent.futures
 import contextlib
 import importlib.metadata
 import json
@@ -46,13 +47,18 @@ class Client:
     model: str | None = "rerank-v3.5"
     """The name that it sends; None if it sends none, and the default policy answers."""
     errors: dict[int, type[BaseException]]
-    """What it raises at each status."""
+    """What it raises where most protocols have this status: 400 for a bad request, 404 for an unknown model,
+    424 for a policy that failed, 429 for too many requests."""
     says_why: bool = True
     """Whether its exceptions carry the server's words."""
     tries: int = 1
     """How often it sends a request that is refused with 429."""
     takes_top_n: bool = True
     """Whether a caller can ask for fewer documents than there are."""
+    unknown_model: int = 404
+    """The status for a model that does not exist."""
+    asks_for_model: bool = False
+    """Whether it makes sure that there is such a model before it ranks."""
     bad_request: tuple[str, list[str]] = ("", DOCUMENTS)
     """A query and documents that the server must refuse with 400."""
 
@@ -91,7 +97,8 @@ class Servers(NamedTuple):
 
     @contextlib.contextmanager
     def kept_busy(self):
-        """Has a policy that never ends hold the only instance there is, so that all else is refused."""
+        """Has a policy that never ends hold the only instance there is, so that all else is refused, until the
+        end or until what it gives is called."""
         host, port = self.url.removeprefix("http://").split(":")
         body = json.dumps({"query": QUERY, "documents": DOCUMENTS, "timeout_ms": 60000}).encode()
         head = (
@@ -100,14 +107,15 @@ class Servers(NamedTuple):
         )
         with socket.create_connection((host, int(port)), timeout=PATIENCE) as holder:
             holder.sendall(head.encode() + body)
-            self._wait_until_admitted(1)
-            yield
-        self._wait_until_admitted(0)
+            self.wait_until("rerankd_admitted_requests", 1)
+            yield holder.close
+        self.wait_until("rerankd_admitted_requests", 0)
 
-    def _wait_until_admitted(self, requests: int) -> None:
+    def wait_until(self, metric: str, value: float) -> None:
+        """Waits until a metric has this value."""
         until = time.monotonic() + PATIENCE
-        while self.metric("rerankd_admitted_requests") != requests:
-            assert time.monotonic() < until, f"not within {PATIENCE} s: {requests} requests are admitted"
+        while self.metric(metric) != value:
+            assert time.monotonic() < until, f"not within {PATIENCE} s: {metric} is {value}"
             time.sleep(0.01)
 
 
@@ -118,8 +126,10 @@ def checks(client: type[Client]) -> dict[str, Callable[[Servers], None]]:
         found["top_n"] = lambda servers: check_top_n(client, servers)
     if client.rank_with_documents:
         found["documents"] = lambda servers: check_documents(client, servers)
-    for status in client.errors:
-        found[str(status)] = lambda servers, status=status: check_error(client, servers, status)
+    for case in client.errors:
+        found[str(case)] = lambda servers, case=case: check_error(client, servers, case)
+    if client.tries > 1:
+        found["retry"] = lambda servers: check_retry(client, servers)
     return found
 
 
@@ -145,6 +155,18 @@ def check_documents(client: type[Client], servers: Servers) -> None:
     assert [result.text for result in results] == [DOCUMENTS[result.index] for result in results], f"{results}"
 
 
+def check_retry(client: type[Client], servers: Servers) -> None:
+    """The server has room again after it has refused once."""
+    ranker = client(servers.url)
+    before = servers.metric("rerankd_requests_total")
+    with servers.kept_busy() as make_room, concurrent.futures.ThreadPoolExecutor() as caller:
+        answer = caller.submit(ranker.rank, QUERY, DOCUMENTS, client.model, None)
+        servers.wait_until("rerankd_requests_total", before + 1)
+        make_room()
+        results = answer.result()
+    assert results[0].index == BEST, f"the wrong document first: {results}"
+
+
 def check_scores(results: list[Result]) -> None:
     scores = [result.score for result in results]
     assert all(type(score) is float and 0.0 <= score <= 1.0 for score in scores), f"not in [0, 1]: {scores}"
@@ -152,42 +174,43 @@ def check_scores(results: list[Result]) -> None:
     assert scores[0] > scores[-1], f"all the same: {scores}"
 
 
-def check_error(client: type[Client], servers: Servers, status: int) -> None:
-    """Causes a status, looks at what the client raises, and counts its requests."""
+def check_error(client: type[Client], servers: Servers, case: int) -> None:
+    """Causes what usually has this status, looks at what the client raises, and counts its requests."""
     url, busy = servers.url, contextlib.nullcontext()
     query, documents, model, words = QUERY, DOCUMENTS, client.model, ""
-    if status == 400:
+    status = case
+    if case == 400:
         query, documents = client.bad_request
-        words = "query"
-    elif status == 404:
+        words = "empty"
+    elif case == 404:
+        status = client.unknown_model
         model, words = UNKNOWN, UNKNOWN
-    elif status == 424:
+    elif case == 424:
         words = FAULTY
         if model is None:
             url = servers.failing_url
         else:
             model = FAULTY
-    elif status == 429:
+    elif case == 429:
         busy = servers.kept_busy()
     else:
-        raise AssertionError(f"nothing here causes a {status}")
+        raise AssertionError(f"nothing here causes a {case}")
     ranker = client(url)
     before = servers.metric("rerankd_requests_total")
     with busy:
         try:
             results = ranker.rank(query, documents, model, None)
-        except client.errors[status] as error:
+        except client.errors[case] as error:
             raised = error
         else:
             raise AssertionError(f"no error, but {results}")
         sent = servers.metric("rerankd_requests_total") - before
-    assert type(raised) is client.errors[status], f"{type(raised)} and not {client.errors[status]}: {raised}"
+    assert type(raised) is client.errors[case], f"{type(raised)} and not {client.errors[case]}: {raised}"
     for attribute in ("status_code", "http_status"):
         told = getattr(raised, attribute, None)
         assert told is None or told == status, f"it says {told}: {raised!r}"
     if client.says_why:
         assert words in str(raised), f"no `{words}` in what it says: {raised}"
-    if status == 429:
-        assert sent == client.tries, f"it sent {sent} requests, not {client.tries}"
-    elif url == servers.url:
-        assert sent <= 1, f"it sent {sent} requests"
+    if url == servers.url:
+        expected = {404: 0 if client.asks_for_model else 1, 429: client.tries}.get(case, 1)
+        assert sent == expected, f"it sent {sent} requests, not {expected}"

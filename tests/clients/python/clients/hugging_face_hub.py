@@ -2,7 +2,7 @@
 a reranker behind text-embeddings-inference answers."""
 
 from huggingface_hub import InferenceClient
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import BadRequestError, HfHubHTTPError
 
 from judge import Client, Result
 
@@ -12,7 +12,7 @@ class Hub(Client):
     package = "huggingface-hub"
     model = None
     bad_request = ("", [""])
-    errors = {400: HfHubHTTPError, 424: HfHubHTTPError, 429: HfHubHTTPError}
+    errors = {400: BadRequestError, 424: HfHubHTTPError, 429: HfHubHTTPError}
     takes_top_n = False
 
     def __init__(self, url):

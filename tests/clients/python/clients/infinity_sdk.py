@@ -13,6 +13,7 @@ class Infinity(Client):
     name = "infinity-client"
     package = "infinity-client"
     model = "BAAI/bge-reranker-base"
+    unknown_model = 400
     errors = {400: UnexpectedStatus, 404: UnexpectedStatus, 424: UnexpectedStatus, 429: UnexpectedStatus}
 
     def __init__(self, url):

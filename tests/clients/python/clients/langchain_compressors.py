@@ -62,6 +62,7 @@ class Infinity(LangChain):
     name = "langchain-community InfinityRerank"
     package = "langchain-community"
     model = "BAAI/bge-reranker-base"
+    unknown_model = 400
     errors = {400: UnexpectedStatus, 404: UnexpectedStatus, 424: UnexpectedStatus, 429: UnexpectedStatus}
 
     def compressor(self, model, top_n):

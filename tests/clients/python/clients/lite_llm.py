@@ -4,6 +4,8 @@ import litellm
 
 from judge import Client, Result
 
+litellm.suppress_debug_info = True
+
 
 class LiteLLM(Client):
     package = "litellm"
@@ -12,7 +14,7 @@ class LiteLLM(Client):
     errors = {
         400: litellm.BadRequestError,
         404: litellm.NotFoundError,
-        424: litellm.APIError,
+        424: litellm.BadRequestError,
         429: litellm.RateLimitError,
     }
 
@@ -56,6 +58,7 @@ class HostedVllm(LiteLLM):
     name = "litellm hosted_vllm"
     provider = "hosted_vllm"
     model = "BAAI/bge-reranker-base"
+    errors = LiteLLM.errors | {424: litellm.APIError}
 
 
 class Infinity(LiteLLM):
@@ -63,6 +66,8 @@ class Infinity(LiteLLM):
     provider = "infinity"
     base = "/infinity"
     model = "BAAI/bge-reranker-base"
+    unknown_model = 400
+    errors = LiteLLM.errors | {404: litellm.BadRequestError}
 
 
 class Voyage(LiteLLM):
@@ -76,6 +81,7 @@ class HuggingFace(LiteLLM):
     provider = "huggingface"
     model = None
     bad_request = ("", ["", ""])
+    errors = {400: litellm.BadRequestError, 424: litellm.APIError, 429: litellm.RateLimitError}
 
 
 CLIENTS = [Cohere, Jina, HostedVllm, Infinity, Voyage, HuggingFace]

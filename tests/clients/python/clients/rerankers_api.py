@@ -18,9 +18,7 @@ class Rerankers(Client):
         self.url = url
 
     def rank(self, query, documents, model, top_n):
-        ranker = Reranker(
-            model, model_type="api", api_provider=self.provider, api_key="key", url=self.url + self.path, verbose=0
-        )
+        ranker = Reranker(model, model_type=self.provider, api_key="key", url=self.url + self.path, verbose=0)
         answer = ranker.rank(query=query, docs=documents)
         return [Result(result.doc_id, float(result.score)) for result in answer.results]
 

@@ -9,6 +9,7 @@ class Xinference(Client):
     name = "xinference-client"
     package = "xinference-client"
     model = "bge-reranker-base"
+    asks_for_model = True
     errors = {400: RuntimeError, 404: RuntimeError, 424: RuntimeError, 429: RuntimeError}
 
     def __init__(self, url):
