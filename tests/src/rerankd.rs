@@ -31,8 +31,10 @@ struct Process {
     watchdog: Child,
     address: SocketAddr,
     admin_address: SocketAddr,
+    proxy_address: Option<SocketAddr>,
     greeting: String,
     admin_greeting: String,
+    proxy_greeting: String,
     stderr: Arc<Mutex<String>>,
 }
 
@@ -148,6 +150,15 @@ impl Rerankd {
         self.process.admin_address
     }
 
+    /// Where the search proxy listens.
+    ///
+    /// # Panics
+    /// If the server was started without `--upstream`.
+    pub fn proxy_address(&self) -> SocketAddr {
+        let address = self.process.proxy_address;
+        address.expect("the server was started with `--upstream`")
+    }
+
     /// Its data folder.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
@@ -172,6 +183,11 @@ impl Rerankd {
     /// The line after that: about the admin plane.
     pub fn admin_greeting(&self) -> &str {
         &self.process.admin_greeting
+    }
+
+    /// The line after that: about the search proxy, if there is one.
+    pub fn proxy_greeting(&self) -> &str {
+        &self.process.proxy_greeting
     }
 
     /// Its process id.
@@ -309,14 +325,20 @@ impl Process {
             watchdog,
             address: nowhere,
             admin_address: nowhere,
+            proxy_address: setting(command, "--upstream").map(|_| nowhere),
             greeting: String::new(),
             admin_greeting: String::new(),
+            proxy_greeting: String::new(),
             stderr,
         };
-        for (line, address) in [
+        let mut lines = vec![
             (&mut process.greeting, &mut process.address),
             (&mut process.admin_greeting, &mut process.admin_address),
-        ] {
+        ];
+        if let Some(address) = &mut process.proxy_address {
+            lines.push((&mut process.proxy_greeting, address));
+        }
+        for (line, address) in lines {
             // A first start compiles its policies; those in other languages have a whole runtime in them.
             let greeting = greetings.recv_timeout(5 * PATIENCE);
             *address = greeting

@@ -129,6 +129,45 @@ pub fn compare(
     Ok(())
 }
 
+/// Whether `page` has the hits of `wide` in another order: none twice, and scores that never rise; as many
+/// as `own`, the engine's own page, and everything around them as there.
+///
+/// # Errors
+/// What differs.
+pub fn permuted(page: &str, own: &str, wide: &str) -> Result<(), String> {
+    let (got, expected) = (frame(page)?, frame(own)?);
+    if got != expected {
+        return Err(format!(
+            "around the hits:\n  got      {got}\n  expected {expected}"
+        ));
+    }
+    let (found, all) = (hits(page)?, hits(wide)?);
+    if found.len() != hits(own)?.len() {
+        return Err(format!("{} hits", found.len()));
+    }
+    let mut known: Vec<String> = all.iter().map(|hit| without_score(hit)).collect();
+    for hit in &found {
+        let at = known.iter().position(|known| *known == without_score(hit));
+        known.swap_remove(
+            at.ok_or_else(|| format!("nobody found this, or it is there twice: {hit}"))?,
+        );
+    }
+    let scores: Vec<Option<f64>> = found.iter().map(|hit| score(hit)).collect();
+    match scores.windows(2).all(|two| two[0] >= two[1]) && !scores.contains(&None) {
+        true => Ok(()),
+        false => Err(format!("scores: {scores:?}")),
+    }
+}
+
+/// `_id` of every hit, top to bottom.
+///
+/// # Panics
+/// If it is no page.
+pub fn ids(page: &str) -> Vec<String> {
+    let hits = hits(page).unwrap_or_else(|error| panic!("{error}"));
+    hits.into_iter().map(id).collect()
+}
+
 fn compare_hit(hit: &str, wanted: &Expected, keep_scores: bool) -> Result<(), String> {
     let printed = score(hit);
     if !same(printed, Some(wanted.score)) {

@@ -41,6 +41,18 @@ pub(crate) fn reranked(
     page(&text(got), &text(own), &text(&wide), expected)
 }
 
+/// Whether an answer has the hits of the engine's window in another order.
+pub(crate) fn permuted(
+    got: &Answer,
+    own: &Answer,
+    call: &Call,
+    wide: impl Fn(&Call) -> Answer,
+) -> Result<(), String> {
+    same_head(got, own, false)?;
+    let wide = wide(&call.widened(100));
+    search_page::permuted(&text(got), &text(own), &text(&wide))
+}
+
 /// Whether one page is the other one, reranked.
 pub(crate) fn page(got: &str, own: &str, wide: &str, expected: &Ranked) -> Result<(), String> {
     let reranking = Reranking {

@@ -3,6 +3,7 @@
 
 mod compare;
 mod harness;
+mod proxy;
 
 use std::sync::LazyLock;
 
