@@ -29,6 +29,12 @@ pub enum ErrorKind {
     DeadlineExceeded,
     /// The server is going down.
     ShuttingDown,
+    /// The search engine could not be reached, or broke off in its answer.
+    UpstreamFailed,
+    /// No address of the search engine is healthy, or all its connections are taken.
+    UpstreamUnavailable,
+    /// The search engine did not answer in time.
+    UpstreamTimeout,
     /// The host itself failed; the cause is in its log.
     Internal,
 }
@@ -49,6 +55,9 @@ impl ErrorKind {
             Self::PolicyFault => "policy_fault",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::ShuttingDown => "shutting_down",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::UpstreamUnavailable => "upstream_unavailable",
+            Self::UpstreamTimeout => "upstream_timeout",
             Self::Internal => "internal",
         }
     }
@@ -66,7 +75,9 @@ impl ErrorKind {
             Self::PolicyFault | Self::DeadlineExceeded => 424,
             Self::Overloaded => 429,
             Self::Internal => 500,
-            Self::ShuttingDown => 503,
+            Self::UpstreamFailed => 502,
+            Self::ShuttingDown | Self::UpstreamUnavailable => 503,
+            Self::UpstreamTimeout => 504,
         }
     }
 }

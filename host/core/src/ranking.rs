@@ -159,6 +159,44 @@ pub enum SkipReason {
     NoDocuments,
     /// No document had any text in the fields that count.
     NoText,
+    /// A search of an index for which nothing is configured.
+    NoRule,
+    /// Reranking is switched off, for the index or by the search.
+    Disabled,
+    /// A search whose order is not that of `_score`.
+    Sort,
+    /// A search that wants no hits.
+    SizeZero,
+    /// A search without a text that can be found.
+    NoQuery,
+    /// A search with several texts that differ.
+    AmbiguousQuery,
+    /// A search whose body is not understood; the engine says what is wrong.
+    Unparsable,
+    /// A search that is not JSON, or wants an answer that is not.
+    ContentType,
+    /// A search that starts a scroll.
+    Scroll,
+    /// A search that goes on behind a hit.
+    SearchAfter,
+    /// A search of one slice of many.
+    Slice,
+    /// A search that the engine rescores.
+    Rescore,
+    /// A page that lies behind the window.
+    WindowExceeded,
+    /// An index that gives fewer hits than the window has.
+    ResultWindow,
+    /// A search that wants only parts of the answer.
+    FilterPath,
+    /// A search that rules out the fields that the policy reads.
+    StoredFields,
+    /// A search through a pipeline of the engine, which may rerank.
+    SearchPipeline,
+    /// A search that the engine itself reranks or fuses in its own way.
+    RerankedAlready,
+    /// One search of too many in one request.
+    Limit,
 }
 
 impl SkipReason {
@@ -167,6 +205,25 @@ impl SkipReason {
         match self {
             Self::NoDocuments => "no-documents",
             Self::NoText => "no-text",
+            Self::NoRule => "no-rule",
+            Self::Disabled => "disabled",
+            Self::Sort => "sort",
+            Self::SizeZero => "size-zero",
+            Self::NoQuery => "no-query",
+            Self::AmbiguousQuery => "ambiguous-query",
+            Self::Unparsable => "unparsable",
+            Self::ContentType => "content-type",
+            Self::Scroll => "scroll",
+            Self::SearchAfter => "search-after",
+            Self::Slice => "slice",
+            Self::Rescore => "rescore",
+            Self::WindowExceeded => "window-exceeded",
+            Self::ResultWindow => "result-window",
+            Self::FilterPath => "filter-path",
+            Self::StoredFields => "stored-fields",
+            Self::SearchPipeline => "search-pipeline",
+            Self::RerankedAlready => "reranked-already",
+            Self::Limit => "limit",
         }
     }
 }
@@ -182,6 +239,10 @@ pub enum FailReason {
     Overloaded,
     /// The host itself failed.
     Internal,
+    /// The answer of the search engine was too large, or not understood.
+    UpstreamResponse,
+    /// The search engine refused the search for the whole window.
+    UpstreamStatus,
 }
 
 impl FailReason {
@@ -192,6 +253,8 @@ impl FailReason {
             Self::PolicyFault => "policy-fault",
             Self::Overloaded => "overloaded",
             Self::Internal => "internal",
+            Self::UpstreamResponse => "upstream-response",
+            Self::UpstreamStatus => "upstream-status",
         }
     }
 }

@@ -84,7 +84,53 @@ impl Admission {
         inference: &Inference,
     ) -> Result<(Permit, Deadline), RerankError> {
         let asked = requests.iter().filter_map(|request| request.timeout).min();
-        let timeout = asked
+        let (deadline, wait) = self.in_time(asked, arrived, inference)?;
+        let mut permit = Permit::default();
+        self.take_tokens(&mut permit, requests, wait)?;
+        self.take_instance(&mut permit, wait)?;
+        Ok((permit, deadline))
+    }
+
+    /// Room for one policy instance, before it is known which documents it will have.
+    /// [`admit_reserved`](Self::admit_reserved) is the rest.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub fn reserve(
+        &self,
+        timeout: Option<Duration>,
+        inference: &Inference,
+    ) -> Result<Permit, RerankError> {
+        let (_, wait) = self.in_time(timeout, Instant::now(), inference)?;
+        let mut permit = Permit::default();
+        self.take_instance(&mut permit, wait)?;
+        Ok(permit)
+    }
+
+    /// Room for a request that has an instance reserved, and its deadline.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub fn admit_reserved(
+        &self,
+        request: &RerankRequest,
+        arrived: Instant,
+        inference: &Inference,
+    ) -> Result<(Permit, Deadline), RerankError> {
+        let (deadline, wait) = self.in_time(request.timeout, arrived, inference)?;
+        let mut permit = Permit::default();
+        self.take_tokens(&mut permit, std::slice::from_ref(request), wait)?;
+        Ok((permit, deadline))
+    }
+
+    /// The deadline, and how long a row waits, if one can start before it.
+    fn in_time(
+        &self,
+        timeout: Option<Duration>,
+        arrived: Instant,
+        inference: &Inference,
+    ) -> Result<(Deadline, Duration), RerankError> {
+        let timeout = timeout
             .unwrap_or(self.limits.default_timeout)
             .clamp(Duration::from_millis(1), self.limits.max_timeout);
         let deadline = Deadline::after(arrived, timeout);
@@ -92,14 +138,27 @@ impl Admission {
         if Instant::now() + wait > deadline.start_by {
             return Err(overloaded("no row could start before the deadline", wait));
         }
+        Ok((deadline, wait))
+    }
+
+    fn take_tokens(
+        &self,
+        permit: &mut Permit,
+        requests: &[RerankRequest],
+        wait: Duration,
+    ) -> Result<(), RerankError> {
         let tokens = requests.iter().map(estimated_tokens).sum();
         let tokens = take(&self.tokens, tokens, self.limits.max_queued_tokens)
             .ok_or_else(|| overloaded("too many tokens are waiting", wait))?;
-        let mut permit = Permit(vec![tokens]);
+        permit.0.push(tokens);
+        Ok(())
+    }
+
+    fn take_instance(&self, permit: &mut Permit, wait: Duration) -> Result<(), RerankError> {
         let one = take(&self.requests, 1, self.limits.max_instances)
             .ok_or_else(|| overloaded("too many requests are running", wait))?;
         permit.0.push(one);
-        Ok((permit, deadline))
+        Ok(())
     }
 }
 

@@ -237,6 +237,10 @@ pub struct ServeFlags {
     #[command(flatten)]
     pub guest: GuestFlags,
 
+    /// What is about the search proxy
+    #[command(flatten)]
+    pub proxy: crate::config::ProxyFlags,
+
     /// What is about releases
     #[command(flatten)]
     pub releases: crate::config::ReleaseFlags,

@@ -1,5 +1,6 @@
 //! One resolved configuration out of flags, environment, file and defaults.
 
+mod proxy;
 mod releases;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,8 @@ use rerankd_core::Limits;
 use rerankd_policy::PolicyOptions;
 use serde::{Deserialize, Serialize};
 
+use self::proxy::FileIndex;
+pub use self::proxy::{DEFAULT_POLICY, ProxyFlags, ProxySettings, UpstreamSettings};
 use self::releases::FileReleases;
 pub use self::releases::{ReleaseFlags, ReleaseSettings};
 use crate::checkout;
@@ -49,6 +52,8 @@ pub struct Config {
     pub limits: Limits,
     /// How releases are checked and watched.
     pub releases: ReleaseSettings,
+    /// The search proxy, where there is one.
+    pub proxy: Option<ProxySettings>,
     /// How long running requests may take to finish at shutdown.
     pub drain: Duration,
     /// `tracing` filters.
@@ -69,6 +74,16 @@ struct File {
     admin_tls_cert: Option<PathBuf>,
     admin_tls_key: Option<PathBuf>,
     insecure: Option<bool>,
+    upstream: Option<Vec<String>>,
+    upstream_ca: Option<PathBuf>,
+    upstream_connect_timeout_ms: Option<u64>,
+    upstream_timeout_ms: Option<u64>,
+    upstream_idle_timeout_ms: Option<u64>,
+    proxy_listen: Option<SocketAddr>,
+    proxy_tls_cert: Option<PathBuf>,
+    proxy_tls_key: Option<PathBuf>,
+    proxy_max_connections: Option<usize>,
+    max_rewrite_bytes: Option<usize>,
     data_dir: Option<PathBuf>,
     policy_folders: Option<Vec<PathBuf>>,
     model_folders: Option<Vec<PathBuf>>,
@@ -84,6 +99,8 @@ struct File {
     releases: FileReleases,
     #[serde(default)]
     policies: BTreeMap<String, FilePolicy>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    index: Vec<FileIndex>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -129,6 +146,7 @@ impl Config {
             None => File::default(),
         };
         let mut faults = Vec::new();
+        let proxy = ProxySettings::resolve(&flags.proxy, &file, &mut faults);
         let listen = flags
             .listen
             .or(file.listen)
@@ -244,6 +262,7 @@ impl Config {
             workers,
             limits,
             releases,
+            proxy,
             drain: Duration::from_millis(flags.drain_ms.or(file.drain_ms).unwrap_or(30_000)),
             log,
             log_json: log_format.as_deref() == Some("json"),
@@ -290,7 +309,7 @@ impl Config {
     pub fn to_toml(&self) -> String {
         let limits = &self.limits;
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).ok();
-        let file = File {
+        let mut file = File {
             listen: Some(self.listen),
             tls_cert: self.tls.as_ref().map(|tls| tls.certificate.clone()),
             tls_key: self.tls.as_ref().map(|tls| tls.key.clone()),
@@ -340,7 +359,11 @@ impl Config {
                     (name.clone(), policy)
                 })
                 .collect(),
+            ..File::default()
         };
+        if let Some(proxy) = &self.proxy {
+            proxy.write_to(&mut file);
+        }
         toml::to_string(&file).expect("plain values always serialize")
     }
 }

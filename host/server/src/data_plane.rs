@@ -21,7 +21,7 @@ use crate::rerank::{self, Incoming};
 
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-static SPLIT_KEY: HeaderName = HeaderName::from_static("rerankd-key");
+pub(crate) static SPLIT_KEY: HeaderName = HeaderName::from_static("rerankd-key");
 
 /// Longest request id that is taken over from a caller.
 const MAX_REQUEST_ID: usize = 128;

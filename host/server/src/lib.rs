@@ -2,7 +2,7 @@
 //!
 //! Start reading at [`rerank`]: it calls the steps of a request in their order. [`app`] builds the
 //! object graph and is the only place that knows every type; [`data_plane`] maps routes to
-//! protocols, [`admin`] is the plane beside it for those who run the server; [`config`] resolves flags,
+//! protocols, [`proxy`] stands before a search engine, [`admin`] is the plane for those who run the server; [`config`] resolves flags,
 //! environment and file into one configuration; [`policy_cli`] is the command `rerankd policy`, and [`cases`] the tests that a policy brings along.
 
 pub mod admin;
@@ -17,6 +17,7 @@ pub mod data_folder;
 pub mod data_plane;
 pub mod listener;
 pub mod policy_cli;
+pub mod proxy;
 pub mod rerank;
 mod self_test;
 pub mod shadow;

@@ -5,17 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use futures_util::future::join_all;
+use axum::body::Body;
+use futures_util::future::{BoxFuture, join_all};
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
 
 use crate::app::App;
+use crate::proxy::Proxy;
 use crate::tls::HANDSHAKE_TIMEOUT;
 
 /// Pause after a failed accept, so that running out of descriptors is no busy loop.
@@ -23,14 +27,41 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// One socket and what is served on it.
 pub struct Plane {
-    /// `data` or `admin`, for the log.
+    /// `data`, `admin` or `proxy`, for the log.
     pub name: &'static str,
     /// Where connections come in.
     pub socket: TcpListener,
     /// Where it is given, nothing is said in clear.
     pub tls: Option<TlsAcceptor>,
+    /// Connections at one time; more wait. `None` is as many as the system allows.
+    pub max_connections: Option<usize>,
     /// What answers.
-    pub routes: Router,
+    pub routes: Routes,
+}
+
+/// What answers on a plane.
+#[derive(Clone)]
+pub enum Routes {
+    /// Routes of our own.
+    Own(Router),
+    /// Those of the engine.
+    Proxied(Arc<Proxy>),
+}
+
+impl Service<http::Request<Incoming>> for Routes {
+    type Response = http::Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
+        match self {
+            Self::Own(router) => Box::pin(router.clone().oneshot(request)),
+            Self::Proxied(proxy) => {
+                let proxy = Arc::clone(proxy);
+                Box::pin(async move { Ok(proxy.answer(request).await) })
+            }
+        }
+    }
 }
 
 /// Whether the process is going down.
@@ -108,7 +139,15 @@ pub async fn serve(planes: Vec<Plane>, app: &Arc<App>, mut stop: StopSignals) {
 
 /// Takes connections, for ever.
 async fn accept(plane: &Plane, app: &Arc<App>, graceful: &GracefulShutdown) {
+    let places = plane
+        .max_connections
+        .map(|most| Arc::new(Semaphore::new(most)));
     loop {
+        let place = match &places {
+            // Never an error: nobody closes it.
+            Some(places) => Arc::clone(places).acquire_owned().await.ok(),
+            None => None,
+        };
         let stream = match plane.socket.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -124,6 +163,7 @@ async fn accept(plane: &Plane, app: &Arc<App>, graceful: &GracefulShutdown) {
             routes: plane.routes.clone(),
             idle_timeout: app.config.limits.idle_timeout,
             watcher: graceful.watcher(),
+            place,
         };
         match plane.tls.clone() {
             None => drop(tokio::spawn(connection.serve(stream))),
@@ -158,18 +198,25 @@ async fn handshake(connection: Connection, tls: TlsAcceptor, stream: TcpStream, 
 
 struct Connection {
     plane: &'static str,
-    routes: Router,
+    routes: Routes,
     idle_timeout: Duration,
     watcher: Watcher,
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-        let connection = hyper::server::conn::http1::Builder::new()
+        let mut server = hyper::server::conn::http1::Builder::new();
+        server
             .timer(TokioTimer::new())
             // Also ends connections that are idle between two requests.
-            .header_read_timeout(self.idle_timeout)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.routes));
+            .header_read_timeout(self.idle_timeout);
+        if matches!(self.routes, Routes::Proxied(_)) {
+            // An answer has the headers that the engine gave it, as the engine wrote them.
+            server.auto_date_header(false).preserve_header_case(true);
+        }
+        let _place = self.place;
+        let connection = server.serve_connection(TokioIo::new(stream), self.routes);
         if let Err(error) = self.watcher.watch(connection).await {
             tracing::debug!(plane = self.plane, %error, "connection ended");
         }

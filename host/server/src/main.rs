@@ -9,7 +9,8 @@ use clap::Parser;
 use rerankd::app::App;
 use rerankd::cli::{Cli, Command, ServeFlags};
 use rerankd::config::Config;
-use rerankd::listener::{Plane, StopSignals};
+use rerankd::listener::{Plane, Routes, StopSignals};
+use rerankd::proxy::Proxy;
 use rerankd::{admin, data_plane, listener, policy_cli, telemetry, token, watch};
 use rerankd_policy::compiler;
 
@@ -68,6 +69,10 @@ fn serve(config: Config) -> anyhow::Result<()> {
         None => Ok(None),
     };
     let (tls, admin_tls) = (acceptor(&config.tls)?, acceptor(&config.admin_tls)?);
+    let proxy_tls = match &config.proxy {
+        Some(proxy) => acceptor(&proxy.tls)?,
+        None => None,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("http")
         .enable_all()
@@ -78,28 +83,47 @@ fn serve(config: Config) -> anyhow::Result<()> {
         let socket = bind(app.config.listen, "--listen").await?;
         let admin_socket = bind(app.config.admin_listen, "--admin-listen").await?;
         let (address, admin_address) = (socket.local_addr()?, admin_socket.local_addr()?);
+        let mut proxy = None;
+        if let Some(settings) = &app.config.proxy {
+            let answers = Proxy::new(&app, settings)?;
+            proxy = Some((answers, bind(settings.listen, "--proxy-listen").await?));
+        }
         if let Err(problem) = watch::start(&app) {
             // What is there was released; only what comes later is not.
             tracing::error!(problem, "folders of policies are not watched");
         }
         let stop = StopSignals::catch().context("cannot catch SIGTERM and SIGINT")?;
         // Nobody need read it.
-        let greeting = format!("{}\n", app.greeting(address, admin_address));
+        let mut greeting = format!("{}\n", app.greeting(address, admin_address));
+        if let Some((answers, socket)) = &proxy {
+            greeting += &format!("{}\n", answers.greeting(socket.local_addr()?));
+        }
         let _ = std::io::stdout().write_all(greeting.as_bytes());
-        let planes = vec![
+        let mut planes = vec![
             Plane {
                 name: "data",
                 socket,
                 tls,
-                routes: data_plane::routes(&app),
+                max_connections: None,
+                routes: Routes::Own(data_plane::routes(&app)),
             },
             Plane {
                 name: "admin",
                 socket: admin_socket,
                 tls: admin_tls,
-                routes: admin::routes(&app, admin_address),
+                max_connections: None,
+                routes: Routes::Own(admin::routes(&app, admin_address)),
             },
         ];
+        if let Some((answers, socket)) = proxy {
+            planes.push(Plane {
+                name: "proxy",
+                socket,
+                tls: proxy_tls,
+                max_connections: Some(answers.max_connections()),
+                routes: Routes::Proxied(answers),
+            });
+        }
         listener::serve(planes, &app, stop).await;
         Ok(())
     })

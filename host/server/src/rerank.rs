@@ -42,8 +42,20 @@ pub struct Incoming {
     pub key: Option<String>,
 }
 
+/// What a request is part of.
+pub(crate) struct Caller<'a> {
+    /// The protocol's name in metrics and logs.
+    pub(crate) protocol: &'static str,
+    /// What to answer when reranking fails and the request does not say.
+    pub(crate) on_failure: OnFailure,
+    /// When all of the request was there.
+    pub(crate) arrived: Instant,
+    /// Names the call in logs.
+    pub(crate) request_id: &'a str,
+}
+
 /// Who reranks a request.
-enum Ranker {
+pub(crate) enum Ranker {
     Policy(Chosen),
     Model(Arc<Model>),
 }
@@ -61,10 +73,7 @@ pub async fn answer(app: &Arc<App>, incoming: Incoming) -> Answer {
         Ok((answer, results)) => {
             app.telemetry
                 .answered(protocol.name(), &results, &incoming.request_id);
-            // The call holds nothing any more: what they see is the load of others.
-            for job in shadows.into_inner().unwrap_or_default() {
-                app.shadow.offer(&app.admission, job);
-            }
+            offer(app, shadows);
             answer
         }
         Err(error) => {
@@ -76,7 +85,14 @@ pub async fn answer(app: &Arc<App>, incoming: Incoming) -> Answer {
 }
 
 /// Shadow runs of a call, to be offered when it is answered.
-type Shadows = Mutex<Vec<ShadowJob>>;
+pub(crate) type Shadows = Mutex<Vec<ShadowJob>>;
+
+/// Offers them, when the call holds nothing any more: what they see is the load of others.
+pub(crate) fn offer(app: &App, shadows: Shadows) {
+    for job in shadows.into_inner().unwrap_or_default() {
+        app.shadow.offer(&app.admission, job);
+    }
+}
 
 /// How to write the answer, and of what.
 type Finished<'a> = (Box<dyn rerankd_wire::Reply + Send + 'a>, Vec<Reranked>);
@@ -109,7 +125,13 @@ async fn run<'a>(
         Ok((permit, deadline)) => (Some(permit), Ok(deadline)),
         Err(error) => (None, Err(error)),
     };
-    let one = |request| rerank(app, incoming, &ranker, request, admitted.clone(), shadows);
+    let caller = Caller {
+        protocol: incoming.protocol.name(),
+        on_failure: incoming.protocol.on_failure(),
+        arrived: incoming.arrived,
+        request_id: &incoming.request_id,
+    };
+    let one = |request| rerank(app, &caller, &ranker, request, admitted.clone(), shadows);
     let running = futures_util::stream::iter(requests.into_iter().map(one));
     let results = running.buffered(ranker.concurrency()).try_collect().await?;
     Ok((reply, results))
@@ -176,9 +198,9 @@ fn unknown_model(app: &App, selector: &PolicySelector) -> RerankError {
 }
 
 /// One request: run, and, where that is wanted, failed into the engine's own order.
-async fn rerank(
+pub(crate) async fn rerank(
     app: &Arc<App>,
-    incoming: &Incoming,
+    caller: &Caller<'_>,
     ranker: &Ranker,
     request: RerankRequest,
     admitted: Result<Deadline, RerankError>,
@@ -187,14 +209,14 @@ async fn rerank(
     let documents = request.documents.len();
     let first_stage = request.first_stage;
     let asked = request.on_failure;
-    let on_failure = asked.unwrap_or_else(|| incoming.protocol.on_failure());
+    let on_failure = asked.unwrap_or_else(|| caller.on_failure);
     let result = match (admitted, ranker) {
         (Err(error), _) => Err(error),
         (Ok(deadline), Ranker::Policy(chosen)) => {
-            run_policy(app, incoming, chosen, request, deadline, shadows).await
+            run_policy(app, caller, chosen, request, deadline, shadows).await
         }
         (Ok(deadline), Ranker::Model(model)) => {
-            run_model(app, incoming, model, request, deadline).await
+            run_model(app, caller, model, request, deadline).await
         }
     };
     let error = match result {
@@ -213,7 +235,7 @@ async fn rerank(
         return Err(error);
     }
     app.telemetry
-        .fell_back(incoming.protocol.name(), &error, &incoming.request_id);
+        .fell_back(caller.protocol, &error, caller.request_id);
     let (policy, version, score_kind) = ranker.identity(first_stage);
     let unscored = if reason == FailReason::Deadline {
         "late"
@@ -229,7 +251,7 @@ async fn rerank(
         ranking: Ranking::first_stage(documents, unscored),
         query_truncated: false,
         timings: Timings {
-            total: incoming.arrived.elapsed(),
+            total: caller.arrived.elapsed(),
             ..Timings::default()
         },
     })
@@ -267,7 +289,7 @@ impl Ranker {
 
 async fn run_policy(
     app: &Arc<App>,
-    incoming: &Incoming,
+    caller: &Caller<'_>,
     chosen: &Chosen,
     request: RerankRequest,
     deadline: Deadline,
@@ -287,13 +309,13 @@ async fn run_policy(
         &app.inference,
         version,
         request,
-        incoming.arrived,
+        caller.arrived,
         deadline,
     )
     .await;
     version
         .traffic()
-        .record(first_stage, &invoked, &incoming.request_id);
+        .record(first_stage, &invoked, caller.request_id);
     app.releases.observe(placed, &invoked);
     if let Err(PolicyError::Fault { fault, .. }) = &invoked {
         // What a guest says may hold document data: the log gets the kind alone.
@@ -302,8 +324,7 @@ async fn run_policy(
             fault = fault.name(),
             "policy fault"
         );
-        app.releases
-            .note_fault(version, fault, &incoming.request_id);
+        app.releases.note_fault(version, fault, caller.request_id);
     }
     match invoked {
         Ok(invoked) => {
@@ -316,7 +337,7 @@ async fn run_policy(
                     version,
                     request,
                     live: invoked.reranked.clone(),
-                    request_id: incoming.request_id.clone(),
+                    request_id: caller.request_id.to_owned(),
                 };
                 let mut shadows = shadows.lock().unwrap_or_else(PoisonError::into_inner);
                 shadows.push(job);
@@ -330,7 +351,7 @@ async fn run_policy(
 /// A model's raw pair scores, without a policy.
 async fn run_model(
     app: &Arc<App>,
-    incoming: &Incoming,
+    caller: &Caller<'_>,
     model: &Arc<Model>,
     request: RerankRequest,
     deadline: Deadline,
@@ -366,7 +387,7 @@ async fn run_model(
         timings.queue = scores.queue;
         timings.inference = scores.inference;
     }
-    timings.total = incoming.arrived.elapsed();
+    timings.total = caller.arrived.elapsed();
     let ranking = Ranking::new(judgments);
     let status = match (ranking.scored(), ranking.unscored()) {
         (_, 0) => Status::Applied,

@@ -5,6 +5,7 @@ mod versions;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -21,6 +22,7 @@ use rerankd_policy::release::Releases;
 use self::versions::Versions;
 use crate::app::App;
 use crate::config::Config;
+use crate::proxy::Kind;
 
 /// Starts logging to standard error.
 pub fn start_logging(config: &Config) {
@@ -54,6 +56,11 @@ struct OutcomeLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
 }
@@ -65,6 +72,8 @@ pub struct Telemetry {
     stages: Family<StageLabels, Histogram, fn() -> Histogram>,
     documents: Family<OutcomeLabels, Counter>,
     admin_refusals: Family<ReasonLabels, Counter>,
+    proxied: Family<KindLabels, Counter>,
+    upstream: Family<KindLabels, Histogram, fn() -> Histogram>,
     queued_tokens: Gauge,
     queued_rows: Gauge,
     admitted_bytes: Gauge,
@@ -86,6 +95,8 @@ impl Telemetry {
             stages: Family::new_with_constructor(latency_buckets),
             documents: Family::default(),
             admin_refusals: Family::default(),
+            proxied: Family::default(),
+            upstream: Family::new_with_constructor(latency_buckets),
             queued_tokens: Gauge::default(),
             queued_rows: Gauge::default(),
             admitted_bytes: Gauge::default(),
@@ -109,6 +120,16 @@ impl Telemetry {
             "admin_refusals",
             "Requests that the admin plane refused by reason: host, cross-site, content-type, token-missing, token-unknown, right",
             t.admin_refusals.clone(),
+        );
+        registry.register(
+            "proxy_requests",
+            "Requests to the search proxy by kind: search, msearch, passed; rerankd_requests has what became of the searches",
+            t.proxied.clone(),
+        );
+        registry.register(
+            "upstream_seconds",
+            "Time of the search engine by kind of request: to the head of an answer that is passed, to the end of one that is reranked",
+            t.upstream.clone(),
         );
         registry.register(
             "queue_tokens",
@@ -221,6 +242,32 @@ impl Telemetry {
                 "answered in first-stage order"
             ),
         }
+    }
+
+    /// A request came to the search proxy.
+    pub(crate) fn proxied(&self, kind: Kind) {
+        let kind = kind.name();
+        self.proxied.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// The search engine answered.
+    pub(crate) fn upstream_answered(&self, kind: Kind, time: Duration) {
+        let kind = kind.name();
+        self.upstream
+            .get_or_create(&KindLabels { kind })
+            .observe(time.as_secs_f64());
+    }
+
+    /// A search was answered by the search engine alone.
+    pub(crate) fn not_ranked(
+        &self,
+        kind: Kind,
+        status: &'static str,
+        reason: &'static str,
+        request_id: &str,
+    ) {
+        self.count(kind.name(), status, reason);
+        tracing::debug!(request_id, kind = kind.name(), status, reason, "passed");
     }
 
     /// The admin plane did not let a caller in.

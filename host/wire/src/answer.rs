@@ -57,8 +57,14 @@ pub(crate) fn error(error: &RerankError, request_id: &str) -> Answer {
             request_id,
         },
     };
+    error_of(error, to_json(&body))
+}
+
+/// A response for `error` with this JSON body: its status, `Rerank-Status`, `Retry-After`.
+pub(crate) fn error_of(error: &RerankError, body: Vec<u8>) -> Answer {
+    let code = error.kind.http_status();
     let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut answer = json(status, to_json(&body));
+    let mut answer = json(status, body);
     answer
         .headers
         .insert(&RERANK_STATUS, error_status_header(error));

@@ -2,7 +2,7 @@
 //!
 //! Pure functions. A protocol is one module that knows its JSON and nothing of another protocol, of
 //! HTTP servers or of policies; the server makes a route of each entry of [`PROTOCOLS`]. Reading
-//! order: [`native`], [`hits`], [`metarank`] (the protocols); [`status`] (the `Rerank-Status`
+//! order: [`native`], [`hits`], [`metarank`] (the protocols); [`search`] (the search proxy); [`status`] (the `Rerank-Status`
 //! header); `decode`, `value`, `json` (reading); `answer` (writing).
 //!
 //! A new protocol is one file with a `Protocol` in it, one line in [`PROTOCOLS`], and a folder of
@@ -14,6 +14,7 @@ pub mod hits;
 mod json;
 pub mod metarank;
 pub mod native;
+pub mod search;
 pub mod status;
 mod value;
 

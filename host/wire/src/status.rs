@@ -12,8 +12,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use rerankd_core::{Outcome, Ranking, RerankError, Reranked, SkipReason, Status};
-use sfv::{Decimal, KeyRef, ListSerializer, StringRef, TokenRef};
+use rerankd_core::{
+    ErrorKind, FailReason, Outcome, Ranking, RerankError, Reranked, SkipReason, Status,
+};
+use sfv::{Decimal, KeyRef, ListSerializer, ParameterSerializer, StringRef, TokenRef};
 
 /// The header's name.
 pub static RERANK_STATUS: HeaderName = HeaderName::from_static("rerank-status");
@@ -33,6 +35,65 @@ pub fn status_header(results: &[Reranked]) -> HeaderValue {
         add_member(&mut list, &member);
     }
     header_value(list)
+}
+
+/// What became of one search.
+#[derive(Debug, Clone, Copy)]
+pub enum SearchStatus<'a> {
+    /// It was ranked, or should have been.
+    Ranked(&'a Reranked),
+    /// The engine's own answer, for a reason that was known before any ranking.
+    Skipped(SkipReason),
+    /// The engine's own answer, since no ranking came about.
+    Failed(FailReason),
+    /// An error of the proxy's own.
+    Error(ErrorKind),
+}
+
+/// The header for the answer to a search.
+pub fn search_status_header(search: SearchStatus<'_>) -> HeaderValue {
+    let mut list = ListSerializer::new();
+    add_search(&mut list, search);
+    header_value(list)
+}
+
+/// The header for the answer to an `_msearch`: `item=n` counts the searches from 0; `items` is there
+/// where several in a row, from `item` on, share a member. After [`MOST_MEMBERS`] there are no more.
+pub fn multi_search_status_header(searches: &[SearchStatus<'_>]) -> HeaderValue {
+    let mut list = ListSerializer::new();
+    let runs = searches.chunk_by(|a, b| match (a, b) {
+        (SearchStatus::Skipped(a), SearchStatus::Skipped(b)) => a == b,
+        (SearchStatus::Failed(a), SearchStatus::Failed(b)) => a == b,
+        _ => false,
+    });
+    let mut first = 0;
+    for run in runs.take(MOST_MEMBERS) {
+        let member =
+            add_search(&mut list, run[0]).parameter(KeyRef::constant("item"), count(first));
+        if run.len() > 1 {
+            member.parameter(KeyRef::constant("items"), count(run.len()));
+        }
+        first += run.len();
+    }
+    header_value(list)
+}
+
+/// Keeps the header within what clients take (8 KiB is common) in all but the oddest cases.
+const MOST_MEMBERS: usize = 64;
+
+fn add_search<'l>(
+    list: &'l mut ListSerializer<String>,
+    search: SearchStatus<'_>,
+) -> ParameterSerializer<&'l mut String> {
+    let (status, reason) = match search {
+        SearchStatus::Ranked(result) => return add_member(list, &Member::of(result)),
+        SearchStatus::Skipped(reason) => ("skipped", reason.name().to_owned()),
+        SearchStatus::Failed(reason) => ("failed", reason.name().to_owned()),
+        SearchStatus::Error(kind) => ("error", kind.name().replace('_', "-")),
+    };
+    list.bare_item(TokenRef::constant("rerankd"))
+        .parameter(KeyRef::constant("status"), token(status))
+        .parameter(KeyRef::constant("reason"), token(&reason))
 }
 
 /// The header for an answer that is an error.
@@ -58,18 +119,14 @@ struct Member<'a> {
     time: Duration,
 }
 
-/// One member for all results that differ in numbers alone, so that a call with a thousand queries
-/// has no header of a thousand members: windows and unscored documents are added up, the time is the
-/// longest.
-fn members(results: &[Reranked]) -> Vec<Member<'_>> {
-    let mut members: Vec<Member<'_>> = Vec::new();
-    for result in results {
+impl<'a> Member<'a> {
+    fn of(result: &'a Reranked) -> Self {
         let ranking = &result.ranking;
         let reason = match result.status {
             Status::Partial => commonest_reason(ranking),
             status => status.reason(),
         };
-        let member = Member {
+        Self {
             status: result.status,
             reason,
             policy: &result.policy,
@@ -77,7 +134,17 @@ fn members(results: &[Reranked]) -> Vec<Member<'_>> {
             window: ranking.documents(),
             unscored: ranking.unscored(),
             time: result.timings.total,
-        };
+        }
+    }
+}
+
+/// One member for all results that differ in numbers alone, so that a call with a thousand queries
+/// has no header of a thousand members: windows and unscored documents are added up, the time is the
+/// longest.
+fn members(results: &[Reranked]) -> Vec<Member<'_>> {
+    let mut members: Vec<Member<'_>> = Vec::new();
+    for result in results {
+        let member = Member::of(result);
         let like = |other: &&mut Member<'_>| {
             (other.status, other.reason, other.policy, other.version)
                 == (member.status, member.reason, member.policy, member.version)
@@ -94,7 +161,10 @@ fn members(results: &[Reranked]) -> Vec<Member<'_>> {
     members
 }
 
-fn add_member(list: &mut ListSerializer<String>, of: &Member<'_>) {
+fn add_member<'l>(
+    list: &'l mut ListSerializer<String>,
+    of: &Member<'_>,
+) -> ParameterSerializer<&'l mut String> {
     let mut member = list
         .bare_item(TokenRef::constant("rerankd"))
         .parameter(KeyRef::constant("status"), token(of.status.name()));
@@ -112,8 +182,9 @@ fn add_member(list: &mut ListSerializer<String>, of: &Member<'_>) {
         member = member.parameter(KeyRef::constant("unscored"), count(of.unscored));
     }
     if let Ok(time) = Decimal::try_from(milliseconds(of.time)) {
-        member.parameter(KeyRef::constant("time"), time);
+        member = member.parameter(KeyRef::constant("time"), time);
     }
+    member
 }
 
 /// Milliseconds with at most three decimals, as all answers print them.

@@ -1,0 +1,196 @@
+//! The search proxy: a listener that answers for a search engine, and reranks its searches on the way.
+//!
+//! [`Proxy::answer`] sees every request. What is no search goes through untouched ([`pass`]). A search
+//! is read and planned (`rerankd_wire::search`), the engine is asked for the whole window, a policy
+//! ranks it, and the client gets its page of that ([`single`], [`multi`]). Whatever goes wrong on our
+//! side ends in the engine's own page; only the engine's own trouble is an error.
+//!
+//! Reading order: [`exchange`] (one search and the engine), [`single`], [`multi`], [`ranking`] and
+//! [`cache`] (the policy), [`pass`], [`upstream`], [`body`], [`headers`], [`gzip`].
+
+mod body;
+mod cache;
+mod exchange;
+mod gzip;
+mod headers;
+mod multi;
+mod pass;
+mod ranking;
+mod single;
+mod upstream;
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::body::Body;
+use futures_util::FutureExt;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use rerankd_core::{ErrorKind, PolicySelector, RerankError};
+use rerankd_wire::search::{self, Endpoint, IndexRule, Rules};
+
+use self::cache::RankingCache;
+use self::exchange::Exchange;
+use self::upstream::Upstream;
+use crate::app::App;
+use crate::config::{DEFAULT_POLICY, ProxySettings};
+use crate::data_plane::{REQUEST_ID, request_id};
+
+/// What a request is to the proxy, in metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// No search.
+    Passed,
+    /// One search.
+    Search,
+    /// Several.
+    MultiSearch,
+}
+
+impl Kind {
+    /// The name used in metrics and logs.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Search => "search",
+            Self::MultiSearch => "msearch",
+        }
+    }
+}
+
+/// What answers on the proxy's listener.
+pub struct Proxy {
+    app: Arc<App>,
+    settings: ProxySettings,
+    rules: Rules,
+    upstream: Upstream,
+    rankings: RankingCache,
+}
+
+impl Proxy {
+    /// Nothing is connected to the engine yet, which need not run.
+    ///
+    /// # Errors
+    /// A rule names a policy that does not exist.
+    pub fn new(app: &Arc<App>, settings: &ProxySettings) -> anyhow::Result<Arc<Self>> {
+        let mut rules = settings.rules.clone();
+        if rules.indices.is_empty() {
+            rules.default_rule = Some(IndexRule::new("*", default_policy(app)?));
+        }
+        for selector in settings.policies() {
+            if app.releases.catalog().route(&selector.name).is_none() {
+                let error = app.releases.catalog().unknown(selector);
+                anyhow::bail!("[[index]]: {error}");
+            }
+        }
+        Ok(Arc::new(Self {
+            app: Arc::clone(app),
+            settings: settings.clone(),
+            rules,
+            upstream: Upstream::new(&settings.upstream),
+            rankings: RankingCache::default(),
+        }))
+    }
+
+    /// The line that says where the proxy listens and what it stands before.
+    pub fn greeting(&self, address: SocketAddr) -> String {
+        let scheme = match self.settings.tls {
+            Some(_) => "https",
+            None => "http",
+        };
+        let upstream: Vec<String> = self
+            .settings
+            .upstream
+            .addresses
+            .iter()
+            .map(|uri| uri.to_string().trim_end_matches('/').to_owned())
+            .collect();
+        format!(
+            "search proxy on {scheme}://{address}, before {}",
+            upstream.join(", ")
+        )
+    }
+
+    /// Connections that it takes at one time.
+    pub fn max_connections(&self) -> usize {
+        self.settings.max_connections
+    }
+
+    /// Answers one request.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let id = request_id(request.headers());
+        let endpoint = search::endpoint(request.method(), request.uri().path());
+        let kind = match endpoint {
+            Endpoint::Search { .. } => Kind::Search,
+            Endpoint::MultiSearch { .. } => Kind::MultiSearch,
+            Endpoint::Other => Kind::Passed,
+        };
+        self.app.telemetry.proxied(kind);
+        let answered = AssertUnwindSafe(self.route(endpoint, kind, request, &id))
+            .catch_unwind()
+            .await;
+        let answered = answered.unwrap_or_else(|_| {
+            Err(RerankError::new(
+                ErrorKind::Internal,
+                "the host panicked; its log has the place",
+            ))
+        });
+        answered.unwrap_or_else(|error| {
+            self.app.telemetry.refused(kind.name(), &error, &id);
+            refusal(&error, kind, &id)
+        })
+    }
+
+    async fn route(
+        &self,
+        endpoint: Endpoint,
+        kind: Kind,
+        request: Request<Incoming>,
+        id: &str,
+    ) -> Result<Response<Body>, RerankError> {
+        let (head, body) = request.into_parts();
+        headers::check(&head.method, &head.uri, &head.headers)?;
+        let (Endpoint::Search { index } | Endpoint::MultiSearch { index }) = endpoint else {
+            return pass::through(self, head, body).await;
+        };
+        let exchange = Exchange {
+            proxy: self,
+            kind,
+            index,
+            head,
+            id,
+        };
+        exchange.answer(body).await
+    }
+}
+
+/// The policy of all searches where the configuration says nothing of indices.
+fn default_policy(app: &App) -> anyhow::Result<PolicySelector> {
+    let active = app.releases.catalog().active();
+    let name = match active.as_slice() {
+        [only] => only.name(),
+        all if all.iter().any(|version| version.name() == DEFAULT_POLICY) => DEFAULT_POLICY,
+        _ => anyhow::bail!(
+            "which policy is to rerank searches? There is no `{DEFAULT_POLICY}`: name one in [[index]] of the configuration file"
+        ),
+    };
+    Ok(PolicySelector::parse(name))
+}
+
+/// An error of our own, in the engine's shape.
+fn refusal(error: &RerankError, kind: Kind, id: &str) -> Response<Body> {
+    let answer = search::encode_engine_error(error, id);
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    if kind == Kind::Passed {
+        response
+            .headers_mut()
+            .remove(&rerankd_wire::status::RERANK_STATUS);
+    }
+    if let Ok(value) = HeaderValue::from_str(id) {
+        response.headers_mut().insert(REQUEST_ID.clone(), value);
+    }
+    response
+}

@@ -1,0 +1,277 @@
+//! Bodies on their way through: never whole in memory, watched for standstill, and left where they are
+//! by a try that sends nothing.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::Sleep;
+
+pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Nothing came for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing came for {0:?}")]
+pub(super) struct Standstill(Duration);
+
+/// When bytes moved last.
+#[derive(Debug)]
+pub(super) struct Activity(Mutex<Instant>);
+
+impl Activity {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Instant::now())))
+    }
+
+    fn touch(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for `future` for as long as bytes move at least once in `idle`.
+    pub(super) async fn guard<T>(
+        &self,
+        idle: Duration,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Standstill> {
+        tokio::pin!(future);
+        loop {
+            let until = self.last() + idle;
+            match tokio::time::timeout_at(until.into(), future.as_mut()).await {
+                Ok(output) => return Ok(output),
+                Err(_) if self.last() + idle > Instant::now() => {}
+                Err(_) => return Err(Standstill(idle)),
+            }
+        }
+    }
+}
+
+/// A body that was read in part: what was read, then the rest.
+pub(super) struct Resumed {
+    read: VecDeque<Bytes>,
+    rest: Incoming,
+    activity: Arc<Activity>,
+}
+
+impl Resumed {
+    /// A body nothing was read of has `read` empty.
+    pub(super) fn new(read: Vec<Bytes>, rest: Incoming, activity: Arc<Activity>) -> Self {
+        Self {
+            read: read.into(),
+            rest,
+            activity,
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.activity.touch();
+        if let Some(data) = self.read.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        let polled = Pin::new(&mut self.rest).poll_frame(context);
+        polled.map_err(BodyError::from)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read: usize = self.read.iter().map(Bytes::len).sum();
+        let read = read as u64;
+        let rest = self.rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(read + rest.lower());
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(read + upper);
+        }
+        hint
+    }
+}
+
+/// Where a body lies between two tries.
+#[derive(Clone)]
+pub(super) struct Slot(Arc<Mutex<Option<Resumed>>>);
+
+impl Slot {
+    pub(super) fn new(body: Resumed) -> Self {
+        Self(Arc::new(Mutex::new(Some(body))))
+    }
+
+    /// Takes the body for one try; `None` where an earlier one has begun to send it.
+    pub(super) fn lend(&self) -> Option<Outgoing> {
+        let body = self.lock().take()?;
+        Some(Outgoing::Streamed(Lent {
+            body: Some(body),
+            begun: false,
+            slot: self.clone(),
+        }))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Resumed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A body in one try. It goes back into its slot if nobody asked for a byte of it.
+pub(super) struct Lent {
+    body: Option<Resumed>,
+    begun: bool,
+    slot: Slot,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if !self.begun {
+            *self.slot.lock() = self.body.take();
+        }
+    }
+}
+
+/// What the engine is sent.
+pub(super) enum Outgoing {
+    /// All of it is here.
+    Whole(Full<Bytes>),
+    /// It comes from the client.
+    Streamed(Lent),
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(context).map_err(BodyError::from),
+            Self::Streamed(lent) => {
+                lent.begun = true;
+                match &mut lent.body {
+                    Some(body) => body.poll(context),
+                    None => Poll::Ready(None),
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::Streamed(lent) => lent.body.as_ref().is_none_or(Resumed::is_end_stream),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::Streamed(lent) => match &lent.body {
+                Some(body) => body.size_hint(),
+                None => SizeHint::with_exact(0),
+            },
+        }
+    }
+}
+
+/// An answer's body on its way to the client: it fails when the engine sends nothing for too long.
+pub(super) struct Watched {
+    body: Incoming,
+    idle: Duration,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Watched {
+    pub(super) fn new(body: Incoming, idle: Duration) -> Self {
+        Self {
+            body,
+            idle,
+            alarm: None,
+        }
+    }
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) {
+            this.alarm = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)));
+        }
+        let idle = this.idle;
+        let alarm = this
+            .alarm
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
+        match alarm.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Some(Err(Standstill(idle).into()))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What became of reading a body as a whole.
+pub(super) enum Collected {
+    /// It is whole.
+    Whole(Bytes),
+    /// It is larger than was allowed; what was read of it. The rest is still to come.
+    TooLarge(Vec<Bytes>),
+    /// There was no room for it; what was read of it. The rest is still to come.
+    NoRoom(Vec<Bytes>),
+}
+
+/// Reads a body of at most `limit` bytes. `room` is asked for each piece.
+///
+/// # Errors
+/// The body broke off.
+pub(super) async fn collect(
+    body: &mut Incoming,
+    limit: usize,
+    mut room: impl FnMut(usize) -> bool,
+) -> Result<Collected, hyper::Error> {
+    let mut pieces: Vec<Bytes> = Vec::new();
+    let mut size = 0;
+    if body.size_hint().lower() > limit as u64 {
+        return Ok(Collected::TooLarge(pieces));
+    }
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
+        size += data.len();
+        let fits = room(data.len());
+        pieces.push(data);
+        if size > limit {
+            return Ok(Collected::TooLarge(pieces));
+        }
+        if !fits {
+            return Ok(Collected::NoRoom(pieces));
+        }
+    }
+    Ok(Collected::Whole(match pieces.len() {
+        1 => pieces.remove(0),
+        _ => Bytes::from(pieces.concat()),
+    }))
+}

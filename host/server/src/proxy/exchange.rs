@@ -1,0 +1,396 @@
+//! One search between client and engine: its body, what the engine is sent, and the two kinds of
+//! answers: one that is streamed through, and one that is read to be reranked.
+
+use std::time::Instant;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::request;
+use http::uri::PathAndQuery;
+use http::{Method, Response, StatusCode, response};
+use hyper::body::Incoming;
+use rerankd_core::{ErrorKind, FailReason, RerankError, SkipReason, Status};
+use rerankd_wire::search::{Forward, SearchCall};
+use rerankd_wire::status::{RERANK_STATUS, SearchStatus, search_status_header};
+
+use super::body::{Activity, Collected, collect};
+use super::gzip::{self, Encoding};
+use super::ranking::Asker;
+use super::upstream::{Asked, Payload, root_cause};
+use super::{Kind, Proxy, headers, pass};
+use crate::admission::Permit;
+use crate::data_plane::SPLIT_KEY;
+use crate::rerank::off_the_runtime;
+
+/// Headers that are options of ours start like this.
+const OPTION_HEADERS: &str = "rerankd-";
+
+/// One `_search` or `_msearch`.
+pub(super) struct Exchange<'p> {
+    pub(super) proxy: &'p Proxy,
+    pub(super) kind: Kind,
+    /// The index expression of the path.
+    pub(super) index: Option<String>,
+    pub(super) head: request::Parts,
+    /// Names the call in logs.
+    pub(super) id: &'p str,
+}
+
+/// The body of a search.
+pub(super) struct Sent {
+    /// As it came.
+    pub(super) raw: Bytes,
+    /// Unpacked; the same where it was not packed.
+    pub(super) plain: Bytes,
+    /// Holds the room that it takes.
+    _room: Permit,
+}
+
+/// What the engine said to a search that was rewritten.
+pub(super) enum Said {
+    /// Success, and all of it was read.
+    Found(Found),
+    /// The search as the client meant it must be sent, for this reason.
+    Again(SearchStatus<'static>),
+    /// An answer that has nothing to do with what was rewritten: it is the client's.
+    Final(Response<Body>),
+}
+
+/// An answer that was read.
+pub(super) struct Found {
+    pub(super) head: response::Parts,
+    /// Unpacked.
+    pub(super) body: Bytes,
+    _room: Permit,
+}
+
+impl Exchange<'_> {
+    /// Reads the search and answers it.
+    ///
+    /// # Errors
+    /// Options of ours that are wrong; the engine's trouble; and ours, where the search wants that.
+    pub(super) async fn answer(self, mut body: Incoming) -> Result<Response<Body>, RerankError> {
+        let limits = &self.proxy.app.config.limits;
+        let admission = &self.proxy.app.admission;
+        let limit = self.proxy.settings.max_rewrite_bytes;
+        let mut room = Permit::default();
+        let reading = collect(&mut body, limit, |bytes| {
+            admission.admit_bytes(&mut room, bytes).is_ok()
+        });
+        let read = tokio::time::timeout(limits.body_timeout, reading).await;
+        let read = read.map_err(|_| {
+            let within = limits.body_timeout;
+            let problem = format!("the body did not arrive within {within:?}");
+            RerankError::new(ErrorKind::RequestTimeout, problem)
+        })?;
+        let raw = match read {
+            Ok(Collected::Whole(raw)) => raw,
+            Ok(Collected::TooLarge(read)) => {
+                let status = SearchStatus::Skipped(SkipReason::Limit);
+                return self.pass_unread(read, body, status).await;
+            }
+            Ok(Collected::NoRoom(read)) => {
+                let status = SearchStatus::Failed(FailReason::Overloaded);
+                return self.pass_unread(read, body, status).await;
+            }
+            Err(error) => {
+                let problem = format!("the body broke off: {}", root_cause(&error));
+                return Err(RerankError::new(ErrorKind::BadRequest, problem));
+            }
+        };
+        let plain = match gzip::encoding(&self.head.headers) {
+            Encoding::Identity => Some(raw.clone()),
+            Encoding::Gzip => {
+                let unpacked = off_the_runtime(raw.len(), || gzip::unpack(&raw, limit));
+                // What it is packed has room; unpacked it needs its own.
+                let fits = |plain: &Vec<u8>| admission.admit_bytes(&mut room, plain.len()).is_ok();
+                unpacked.filter(fits).map(Bytes::from)
+            }
+            Encoding::Other => None,
+        };
+        let Some(plain) = plain else {
+            let status = SearchStatus::Skipped(SkipReason::ContentType);
+            return self.pass_raw(raw, status).await;
+        };
+        let sent = Sent {
+            raw,
+            plain,
+            _room: room,
+        };
+        match self.kind {
+            Kind::MultiSearch => self.multi(&sent).await,
+            Kind::Search | Kind::Passed => self.single(&sent).await,
+        }
+    }
+
+    /// The search, for planning.
+    pub(super) fn call<'a>(&'a self, sent: &'a Sent) -> SearchCall<'a> {
+        SearchCall {
+            index: self.index.as_deref(),
+            method: &self.head.method,
+            path: self.head.uri.path(),
+            query: self.head.uri.query(),
+            headers: &self.head.headers,
+            body: &sent.plain,
+        }
+    }
+
+    /// Who asks.
+    pub(super) fn asker(&self) -> Asker<'_> {
+        let key = self.head.headers.get(&SPLIT_KEY);
+        Asker {
+            protocol: self.kind.name(),
+            key: key.and_then(|key| key.to_str().ok()),
+            request_id: self.id,
+        }
+    }
+
+    /// Passes a search that was read in part.
+    async fn pass_unread(
+        self,
+        read: Vec<Bytes>,
+        rest: Incoming,
+        status: SearchStatus<'static>,
+    ) -> Result<Response<Body>, RerankError> {
+        self.count(&[status]);
+        let mut head = self.head;
+        drop_options(&mut head.headers);
+        let response = pass::resumed(self.proxy, self.kind, head, read, rest).await?;
+        Ok(with_status(response, search_status_header(status)))
+    }
+
+    /// Passes a search that cannot be read.
+    async fn pass_raw(
+        &self,
+        raw: Bytes,
+        status: SearchStatus<'static>,
+    ) -> Result<Response<Body>, RerankError> {
+        let mut headers = headers::for_engine(self.head.headers.clone());
+        drop_options(&mut headers);
+        let asked = Asked {
+            method: self.head.method.clone(),
+            target: pass::target(&self.head),
+            headers,
+            body: Payload::Whole(raw),
+            extensions: self.head.extensions.clone(),
+            repeatable: self.head.method == Method::GET,
+        };
+        self.count(&[status]);
+        self.stream(&asked, search_status_header(status)).await
+    }
+
+    /// Sends a search and streams the answer through.
+    ///
+    /// # Errors
+    /// The engine's trouble.
+    pub(super) async fn through(
+        &self,
+        forward: &Forward<'_>,
+        sent: &Sent,
+        status: HeaderValue,
+    ) -> Result<Response<Body>, RerankError> {
+        let asked = self.asked(forward, sent, self.head.method == Method::GET)?;
+        self.stream(&asked, status).await
+    }
+
+    async fn stream(
+        &self,
+        asked: &Asked,
+        status: HeaderValue,
+    ) -> Result<Response<Body>, RerankError> {
+        let started = Instant::now();
+        let idle = self.proxy.settings.upstream.idle_timeout;
+        let response = self
+            .proxy
+            .upstream
+            .send(asked, &Activity::new(), idle)
+            .await?;
+        let telemetry = &self.proxy.app.telemetry;
+        telemetry.upstream_answered(self.kind, started.elapsed());
+        Ok(with_status(pass::answer(self.proxy, response), status))
+    }
+
+    /// Sends a rewritten search and reads the answer.
+    ///
+    /// # Errors
+    /// The engine's trouble.
+    pub(super) async fn ask(
+        &self,
+        forward: &Forward<'_>,
+        sent: &Sent,
+    ) -> Result<Said, RerankError> {
+        let mut asked = self.asked(forward, sent, true)?;
+        // What is read here need not be packed, and no client sees it as it is.
+        let identity = HeaderValue::from_static("identity");
+        asked.headers.insert(header::ACCEPT_ENCODING, identity);
+        let started = Instant::now();
+        let timeout = self.proxy.settings.upstream.timeout;
+        let said = tokio::time::timeout(timeout, async {
+            let activity = Activity::new();
+            let response = self.proxy.upstream.send(&asked, &activity, timeout).await?;
+            self.read(response).await
+        });
+        let said = said.await.unwrap_or_else(|_| {
+            let timeout = humantime::format_duration(timeout);
+            let problem = format!("the search engine did not answer within {timeout}");
+            Err(RerankError::new(ErrorKind::UpstreamTimeout, problem))
+        });
+        let telemetry = &self.proxy.app.telemetry;
+        telemetry.upstream_answered(self.kind, started.elapsed());
+        said
+    }
+
+    async fn read(&self, response: Response<Incoming>) -> Result<Said, RerankError> {
+        let status = response.status();
+        if is_final(status) {
+            return Ok(Said::Final(pass::answer(self.proxy, response)));
+        }
+        let limit = self.proxy.settings.max_rewrite_bytes;
+        let admission = &self.proxy.app.admission;
+        let mut room = Permit::default();
+        let (head, mut body) = response.into_parts();
+        let read = collect(&mut body, limit, |bytes| {
+            admission.admit_bytes(&mut room, bytes).is_ok()
+        });
+        let failed = |reason| Ok(Said::Again(SearchStatus::Failed(reason)));
+        let raw = match read.await {
+            Ok(Collected::Whole(raw)) => raw,
+            Ok(Collected::TooLarge(_)) => return failed(FailReason::UpstreamResponse),
+            Ok(Collected::NoRoom(_)) => return failed(FailReason::Overloaded),
+            Err(error) => {
+                let why = root_cause(&error);
+                return Err(RerankError::new(
+                    ErrorKind::UpstreamFailed,
+                    format!("the search engine broke off its answer: {why}"),
+                ));
+            }
+        };
+        let plain = match gzip::encoding(&head.headers) {
+            Encoding::Identity => Some(raw),
+            Encoding::Gzip => {
+                let unpacked = off_the_runtime(raw.len(), || gzip::unpack(&raw, limit));
+                let fits = |plain: &Vec<u8>| admission.admit_bytes(&mut room, plain.len()).is_ok();
+                unpacked.filter(fits).map(Bytes::from)
+            }
+            Encoding::Other => None,
+        };
+        let Some(body) = plain else {
+            return failed(FailReason::UpstreamResponse);
+        };
+        if status != StatusCode::OK {
+            // Where the window alone is too large for an index, that is no failure.
+            if rerankd_wire::search::names_result_window(&body) {
+                let reason = SkipReason::ResultWindow;
+                return Ok(Said::Again(SearchStatus::Skipped(reason)));
+            }
+            return failed(FailReason::UpstreamStatus);
+        }
+        Ok(Said::Found(Found {
+            head,
+            body,
+            _room: room,
+        }))
+    }
+
+    /// The request that says this.
+    fn asked(
+        &self,
+        forward: &Forward<'_>,
+        sent: &Sent,
+        repeatable: bool,
+    ) -> Result<Asked, RerankError> {
+        let mut headers = headers::for_engine(self.head.headers.clone());
+        for name in &forward.drop_headers {
+            headers.remove(name);
+        }
+        let body = if forward.body_is_unchanged() {
+            sent.raw.clone()
+        } else {
+            headers.remove(header::CONTENT_ENCODING);
+            Bytes::copy_from_slice(&forward.body)
+        };
+        if let Some(content_type) = &forward.content_type {
+            headers.insert(header::CONTENT_TYPE, content_type.clone());
+        }
+        let target: PathAndQuery = forward.path_and_query.parse().map_err(|error| {
+            let problem = format!("the path cannot be sent on: {error}");
+            RerankError::new(ErrorKind::BadRequest, problem)
+        })?;
+        Ok(Asked {
+            method: self.head.method.clone(),
+            target,
+            headers,
+            body: Payload::Whole(body),
+            extensions: self.head.extensions.clone(),
+            repeatable,
+        })
+    }
+
+    /// Counts what became of each search.
+    pub(super) fn count(&self, searches: &[SearchStatus<'_>]) {
+        let telemetry = &self.proxy.app.telemetry;
+        for search in searches {
+            match *search {
+                SearchStatus::Ranked(reranked) => {
+                    telemetry.answered(self.kind.name(), std::slice::from_ref(reranked), self.id);
+                }
+                SearchStatus::Skipped(reason) => {
+                    telemetry.not_ranked(self.kind, "skipped", reason.name(), self.id);
+                }
+                SearchStatus::Failed(reason) => {
+                    telemetry.not_ranked(self.kind, "failed", reason.name(), self.id);
+                }
+                SearchStatus::Error(kind) => {
+                    telemetry.not_ranked(self.kind, "error", kind.name(), self.id);
+                }
+            }
+        }
+    }
+}
+
+/// The engine's answer with another body, which was made of the one that it had.
+pub(super) fn rewritten(
+    head: response::Parts,
+    page: Vec<u8>,
+    status: HeaderValue,
+) -> Response<Body> {
+    let mut response = Response::from_parts(head, Body::from(page));
+    headers::for_client(response.headers_mut());
+    for name in [header::CONTENT_LENGTH, header::CONTENT_ENCODING] {
+        response.headers_mut().remove(name);
+    }
+    with_status(response, status)
+}
+
+/// What `Rerank-Status` says of a status that is no ranking's.
+pub(super) fn of(status: Status) -> SearchStatus<'static> {
+    match status {
+        Status::Skipped(reason) => SearchStatus::Skipped(reason),
+        Status::Failed(reason) => SearchStatus::Failed(reason),
+        Status::Applied | Status::Partial => SearchStatus::Failed(FailReason::Internal),
+    }
+}
+
+/// Answers of gateways, and to those who may not ask or ask too much: the same search, asked with a
+/// smaller window, would get the same.
+fn is_final(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 401 | 403 | 429 | 502 | 503 | 504)
+}
+
+fn with_status(mut response: Response<Body>, status: HeaderValue) -> Response<Body> {
+    response.headers_mut().insert(&RERANK_STATUS, status);
+    response
+}
+
+/// Takes out all headers of ours.
+fn drop_options(headers: &mut http::HeaderMap) {
+    let ours: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(OPTION_HEADERS))
+        .cloned()
+        .collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}

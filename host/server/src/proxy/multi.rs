@@ -1,0 +1,243 @@
+//! `_msearch`: several searches in one request, ranked side by side.
+
+use axum::body::Body;
+use futures_util::StreamExt;
+use http::Response;
+use rerankd_core::{FailReason, OnFailure, RerankError, Reranked, SkipReason};
+use rerankd_wire::search::{self, ItemPlan, MultiAnswer, MultiPlan, Rewritten};
+use rerankd_wire::status::{
+    RERANK_STATUS, SearchStatus, multi_search_status_header, search_status_header,
+};
+
+use super::exchange::{Exchange, Said, Sent, of, rewritten};
+use super::ranking::{self, Known, Window};
+use super::single::is_an_error;
+use crate::admission::Permit;
+use crate::rerank::{Shadows, off_the_runtime};
+
+/// Searches of one request that are ranked at the same time, if there are instances for them.
+const CONCURRENT_SEARCHES: usize = 8;
+
+/// What became of the searches that were not passed.
+type Ranked = Vec<Option<Result<Reranked, RerankError>>>;
+
+impl Exchange<'_> {
+    /// Answers an `_msearch`.
+    ///
+    /// # Errors
+    /// As [`Exchange::answer`].
+    pub(super) async fn multi(&self, sent: &Sent) -> Result<Response<Body>, RerankError> {
+        let app = &self.proxy.app;
+        let limits = &app.config.limits;
+        let call = self.call(sent);
+        let plan = off_the_runtime(sent.plain.len(), || {
+            search::plan_multi(&call, &self.proxy.rules, &Known(app), limits)
+        })?;
+        if !plan.reranks() {
+            return self
+                .pass_all(&plan, sent, SearchStatus::Skipped(SkipReason::Unparsable))
+                .await;
+        }
+        let original = async |status| self.pass_all(&plan, sent, status).await;
+        let instances = match self.reserve(&plan) {
+            Ok(instances) => instances,
+            Err(error) if wants_errors(&plan) => return Err(error),
+            Err(_) => return original(SearchStatus::Failed(FailReason::Overloaded)).await,
+        };
+        let answer = match self.ask(&plan.forward, sent).await? {
+            Said::Found(answer) => answer,
+            Said::Again(status) => {
+                drop(instances);
+                return original(status).await;
+            }
+            Said::Final(mut response) => {
+                let failed = SearchStatus::Failed(FailReason::UpstreamStatus);
+                let statuses = self.all(&plan, failed);
+                self.count(&statuses);
+                response
+                    .headers_mut()
+                    .insert(&RERANK_STATUS, multi_search_status_header(&statuses));
+                return Ok(response);
+            }
+        };
+        let size = answer.body.len();
+        let read = off_the_runtime(size, || plan.read(&answer.body, limits));
+        let mut found = match read {
+            Ok(found) => found,
+            Err(problem) => {
+                drop(instances);
+                return original(of(problem.status())).await;
+            }
+        };
+        let shadows = Shadows::default();
+        let ranked = self
+            .rank_all(&plan, &mut found.items, instances.len(), &shadows)
+            .await;
+        drop(instances);
+        let mut rankings: Vec<Option<Reranked>> = Vec::with_capacity(ranked.len());
+        let mut statuses: Vec<Option<SearchStatus<'_>>> = Vec::with_capacity(ranked.len());
+        for ((result, item), plan) in ranked.iter().zip(&found.items).zip(&plan.items) {
+            let status = match (result, item) {
+                (Some(Ok(_)), _) => None,
+                (Some(Err(error)), _) => {
+                    if is_an_error(error, on_failure(plan)) {
+                        return Err(error.clone());
+                    }
+                    app.telemetry.fell_back(self.kind.name(), error, self.id);
+                    Some(SearchStatus::Failed(FailReason::Internal))
+                }
+                (None, MultiAnswer::Pass(reason)) => Some(SearchStatus::Skipped(*reason)),
+                (None, MultiAnswer::Found(_)) => {
+                    Some(SearchStatus::Skipped(SkipReason::NoDocuments))
+                }
+                (None, MultiAnswer::Again(problem)) => Some(of(problem.status())),
+            };
+            rankings.push(
+                result
+                    .as_ref()
+                    .and_then(|result| result.as_ref().ok().cloned()),
+            );
+            statuses.push(status);
+        }
+        let again = found.again();
+        let second = match again.is_empty() {
+            true => None,
+            false => match self.ask(&plan.original_of(&again), sent).await? {
+                Said::Found(second) => Some(second),
+                Said::Again(_) | Said::Final(_) => {
+                    return original(SearchStatus::Failed(FailReason::UpstreamResponse)).await;
+                }
+            },
+        };
+        let second = second.as_ref().map(|second| second.body.as_ref());
+        let Ok(page) = off_the_runtime(size, || found.page(&rankings, second)) else {
+            return original(SearchStatus::Failed(FailReason::UpstreamResponse)).await;
+        };
+        let statuses: Vec<SearchStatus<'_>> = statuses
+            .into_iter()
+            .zip(&rankings)
+            .map(|(status, ranking)| match (status, ranking) {
+                (None, Some(reranked)) => SearchStatus::Ranked(reranked),
+                (Some(status), _) => status,
+                (None, None) => SearchStatus::Skipped(SkipReason::NoDocuments),
+            })
+            .collect();
+        self.count(&statuses);
+        ranking::offer(app, shadows);
+        let status = multi_search_status_header(&statuses);
+        Ok(rewritten(answer.head, page, status))
+    }
+
+    /// Sends all searches as the client meant them, and streams the answer through. `status` is that
+    /// of the searches that were to be reranked.
+    async fn pass_all(
+        &self,
+        plan: &MultiPlan<'_>,
+        sent: &Sent,
+        status: SearchStatus<'static>,
+    ) -> Result<Response<Body>, RerankError> {
+        let statuses = self.all(plan, status);
+        self.count(&statuses);
+        let header = if plan.items.is_empty() {
+            search_status_header(status)
+        } else {
+            multi_search_status_header(&statuses)
+        };
+        self.through(&plan.original(), sent, header).await
+    }
+
+    /// The statuses where no search was reranked; those that were to be have `status`.
+    fn all(
+        &self,
+        plan: &MultiPlan<'_>,
+        status: SearchStatus<'static>,
+    ) -> Vec<SearchStatus<'static>> {
+        let of_item = |item: &ItemPlan<'_>| match item {
+            ItemPlan::Pass(reason) => SearchStatus::Skipped(*reason),
+            ItemPlan::Rerank(_) => status,
+        };
+        if plan.items.is_empty() {
+            return vec![status];
+        }
+        plan.items.iter().map(of_item).collect()
+    }
+
+    /// Instances for as many searches as may run side by side; at least one.
+    fn reserve(&self, plan: &MultiPlan<'_>) -> Result<Vec<Permit>, RerankError> {
+        let app = &self.proxy.app;
+        let searches = to_rerank(plan).count().min(CONCURRENT_SEARCHES);
+        let timeout = to_rerank(plan).filter_map(|search| search.timeout).min();
+        let mut instances = vec![app.admission.reserve(timeout, &app.inference)?];
+        while instances.len() < searches {
+            match app.admission.reserve(timeout, &app.inference) {
+                Ok(instance) => instances.push(instance),
+                Err(_) => break,
+            }
+        }
+        Ok(instances)
+    }
+
+    /// Ranks what was found, `side_by_side` searches at a time.
+    async fn rank_all(
+        &self,
+        plan: &MultiPlan<'_>,
+        items: &mut [MultiAnswer<'_>],
+        side_by_side: usize,
+        shadows: &Shadows,
+    ) -> Ranked {
+        let mut requests = Vec::new();
+        for (index, item) in items.iter_mut().enumerate() {
+            if let MultiAnswer::Found(found) = item
+                && let Some(request) = found.request()
+            {
+                requests.push((index, request));
+            }
+        }
+        let mut ranked: Ranked = (0..items.len()).map(|_| None).collect();
+        let items = &*items;
+        let asker = self.asker();
+        let one = |(index, request)| {
+            let asker = &asker;
+            async move {
+                let (MultiAnswer::Found(found), ItemPlan::Rerank(search)) =
+                    (&items[index], &plan.items[index])
+                else {
+                    return (index, None);
+                };
+                let window = Window {
+                    target: &search.target,
+                    on_failure: search.on_failure,
+                    request,
+                    fingerprint: found.fingerprint_input(),
+                };
+                let ranked = self.proxy.rank(asker, window, shadows).await;
+                (index, Some(ranked))
+            }
+        };
+        let mut running = futures_util::stream::iter(requests.into_iter().map(one))
+            .buffer_unordered(side_by_side);
+        while let Some((index, result)) = running.next().await {
+            ranked[index] = result;
+        }
+        drop(running);
+        ranked
+    }
+}
+
+fn to_rerank<'p, 'a>(plan: &'p MultiPlan<'a>) -> impl Iterator<Item = &'p Rewritten<'a>> {
+    plan.items.iter().filter_map(|item| match item {
+        ItemPlan::Rerank(search) => Some(search.as_ref()),
+        ItemPlan::Pass(_) => None,
+    })
+}
+
+fn wants_errors(plan: &MultiPlan<'_>) -> bool {
+    to_rerank(plan).any(|search| search.on_failure == OnFailure::Error)
+}
+
+fn on_failure(item: &ItemPlan<'_>) -> OnFailure {
+    match item {
+        ItemPlan::Rerank(search) => search.on_failure,
+        ItemPlan::Pass(_) => OnFailure::FirstStage,
+    }
+}

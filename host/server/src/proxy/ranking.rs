@@ -1,0 +1,128 @@
+//! From what the engine found to a ranking: the policy, or a ranking of the last minute.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rerankd_core::{OnFailure, PolicySelector, RerankError, RerankRequest, Reranked, Timings};
+use rerankd_policy::PolicyVersion;
+use rerankd_policy::split;
+use rerankd_wire::search::Policies;
+
+use super::Proxy;
+use super::cache::Key;
+use crate::app::App;
+use crate::rerank::{self, Caller, Ranker, Shadows};
+
+/// What is known of policies, for planning.
+pub(super) struct Known<'a>(pub(super) &'a App);
+
+impl Policies for Known<'_> {
+    /// Those of every version that may answer: which one does is not known yet.
+    fn fields(&self, selector: &PolicySelector) -> Option<Vec<String>> {
+        let route = self.0.releases.catalog().route(&selector.name)?;
+        let mut fields: Vec<String> = Vec::new();
+        for version in route.versions() {
+            for field in read_by(version) {
+                if !fields.contains(&field) {
+                    fields.push(field);
+                }
+            }
+        }
+        Some(fields)
+    }
+}
+
+fn read_by(version: &PolicyVersion) -> Vec<String> {
+    let options = version.options();
+    let named = options.parameters.get("fields");
+    let named = named.and_then(|fields| fields.as_array());
+    let named = named.into_iter().flatten();
+    let mut fields = version.manifest().fields.clone();
+    fields.extend(named.filter_map(|field| field.as_str()).map(str::to_owned));
+    let is_all = |fields: &[String]| fields.iter().any(|field| field == "*");
+    match &options.grants {
+        Some(grants) if !is_all(grants) && is_all(&fields) => grants.clone(),
+        Some(grants) if !is_all(grants) => {
+            fields.retain(|field| grants.contains(field));
+            fields
+        }
+        _ => fields,
+    }
+}
+
+/// A window that is to be ranked.
+pub(super) struct Window<'a> {
+    /// Who shall.
+    pub(super) target: &'a PolicySelector,
+    /// What to say when nobody can.
+    pub(super) on_failure: OnFailure,
+    /// The window's documents, and how.
+    pub(super) request: RerankRequest,
+    /// What the window is.
+    pub(super) fingerprint: &'a [u8],
+}
+
+/// Who asks.
+pub(super) struct Asker<'a> {
+    /// `search` or `msearch`.
+    pub(super) protocol: &'static str,
+    /// The header `Rerankd-Key`.
+    pub(super) key: Option<&'a str>,
+    /// Names the call in logs.
+    pub(super) request_id: &'a str,
+}
+
+impl Proxy {
+    /// Ranks a window, for which an instance is reserved.
+    ///
+    /// # Errors
+    /// What is wrong with the request; and where `on_failure` says so, all else.
+    pub(super) async fn rank(
+        &self,
+        asker: &Asker<'_>,
+        window: Window<'_>,
+        shadows: &Shadows,
+    ) -> Result<Reranked, RerankError> {
+        let started = Instant::now();
+        let app = &self.app;
+        let mut request = window.request;
+        request.on_failure = Some(window.on_failure);
+        let side = split::split_key(asker.key, request.key.as_deref(), &request.query);
+        let chosen = app.releases.resolve(window.target, side).await?;
+        let key = Key::new(&chosen.placed.version, &request, window.fingerprint);
+        if let Some(known) = self.rankings.get(&key)
+            && known.ranking.documents() == request.documents.len()
+        {
+            return Ok(Reranked {
+                timings: Timings {
+                    total: started.elapsed(),
+                    ..Timings::default()
+                },
+                ..known
+            });
+        }
+        let admitted = app
+            .admission
+            .admit_reserved(&request, started, &app.inference);
+        // The permit is held until the ranking is there.
+        let (_permit, admitted) = match admitted {
+            Ok((permit, deadline)) => (Some(permit), Ok(deadline)),
+            Err(error) => (None, Err(error)),
+        };
+        let caller = Caller {
+            protocol: asker.protocol,
+            on_failure: window.on_failure,
+            arrived: started,
+            request_id: asker.request_id,
+        };
+        let ranker = Ranker::Policy(chosen);
+        let reranked = rerank::rerank(app, &caller, &ranker, request, admitted, shadows).await?;
+        self.rankings.put(key, &reranked);
+        Ok(reranked)
+    }
+}
+
+/// Offers what is to be run beside the answers, when they are made.
+pub(super) fn offer(app: &Arc<App>, shadows: Shadows) {
+    rerank::offer(app, shadows);
+}

@@ -1,0 +1,116 @@
+//! `_search`: one search, one ranking.
+
+use axum::body::Body;
+use http::Response;
+use rerankd_core::{ErrorKind, FailReason, OnFailure, RerankError, SkipReason};
+use rerankd_wire::search::{self, Plan};
+use rerankd_wire::status::{SearchStatus, search_status_header};
+
+use super::exchange::{Exchange, Said, Sent, of, rewritten};
+use super::ranking::{self, Known, Window};
+use crate::rerank::{Shadows, off_the_runtime};
+
+impl Exchange<'_> {
+    /// Answers a search.
+    ///
+    /// # Errors
+    /// As [`Exchange::answer`].
+    pub(super) async fn single(&self, sent: &Sent) -> Result<Response<Body>, RerankError> {
+        let app = &self.proxy.app;
+        let limits = &app.config.limits;
+        let call = self.call(sent);
+        let plan = off_the_runtime(sent.plain.len(), || {
+            search::plan(&call, &self.proxy.rules, &Known(app), limits)
+        })?;
+        let rewritten_search = match plan {
+            Plan::Rerank(rewritten) => rewritten,
+            Plan::Pass(pass) => {
+                let status = SearchStatus::Skipped(pass.reason);
+                self.count(&[status]);
+                return self
+                    .through(&pass.forward, sent, search_status_header(status))
+                    .await;
+            }
+        };
+        let original = |status: SearchStatus<'static>| {
+            self.count(&[status]);
+            self.through(
+                &rewritten_search.original,
+                sent,
+                search_status_header(status),
+            )
+        };
+        let reserved = app
+            .admission
+            .reserve(rewritten_search.timeout, &app.inference);
+        let instance = match reserved {
+            Ok(instance) => instance,
+            Err(error) if rewritten_search.on_failure == OnFailure::Error => return Err(error),
+            Err(_) => return original(SearchStatus::Failed(FailReason::Overloaded)).await,
+        };
+        let answer = match self.ask(&rewritten_search.widened, sent).await? {
+            Said::Found(answer) => answer,
+            Said::Again(status) => {
+                drop(instance);
+                return original(status).await;
+            }
+            Said::Final(mut response) => {
+                let status = SearchStatus::Failed(FailReason::UpstreamStatus);
+                self.count(&[status]);
+                response.headers_mut().insert(
+                    &rerankd_wire::status::RERANK_STATUS,
+                    search_status_header(status),
+                );
+                return Ok(response);
+            }
+        };
+        let size = answer.body.len();
+        let read = off_the_runtime(size, || rewritten_search.read(&answer.body, limits));
+        let mut found = match read {
+            Ok(found) => found,
+            Err(problem) => {
+                drop(instance);
+                return original(of(problem.status())).await;
+            }
+        };
+        let Some(request) = found.request() else {
+            let status = SearchStatus::Skipped(SkipReason::NoDocuments);
+            self.count(&[status]);
+            let page = found.page(None);
+            return Ok(rewritten(answer.head, page, search_status_header(status)));
+        };
+        let shadows = Shadows::default();
+        let window = Window {
+            target: &rewritten_search.target,
+            on_failure: rewritten_search.on_failure,
+            request,
+            fingerprint: found.fingerprint_input(),
+        };
+        let ranked = self.proxy.rank(&self.asker(), window, &shadows).await;
+        drop(instance);
+        let (page, status) = match &ranked {
+            Ok(reranked) => {
+                let page = off_the_runtime(size, || found.page(Some(reranked)));
+                (page, SearchStatus::Ranked(reranked))
+            }
+            Err(error) if is_an_error(error, rewritten_search.on_failure) => {
+                return Err(error.clone());
+            }
+            Err(error) => {
+                app.telemetry.fell_back(self.kind.name(), error, self.id);
+                let page = off_the_runtime(size, || found.page(None));
+                (page, SearchStatus::Failed(FailReason::Internal))
+            }
+        };
+        self.count(&[status]);
+        ranking::offer(app, shadows);
+        Ok(rewritten(answer.head, page, search_status_header(status)))
+    }
+}
+
+/// Whether a search that could not be ranked is answered with the error: it is the client's own, or
+/// the client wants it.
+pub(super) fn is_an_error(error: &RerankError, on_failure: OnFailure) -> bool {
+    on_failure == OnFailure::Error
+        || matches!(error.kind, ErrorKind::BadRequest | ErrorKind::TooLarge)
+}

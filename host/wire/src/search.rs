@@ -1,0 +1,141 @@
+//! The search proxy's half that is bytes to bytes: which paths are searches, what a search asks for,
+//! the widened search that fetches the whole window, and the client's page cut from its answer.
+//!
+//! The server asks [`endpoint`] what a path is, reads the bodies of searches alone, and asks [`plan`]
+//! (or [`plan_multi`]) what to do with one:
+//! - [`Plan::Pass`]: send [`Pass::forward`] and stream the answer through;
+//! - [`Plan::Rerank`]: send [`Rewritten::widened`]; give the answer to [`Rewritten::read`], its
+//!   [`Found::request`] to a policy, and the result to [`Found::page`]. Where the engine refuses the
+//!   widened search, or its answer is not understood, [`Rewritten::original`] goes out instead.
+//!
+//! Reading order: `rules` (what the operator says), `options` (what the client says), `query_text`,
+//! `source`, `rewrite` (the widened search), `found` (its answer), `multi`, `error`.
+
+mod error;
+mod found;
+mod multi;
+mod options;
+mod plan;
+mod query_text;
+mod rewrite;
+mod rules;
+mod source;
+mod url;
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use rerankd_core::SkipReason;
+
+pub use error::{encode_engine_error, names_result_window};
+pub use found::{Found, NotUnderstood};
+pub use multi::{ItemPlan, MultiAnswer, MultiFound, MultiPlan, plan_multi};
+pub use plan::plan;
+pub use rewrite::Rewritten;
+pub use rules::{IndexRule, Policies, Rules};
+
+/// What a path of the engine's API is to the proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/_search`, `/{index}/_search`, `/{index}/{type}/_search`, by `GET` or `POST`.
+    Search {
+        /// The index expression of the path, percent-decoded.
+        index: Option<String>,
+    },
+    /// `/_msearch`, `/{index}/_msearch`, `/{index}/{type}/_msearch`, by `GET` or `POST`.
+    MultiSearch {
+        /// The index expression of the path, percent-decoded; items may name their own.
+        index: Option<String>,
+    },
+    /// Anything else: streamed through, and nothing of it read.
+    Other,
+}
+
+/// What `path` (raw, without the query) is.
+pub fn endpoint(method: &Method, path: &str) -> Endpoint {
+    if method != Method::GET && method != Method::POST {
+        return Endpoint::Other;
+    }
+    let Some(rest) = path.strip_prefix('/') else {
+        return Endpoint::Other;
+    };
+    let mut segments = rest.split('/').rev();
+    let last = segments.next().unwrap_or_default();
+    let before: Vec<&str> = segments.collect();
+    // The index is the first segment of one or two; a type stands behind it.
+    let index = match before.as_slice() {
+        [] => None,
+        [index] | [_, index] => match url::decoded(index) {
+            Some(index) if !index.is_empty() && !index.starts_with('_') => Some(index),
+            Some(index) if index == "_all" => Some(index),
+            _ => return Endpoint::Other,
+        },
+        _ => return Endpoint::Other,
+    };
+    if let [kind, _] = before.as_slice()
+        && (kind.is_empty() || (kind.starts_with('_') && *kind != "_doc"))
+    {
+        return Endpoint::Other;
+    }
+    match last {
+        "_search" => Endpoint::Search { index },
+        "_msearch" => Endpoint::MultiSearch { index },
+        _ => Endpoint::Other,
+    }
+}
+
+/// A search as the client sent it.
+#[derive(Debug, Clone, Copy)]
+pub struct SearchCall<'a> {
+    /// The index expression of the path, percent-decoded.
+    pub index: Option<&'a str>,
+    /// `GET` or `POST`.
+    pub method: &'a Method,
+    /// The raw path.
+    pub path: &'a str,
+    /// The raw query, without the question mark.
+    pub query: Option<&'a str>,
+    /// The client's headers.
+    pub headers: &'a HeaderMap,
+    /// The whole body, decompressed.
+    pub body: &'a [u8],
+}
+
+/// What to do with a search.
+#[derive(Debug)]
+pub enum Plan<'a> {
+    /// Nothing is reranked.
+    Pass(Pass<'a>),
+    /// Fetch the window, rerank it, cut the page.
+    Rerank(Box<Rewritten<'a>>),
+}
+
+/// A search that goes through as it is, but for options of ours.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    /// What to send.
+    pub forward: Forward<'a>,
+    /// Why nothing is reranked.
+    pub reason: SkipReason,
+}
+
+/// A request as it goes to the engine. Where nothing of ours was in it, these are the client's very
+/// bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forward<'a> {
+    /// The request target, raw.
+    pub path_and_query: Cow<'a, str>,
+    /// The body, not compressed.
+    pub body: Cow<'a, [u8]>,
+    /// Headers that must not go on: `rerankd-*`.
+    pub drop_headers: Vec<HeaderName>,
+    /// The `Content-Type` to send in place of the client's, where a search without a body got one.
+    pub content_type: Option<HeaderValue>,
+}
+
+impl Forward<'_> {
+    /// Whether the body is the one that the client sent, so that its compressed form may go on.
+    pub fn body_is_unchanged(&self) -> bool {
+        matches!(self.body, Cow::Borrowed(_))
+    }
+}

@@ -1,0 +1,1 @@
+//! Options of a request: `ext.rerankd`, `Rerankd-*` headers, `rerankd_*` URL parameters.

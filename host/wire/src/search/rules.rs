@@ -1,0 +1,74 @@
+//! What the operator says of indices: which searches are reranked, by which policies, within what.
+
+use std::time::Duration;
+
+use rerankd_core::{OnFailure, PolicySelector};
+
+/// What holds for the indices that a pattern names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IndexRule {
+    /// An index's name, where `*` stands for any characters. A `*` in front matches no name that
+    /// starts with a dot: such indices are the engine's own.
+    pub pattern: String,
+    /// Whether searches are reranked that do not say so themselves.
+    pub enabled: bool,
+    /// The policies that a search may name; the first is the default.
+    pub policies: Vec<PolicySelector>,
+    /// The fields that the policy reads, in place of its own.
+    pub fields: Option<Vec<String>>,
+    /// How many of the first hits are reranked.
+    pub window: usize,
+    /// The largest window that a search may ask for.
+    pub max_window: usize,
+    /// Where the text of the query stands in the body (`query.bool.must[0].match.title.query`).
+    pub query_path: Option<String>,
+    /// Scored hits below this are left out.
+    pub min_score: Option<f64>,
+    /// Whether hits that follow the scored ones keep their own scores.
+    pub keep_scores: bool,
+    /// The deadline of reranking.
+    pub timeout: Option<Duration>,
+    /// What to answer when reranking fails.
+    pub on_failure: OnFailure,
+    /// Parameters for the policy: the text of a JSON object.
+    pub parameters: Option<String>,
+    /// Whether searches that name a search pipeline are reranked too: such a pipeline may already
+    /// rerank.
+    pub search_pipelines: bool,
+}
+
+impl IndexRule {
+    /// A rule for `pattern` with `policy` and everything else as it is by default.
+    pub fn new(pattern: impl Into<String>, policy: PolicySelector) -> Self {
+        Self {
+            pattern: pattern.into(),
+            enabled: true,
+            policies: vec![policy],
+            fields: None,
+            window: 100,
+            max_window: 1000,
+            query_path: None,
+            min_score: None,
+            keep_scores: false,
+            timeout: None,
+            on_failure: OnFailure::FirstStage,
+            parameters: None,
+            search_pipelines: false,
+        }
+    }
+}
+
+/// All rules; the first that matches counts.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Rules {
+    /// In the order of the configuration.
+    pub indices: Vec<IndexRule>,
+    /// For indices that match none. Its pattern counts too.
+    pub default_rule: Option<IndexRule>,
+}
+
+/// What the server knows of policies.
+pub trait Policies {
+    /// The fields that the policy reads; `None` where there is no such policy.
+    fn fields(&self, selector: &PolicySelector) -> Option<Vec<String>>;
+}

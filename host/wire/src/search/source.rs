@@ -1,0 +1,1 @@
+//! How the text that the policy reads gets into the hits, and out again.
