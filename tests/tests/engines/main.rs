@@ -1,6 +1,7 @@
 //! Real engines: every scenario of `tests/scenarios`, and the engines' own clients, against the engine alone
 //! and through the search proxy. One engine of each kind serves all tests of this file.
 
+mod clients;
 mod compare;
 mod harness;
 mod proxy;
