@@ -5,7 +5,8 @@
 //! [`documents`] are texts to rank, [`guests`] policies that break the rules; [`admin`] releases policies
 //! on a server, [`components`] makes variants of them; [`folder`] is a place for files that a test makes
 //! up; [`engine`] is a real search engine, [`scenario`] what is asked of it, and [`search_page`] compares its
-//! pages with those that come through the search proxy.
+//! pages with those that come through the search proxy; [`upstream`] is a search engine that misbehaves on
+//! demand.
 
 pub mod admin;
 pub mod answer;
@@ -19,6 +20,7 @@ pub mod require;
 pub mod rerankd;
 pub mod scenario;
 pub mod search_page;
+pub mod upstream;
 
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,7 @@ pub use crate::engine::Engine;
 pub use crate::folder::Folder;
 pub use crate::http::Connection;
 pub use crate::rerankd::Rerankd;
+pub use crate::upstream::Upstream;
 
 /// Far more than anything here takes on a busy machine: only what hangs meets it.
 pub const PATIENCE: Duration = Duration::from_secs(60);

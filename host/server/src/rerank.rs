@@ -209,7 +209,7 @@ pub(crate) async fn rerank(
     let documents = request.documents.len();
     let first_stage = request.first_stage;
     let asked = request.on_failure;
-    let on_failure = asked.unwrap_or_else(|| caller.on_failure);
+    let on_failure = asked.unwrap_or(caller.on_failure);
     let result = match (admitted, ranker) {
         (Err(error), _) => Err(error),
         (Ok(deadline), Ranker::Policy(chosen)) => {

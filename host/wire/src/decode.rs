@@ -198,7 +198,7 @@ pub(crate) fn read_body<'a>(
         } else if own {
             take(&key, Place::Body.key(&key), value)?;
         } else {
-            take_common(&mut request, &key, value)?;
+            take_common(&mut request, &key, Place::Body.key(&key), value)?;
         }
     }
     unknown.finish(Place::Body, &[COMMON_KEYS, own_keys].concat(), "")?;
@@ -210,8 +210,16 @@ pub(crate) fn read_body<'a>(
     Ok(request)
 }
 
-fn take_common(request: &mut RerankRequest, key: &str, value: Json<'_>) -> Result<(), RerankError> {
-    let place = Place::Body.key(key);
+/// Takes the value of a common key into `request`.
+///
+/// # Errors
+/// `BadRequest` at `place`.
+pub(crate) fn take_common(
+    request: &mut RerankRequest,
+    key: &str,
+    place: Place<'_>,
+    value: Json<'_>,
+) -> Result<(), RerankError> {
     match key {
         "query" => request.query = place.query(value)?,
         "fields" => request.fields = Some(place.field_names(value)?),

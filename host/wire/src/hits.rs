@@ -26,18 +26,16 @@
 //! where `_source` lacks the name; an array of objects gives one field with all its values. The
 //! first stage is `scored` if every hit of the window has a number as `_score`, else `ranked`.
 
-mod document;
-mod page;
-
 use rerankd_core::{
-    FirstStage, Limits, OnFailure, PolicySelector, Ranking, RerankError, RerankRequest, Reranked,
-    Status,
+    Limits, OnFailure, PolicySelector, Ranking, RerankError, RerankRequest, Reranked, Status,
 };
 
 use crate::decode::{Place, read_body};
+use crate::engine;
+use crate::engine::order::Order;
+use crate::engine::page::{Edition, Page};
 use crate::json::{self, Json};
 use crate::{Answer, Call, Decoded, Protocol, Reply, Target, answer};
-use page::{Page, Row};
 
 /// The hits form.
 pub struct Hits;
@@ -96,18 +94,7 @@ fn read_call<'a>(
     let windowed = window.unwrap_or(usize::MAX).min(page.hits.len());
     check_window(windowed, window.is_some(), limits)?;
 
-    let in_window = &page.hits[..windowed];
-    let scored = in_window.iter().all(|hit| hit.score().is_some());
-    request.first_stage = if scored {
-        FirstStage::Scored
-    } else {
-        FirstStage::Ranked
-    };
-    for hit in in_window {
-        let mut document = document::document(hit);
-        document.first_stage_score = hit.score().filter(|_| scored);
-        request.documents.push(document);
-    }
+    (request.first_stage, request.documents) = engine::documents(&page.hits[..windowed]);
     let min_score = request.min_score;
     Ok((
         request,
@@ -164,34 +151,13 @@ impl Reply for HitsReply<'_> {
 
 impl HitsReply<'_> {
     fn reranked(&self, ranking: &Ranking) -> String {
-        self.page.reordered(&self.order(ranking), self.keep_scores)
-    }
-
-    /// The hits of the answer, top to bottom, with their new scores.
-    fn order(&self, ranking: &Ranking) -> Vec<Row> {
-        let mut rows = Vec::with_capacity(self.page.hits.len());
-        let (scored, unscored) = ranking.order().split_at(ranking.scored());
-        let mut last_score = f64::INFINITY;
-        for &hit in scored {
-            let score = ranking.score(hit).unwrap_or(f64::NEG_INFINITY);
-            if self.min_score.is_none_or(|min_score| score >= min_score) {
-                rows.push(Row {
-                    hit,
-                    score: Some(score),
-                });
-                last_score = score;
-            }
-        }
-        let tail = self.window..self.page.hits.len();
-        for hit in unscored.iter().copied().chain(tail) {
-            let own_is_higher = self.page.hits[hit]
-                .score()
-                .is_some_and(|own| own > last_score);
-            rows.push(Row {
-                hit,
-                score: (own_is_higher && !self.keep_scores).then_some(last_score),
-            });
-        }
-        rows
+        let order = Order::new(&self.page.hits, ranking, self.min_score, self.keep_scores);
+        let rows: Vec<_> = order.window.into_iter().chain(order.tail).collect();
+        self.page.edited(&Edition {
+            max_score: Some(self.page.top_score(rows.first())),
+            rows: &rows,
+            keep_first_stage: self.keep_scores,
+            strip: None,
+        })
     }
 }

@@ -143,11 +143,14 @@ impl<'a> Json<'a> {
 
     /// The members of an object, duplicates too; none of anything else.
     pub(crate) fn members(self) -> impl Iterator<Item = (Cow<'a, str>, Json<'a>)> {
+        self.entries()
+            .filter_map(|(key, value)| Some((key.string()?, value)))
+    }
+
+    /// The members of an object with their keys as they stand.
+    pub(crate) fn entries(self) -> impl Iterator<Item = (Json<'a>, Json<'a>)> {
         let mut walk = self.walk(Kind::Object);
-        std::iter::from_fn(move || {
-            let key = walk.next()?.string()?;
-            Some((key, walk.next()?))
-        })
+        std::iter::from_fn(move || Some((walk.next()?, walk.next()?)))
     }
 
     /// The member of that name; the last one, as most readers have it.
@@ -251,6 +254,45 @@ pub(crate) fn quoted(text: &str) -> String {
         shown.push('…');
     }
     format!("`{shown}`")
+}
+
+/// Replaces the bytes of a range by a text.
+pub(crate) type Edit = (Range<usize>, String);
+
+/// The value's text with `edits`, whose ranges lie in it and apart from each other.
+pub(crate) fn edited(json: Json<'_>, mut edits: Vec<Edit>) -> String {
+    edits.sort_by_key(|(range, _)| range.start);
+    let source = json.source();
+    let mut text = String::with_capacity(json.span().len() + 64);
+    let mut at = json.span().start;
+    for (range, replacement) in edits {
+        text.push_str(&source[at..range.start]);
+        text.push_str(&replacement);
+        at = range.end;
+    }
+    text.push_str(&source[at..json.span().end]);
+    text
+}
+
+/// What takes the members out of `object` whose keys are `unwanted`, each with one of the commas next
+/// to it.
+pub(crate) fn without(object: Json<'_>, unwanted: impl Fn(&str) -> bool) -> Vec<Edit> {
+    let entries: Vec<(Json<'_>, Json<'_>)> = object.entries().collect();
+    let mut edits = Vec::new();
+    let mut kept = false;
+    for (index, (key, value)) in entries.iter().enumerate() {
+        if !key.string().is_some_and(|key| unwanted(&key)) {
+            kept = true;
+        } else if kept {
+            edits.push((entries[index - 1].1.end..value.end, String::new()));
+        } else {
+            let next = entries
+                .get(index + 1)
+                .map_or(value.end, |next| next.0.start);
+            edits.push((key.start..next, String::new()));
+        }
+    }
+    edits
 }
 
 /// Yields the values of one array, or the keys and values of one object in turn.

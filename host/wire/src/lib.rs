@@ -3,13 +3,14 @@
 //! Pure functions. A protocol is one module that knows its JSON and nothing of another protocol, of
 //! HTTP servers or of policies; the server makes a route of each entry of [`PROTOCOLS`]. Reading
 //! order: [`native`], [`hits`], [`metarank`] (the protocols); [`search`] (the search proxy); [`status`] (the `Rerank-Status`
-//! header); `decode`, `value`, `json` (reading); `answer` (writing).
+//! header); `decode`, `value`, `json` (reading), `engine` (search responses); `answer` (writing).
 //!
 //! A new protocol is one file with a `Protocol` in it, one line in [`PROTOCOLS`], and a folder of
 //! recorded messages in `fixtures/`.
 
 mod answer;
 mod decode;
+mod engine;
 pub mod hits;
 mod json;
 pub mod metarank;

@@ -11,6 +11,7 @@
 //! Reading order: `rules` (what the operator says), `options` (what the client says), `query_text`,
 //! `source`, `rewrite` (the widened search), `found` (its answer), `multi`, `error`.
 
+mod body;
 mod error;
 mod found;
 mod multi;
@@ -131,11 +132,13 @@ pub struct Forward<'a> {
     pub drop_headers: Vec<HeaderName>,
     /// The `Content-Type` to send in place of the client's, where a search without a body got one.
     pub content_type: Option<HeaderValue>,
+    untouched: bool,
 }
 
 impl Forward<'_> {
-    /// Whether the body is the one that the client sent, so that its compressed form may go on.
-    pub fn body_is_unchanged(&self) -> bool {
-        matches!(self.body, Cow::Borrowed(_))
+    /// Whether target and body are the client's own, so that the body may go on as it came, compressed
+    /// or not. Headers are another matter: [`drop_headers`](Self::drop_headers).
+    pub fn is_untouched(&self) -> bool {
+        self.untouched
     }
 }

@@ -304,7 +304,7 @@ impl Exchange<'_> {
         for name in &forward.drop_headers {
             headers.remove(name);
         }
-        let body = if forward.body_is_unchanged() {
+        let body = if forward.is_untouched() {
             sent.raw.clone()
         } else {
             headers.remove(header::CONTENT_ENCODING);

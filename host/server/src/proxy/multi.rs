@@ -4,14 +4,14 @@ use axum::body::Body;
 use futures_util::StreamExt;
 use http::Response;
 use rerankd_core::{FailReason, OnFailure, RerankError, Reranked, SkipReason};
-use rerankd_wire::search::{self, ItemPlan, MultiAnswer, MultiPlan, Rewritten};
+use rerankd_wire::search::{self, ItemPlan, MultiAnswer, MultiPlan, NotUnderstood, Rewritten};
 use rerankd_wire::status::{
     RERANK_STATUS, SearchStatus, multi_search_status_header, search_status_header,
 };
 
 use super::exchange::{Exchange, Said, Sent, of, rewritten};
 use super::ranking::{self, Known, Window};
-use super::single::is_an_error;
+use super::single::{is_an_error, is_ranked};
 use crate::admission::Permit;
 use crate::rerank::{Shadows, off_the_runtime};
 
@@ -34,8 +34,9 @@ impl Exchange<'_> {
             search::plan_multi(&call, &self.proxy.rules, &Known(app), limits)
         })?;
         if !plan.reranks() {
+            let reason = plan.passed.unwrap_or(SkipReason::Unparsable);
             return self
-                .pass_all(&plan, sent, SearchStatus::Skipped(SkipReason::Unparsable))
+                .pass_all(&plan, sent, SearchStatus::Skipped(reason))
                 .await;
         }
         let original = async |status| self.pass_all(&plan, sent, status).await;
@@ -99,6 +100,15 @@ impl Exchange<'_> {
             );
             statuses.push(status);
         }
+        for (index, item) in found.items.iter_mut().enumerate() {
+            if !is_ranked(rankings[index].as_ref())
+                && matches!((&*item, &plan.items[index]),
+                    (MultiAnswer::Found(found), ItemPlan::Rerank(search))
+                        if found.documents() > 0 && !search.cut_is_exact)
+            {
+                *item = MultiAnswer::Again(NotUnderstood::Refused);
+            }
+        }
         let again = found.again();
         let second = match again.is_empty() {
             true => None,
@@ -143,7 +153,7 @@ impl Exchange<'_> {
         } else {
             multi_search_status_header(&statuses)
         };
-        self.through(&plan.original(), sent, header).await
+        self.through(plan.original(), sent, header).await
     }
 
     /// The statuses where no search was reranked; those that were to be have `status`.

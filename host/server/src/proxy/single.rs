@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use http::Response;
-use rerankd_core::{ErrorKind, FailReason, OnFailure, RerankError, SkipReason};
+use rerankd_core::{ErrorKind, FailReason, OnFailure, RerankError, Reranked, SkipReason, Status};
 use rerankd_wire::search::{self, Plan};
 use rerankd_wire::status::{SearchStatus, search_status_header};
 
@@ -88,24 +88,32 @@ impl Exchange<'_> {
         };
         let ranked = self.proxy.rank(&self.asker(), window, &shadows).await;
         drop(instance);
-        let (page, status) = match &ranked {
-            Ok(reranked) => {
-                let page = off_the_runtime(size, || found.page(Some(reranked)));
-                (page, SearchStatus::Ranked(reranked))
-            }
+        let status = match &ranked {
+            Ok(reranked) => SearchStatus::Ranked(reranked),
             Err(error) if is_an_error(error, rewritten_search.on_failure) => {
                 return Err(error.clone());
             }
             Err(error) => {
                 app.telemetry.fell_back(self.kind.name(), error, self.id);
-                let page = off_the_runtime(size, || found.page(None));
-                (page, SearchStatus::Failed(FailReason::Internal))
+                SearchStatus::Failed(FailReason::Internal)
             }
         };
         self.count(&[status]);
         ranking::offer(app, shadows);
-        Ok(rewritten(answer.head, page, search_status_header(status)))
+        let header = search_status_header(status);
+        let reranked = ranked.as_ref().ok();
+        if !is_ranked(reranked) && !rewritten_search.cut_is_exact {
+            drop(found);
+            return self.through(&rewritten_search.original, sent, header).await;
+        }
+        let page = off_the_runtime(size, || found.page(reranked));
+        Ok(rewritten(answer.head, page, header))
     }
+}
+
+/// Whether the order is another than the engine's.
+pub(super) fn is_ranked(reranked: Option<&Reranked>) -> bool {
+    reranked.is_some_and(|reranked| matches!(reranked.status, Status::Applied | Status::Partial))
 }
 
 /// Whether a search that could not be ranked is answered with the error: it is the client's own, or

@@ -1,17 +1,37 @@
-//! Several searches in one request: `_msearch`.
+//! Several searches in one request: `_msearch`, a line for the head of each search and one for its
+//! body.
 
+use std::borrow::Cow;
+
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
 use rerankd_core::{Limits, RerankError, Reranked, SkipReason};
 
-use super::{Forward, Found, NotUnderstood, Policies, Rewritten, Rules, SearchCall};
+use super::body::Body;
+use super::error::names_result_window;
+use super::found::{Found, NotUnderstood};
+use super::options::{self, Options};
+use super::plan::{self, Asked, Deciders, Decision};
+use super::rewrite::Rewritten;
+use super::url::Params;
+use super::{Forward, Policies, Rules, SearchCall};
+use crate::json::{self, Json, edited};
+
+/// Most searches of one request that are reranked.
+const MOST_RERANKED: usize = 32;
 
 /// What to do with an `_msearch`.
 #[derive(Debug)]
 pub struct MultiPlan<'a> {
     /// All searches, each as it is planned.
     pub forward: Forward<'a>,
-    /// One for each search, in their order. Empty where the body is not understood: then `forward` is
-    /// the client's own, and the answer goes through.
+    /// One for each search, in their order. None where the body is not understood: then
+    /// [`passed`](Self::passed) says why, and `forward` goes through.
     pub items: Vec<ItemPlan<'a>>,
+    /// Why the whole request goes through, where the searches in it cannot be told.
+    pub passed: Option<SkipReason>,
+    original: Forward<'a>,
+    lines: Vec<Lines<'a>>,
 }
 
 /// What to do with one search of an `_msearch`.
@@ -19,9 +39,16 @@ pub struct MultiPlan<'a> {
 pub enum ItemPlan<'a> {
     /// Nothing is reranked.
     Pass(SkipReason),
-    /// The window is fetched; only target, options and [`Rewritten::read`] matter here, and its
-    /// forwards are body lines.
+    /// The window is fetched. The bodies of its forwards are lines of the whole; their targets are
+    /// that of the whole.
     Rerank(Box<Rewritten<'a>>),
+}
+
+/// One search as the client meant it.
+#[derive(Debug)]
+struct Lines<'a> {
+    head: &'a [u8],
+    body: Cow<'a, [u8]>,
 }
 
 impl<'a> MultiPlan<'a> {
@@ -33,26 +60,69 @@ impl<'a> MultiPlan<'a> {
     }
 
     /// All searches, as the client meant them.
-    pub fn original(&self) -> Forward<'a> {
-        self.forward.clone()
+    pub fn original(&self) -> &Forward<'a> {
+        &self.original
     }
 
     /// The searches at these positions, as the client meant them.
-    pub fn original_of(&self, _items: &[usize]) -> Forward<'a> {
-        self.forward.clone()
+    pub fn original_of(&self, items: &[usize]) -> Forward<'a> {
+        let lines = items.iter().filter_map(|&item| self.lines.get(item));
+        Forward {
+            body: Cow::Owned(joined(lines.map(|lines| (lines.head, &*lines.body)))),
+            untouched: false,
+            ..self.original.clone()
+        }
     }
 
-    /// Reads the engine's answer (200, JSON) to [`forward`](Self::forward).
+    /// Reads the engine's answer (200, JSON, not compressed) to [`forward`](Self::forward).
     ///
     /// # Errors
     /// Where it has not an answer for each search; the caller sends [`original`](Self::original).
     pub fn read<'b>(
         &'b self,
-        _answer: &'b [u8],
-        _limits: &Limits,
+        answer: &'b [u8],
+        limits: &Limits,
     ) -> Result<MultiFound<'b>, NotUnderstood> {
-        Err(NotUnderstood::NoHits)
+        let (answer, responses) = responses(answer, self.items.len())?;
+        let items = self.items.iter().zip(&responses);
+        let items = items.map(|(item, &response)| match item {
+            ItemPlan::Pass(reason) => MultiAnswer::Pass(*reason),
+            ItemPlan::Rerank(rewritten) => match found(rewritten, response, limits) {
+                Ok(found) => MultiAnswer::Found(Box::new(found)),
+                Err(problem) => MultiAnswer::Again(problem),
+            },
+        });
+        Ok(MultiFound {
+            items: items.collect(),
+            answer,
+            responses,
+        })
     }
+}
+
+fn found<'b>(
+    rewritten: &'b Rewritten<'_>,
+    response: Json<'b>,
+    limits: &Limits,
+) -> Result<Found<'b>, NotUnderstood> {
+    match response.member("error") {
+        Some(error) if names_result_window(error.text().as_bytes()) => {
+            Err(NotUnderstood::ResultWindow)
+        }
+        Some(_) => Err(NotUnderstood::Refused),
+        None => Found::of(&rewritten.request, &rewritten.cut, response, limits),
+    }
+}
+
+/// The answer to an `_msearch`, and those in it.
+fn responses(answer: &[u8], count: usize) -> Result<(Json<'_>, Vec<Json<'_>>), NotUnderstood> {
+    let answer = json::parse(answer).map_err(|_| NotUnderstood::NotJson)?;
+    let list = answer.member("responses").ok_or(NotUnderstood::NoHits)?;
+    let responses: Vec<Json<'_>> = list.items().collect();
+    if responses.len() != count {
+        return Err(NotUnderstood::NoHits);
+    }
+    Ok((answer, responses))
 }
 
 /// What the engine found for an `_msearch`.
@@ -60,7 +130,8 @@ impl<'a> MultiPlan<'a> {
 pub struct MultiFound<'b> {
     /// One for each search, in their order.
     pub items: Vec<MultiAnswer<'b>>,
-    answer: &'b [u8],
+    answer: Json<'b>,
+    responses: Vec<Json<'b>>,
 }
 
 /// The answer to one search of an `_msearch`.
@@ -78,7 +149,11 @@ pub enum MultiAnswer<'b> {
 impl MultiFound<'_> {
     /// The positions of the searches that are to be asked again.
     pub fn again(&self) -> Vec<usize> {
-        Vec::new()
+        let items = self.items.iter().enumerate();
+        items
+            .filter(|(_, item)| matches!(item, MultiAnswer::Again(_)))
+            .map(|(index, _)| index)
+            .collect()
     }
 
     /// The whole answer. `reranked` has one for each search (`None` where there is no ranking);
@@ -90,10 +165,31 @@ impl MultiFound<'_> {
     /// [`MultiPlan::original`] and passes what comes.
     pub fn page(
         &self,
-        _reranked: &[Option<Reranked>],
-        _again: Option<&[u8]>,
+        reranked: &[Option<Reranked>],
+        again: Option<&[u8]>,
     ) -> Result<Vec<u8>, NotUnderstood> {
-        Ok(self.answer.to_vec())
+        let asked_again = self.again().len();
+        let second = match again {
+            Some(again) => responses(again, asked_again)?.1,
+            None if asked_again == 0 => Vec::new(),
+            None => return Err(NotUnderstood::NoHits),
+        };
+        let mut second = second.into_iter();
+        let mut edits = Vec::new();
+        for (index, (item, response)) in self.items.iter().zip(&self.responses).enumerate() {
+            let text = match item {
+                MultiAnswer::Pass(_) => continue,
+                MultiAnswer::Found(found) => {
+                    found.page_text(reranked.get(index).and_then(Option::as_ref))
+                }
+                MultiAnswer::Again(_) => {
+                    let answer = second.next().ok_or(NotUnderstood::NoHits)?;
+                    answer.text().to_owned()
+                }
+            };
+            edits.push((response.span(), text));
+        }
+        Ok(edited(self.answer, edits).into_bytes())
     }
 }
 
@@ -107,12 +203,172 @@ pub fn plan_multi<'a>(
     policies: &dyn Policies,
     limits: &Limits,
 ) -> Result<MultiPlan<'a>, RerankError> {
-    let forward = match super::plan(call, rules, policies, limits)? {
-        super::Plan::Pass(pass) => pass.forward,
-        super::Plan::Rerank(rewritten) => rewritten.original,
+    let params = Params::read(call.query);
+    let by = Deciders {
+        rules,
+        policies,
+        limits,
     };
+    let target = plan::original_target(call, &params);
+    let forward = |body: Option<Vec<u8>>| Forward {
+        path_and_query: target.clone(),
+        untouched: body.is_none() && !params.iter().any(|param| options::is_param(&param.name)),
+        body: body.map_or(Cow::Borrowed(call.body), Cow::Owned),
+        drop_headers: plan::drop_headers(call.headers),
+        content_type: None,
+    };
+    let searches = if is_ndjson(call.headers) {
+        split(call.body).ok_or(SkipReason::Unparsable)
+    } else {
+        Err(SkipReason::ContentType)
+    };
+    let searches = match searches {
+        Ok(searches) => searches,
+        Err(reason) => {
+            Options::read(None, &params, call.headers, None, limits)?;
+            return Ok(MultiPlan {
+                forward: forward(None),
+                items: Vec::new(),
+                passed: Some(reason),
+                original: forward(None),
+                lines: Vec::new(),
+            });
+        }
+    };
+
+    let early = plan::answer_reason(call.headers, &params);
+    let (mut items, mut lines) = (Vec::new(), Vec::new());
+    let (mut reranked, mut stripped_any) = (0, false);
+    for (head, text) in searches {
+        let full = (reranked == MOST_RERANKED).then_some(SkipReason::Limit);
+        let (item, stripped) = plan_item(call, &params, head, text, early, full, &by)
+            .map_err(|error| in_search(items.len(), error))?;
+        reranked += usize::from(matches!(item, ItemPlan::Rerank(_)));
+        stripped_any |= stripped.is_some();
+        let body = stripped.map_or(Cow::Borrowed(text), |text| Cow::Owned(text.into_bytes()));
+        lines.push(Lines { head, body });
+        items.push(item);
+    }
+    let original = joined(lines.iter().map(|lines| (lines.head, &*lines.body)));
+    let planned = lines.iter().zip(&items).map(|(lines, item)| {
+        let body = match item {
+            ItemPlan::Pass(_) => &lines.body,
+            ItemPlan::Rerank(rewritten) => &rewritten.widened.body,
+        };
+        (lines.head, &**body)
+    });
+    let planned = (reranked > 0 || stripped_any).then(|| joined(planned));
     Ok(MultiPlan {
-        forward,
-        items: Vec::new(),
+        forward: forward(planned),
+        items,
+        passed: None,
+        original: forward(stripped_any.then_some(original)),
+        lines,
     })
+}
+
+/// The plan for one search, and its body without options of ours, where there were any.
+fn plan_item<'a>(
+    call: &SearchCall<'_>,
+    params: &Params<'_>,
+    head: &[u8],
+    text: &'a [u8],
+    early: Option<SkipReason>,
+    full: Option<SkipReason>,
+    by: &Deciders<'_>,
+) -> Result<(ItemPlan<'a>, Option<String>), RerankError> {
+    let head = Body::read(head);
+    let body = Body::read(text);
+    let unparsable = head.as_ref().err().or(body.as_ref().err()).copied();
+    let head = head.unwrap_or_else(|_| Body::empty());
+    let body = body.unwrap_or_else(|_| Body::empty());
+    let named = head.member("index").or_else(|| head.member("indices"));
+    let index = named.and_then(index_expression);
+    // Pipelines that the head names, and parameters of the whole that are a search's own.
+    let pipeline = head
+        .member("search_pipeline")
+        .map(|_| SkipReason::SearchPipeline);
+    let none = Params::read(None);
+    let decided = plan::decide(
+        &Asked {
+            index: index.as_deref().or(call.index),
+            body: &body,
+            params: &none,
+            option_params: params,
+            headers: call.headers,
+            early: early.or(unparsable).or(pipeline).or(full),
+        },
+        by,
+    )?;
+    let stripped = body.without_options();
+    let item = match decided {
+        Decision::Pass(reason) => ItemPlan::Pass(reason),
+        Decision::Rerank(widening) => {
+            let line = |body: Cow<'a, [u8]>| Forward {
+                path_and_query: Cow::Borrowed(""),
+                body,
+                drop_headers: Vec::new(),
+                content_type: None,
+                untouched: false,
+            };
+            let original = match &stripped {
+                Some(text) => Cow::Owned(text.clone().into_bytes()),
+                None => Cow::Borrowed(text),
+            };
+            let widened = Cow::Owned(widening.body.clone().into_bytes());
+            ItemPlan::Rerank(Box::new(widening.rewritten(line(original), line(widened))))
+        }
+    };
+    Ok((item, stripped))
+}
+
+fn in_search(index: usize, error: RerankError) -> RerankError {
+    RerankError {
+        message: format!("search {index} (from 0): {}", error.message),
+        ..error
+    }
+}
+
+fn index_expression(named: Json<'_>) -> Option<String> {
+    if let Some(name) = named.string() {
+        return Some(name.into_owned());
+    }
+    let names: Option<Vec<_>> = named.items().map(Json::string).collect();
+    names
+        .filter(|names| !names.is_empty())
+        .map(|names| names.join(","))
+}
+
+fn is_ndjson(headers: &HeaderMap) -> bool {
+    let Some(said) = headers
+        .get(CONTENT_TYPE)
+        .and_then(|said| said.to_str().ok())
+    else {
+        return false;
+    };
+    let said = said.to_ascii_lowercase();
+    plan::is_json(&said.replacen("x-ndjson", "json", 1))
+}
+
+/// The lines of each search: head and body, without their line ends. `None` where the engine would
+/// not understand them so.
+fn split(text: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+    // One empty line in front is allowed.
+    let text = text.strip_prefix(b"\n").unwrap_or(text);
+    let text = text.strip_suffix(b"\n")?;
+    let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
+    let (pairs, rest) = lines.as_chunks::<2>();
+    let searches = pairs.iter().map(|&[head, body]| (head, body));
+    rest.is_empty().then(|| searches.collect())
+}
+
+fn joined<'l>(searches: impl Iterator<Item = (&'l [u8], &'l [u8])>) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (head, body) in searches {
+        for line in [head, body] {
+            text.extend_from_slice(line);
+            text.push(b'\n');
+        }
+    }
+    text
 }

@@ -1,1 +1,273 @@
-//! The text that was searched for.
+//! The text that was searched for: from clauses that score, and never guessed.
+//!
+//! Clauses that a policy cannot read as a text (`term`, `range`, `knn`, …) say nothing. A query of
+//! several texts that differ is ambiguous.
+
+use rerankd_core::SkipReason;
+
+use super::body::Body;
+use super::url::Params;
+use crate::json::{Json, Kind};
+
+/// Queries that are nested deeper have no text; the engines themselves stop at 20 (OpenSearch) and
+/// 30 (Elasticsearch).
+const MAX_DEPTH: usize = 32;
+
+/// What a body asks for, as far as it matters here.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    texts: Vec<String>,
+    /// Whether some of it is searched in such a way that the first hits depend on how many are
+    /// wanted.
+    pub(super) size_matters: bool,
+    /// The most hits that a fusion of several retrievers gives.
+    pub(super) fused: Option<usize>,
+}
+
+impl Findings {
+    /// The one text.
+    ///
+    /// # Errors
+    /// Where there is none, or several that differ.
+    pub(super) fn text(self) -> Result<String, SkipReason> {
+        let mut texts = self.texts.into_iter();
+        let first = texts.next().ok_or(SkipReason::NoQuery)?;
+        if texts.any(|text| text != first) {
+            return Err(SkipReason::AmbiguousQuery);
+        }
+        Ok(first)
+    }
+
+    fn text_of(&mut self, value: Option<Json<'_>>) {
+        if let Some(text) = value.and_then(Json::string) {
+            self.push(&text);
+        }
+    }
+
+    fn push(&mut self, text: &str) {
+        let text = text.trim();
+        if !text.is_empty() {
+            self.texts.push(text.to_owned());
+        }
+    }
+}
+
+/// Looks for texts in a search.
+///
+/// # Errors
+/// Where a retriever reranks, sorts or goes on behind a hit.
+pub(super) fn find(body: &Body<'_>, params: &Params<'_>) -> Result<Findings, SkipReason> {
+    let mut findings = Findings::default();
+    let member = |name: &str| body.member(name);
+    // The engines let `q` replace the query of the body.
+    if let Some(q) = params.get("q") {
+        if is_plain(q, Syntax::QueryString) {
+            findings.push(q);
+        }
+    } else if let Some(query) = member("query") {
+        of_query(query, &mut findings, 0);
+    }
+    if let Some(retriever) = member("retriever") {
+        of_retriever(retriever, &mut findings, 0)?;
+    }
+    findings.size_matters |= member("knn").is_some();
+    Ok(findings)
+}
+
+/// The text that OpenSearch's own rerank pipelines are given: `ext.rerank.query_context`.
+pub(super) fn of_context(body: &Body<'_>) -> Option<String> {
+    let context = body
+        .member("ext")?
+        .member("rerank")?
+        .member("query_context")?;
+    let text = match context.member("query_text") {
+        Some(text) => text.string()?.into_owned(),
+        None => at_path(body.whole()?, &context.member("query_text_path")?.string()?)?,
+    };
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// The text at a path such as `query.bool.must[0].match.title.query`. A part of a path may be a key
+/// with dots in it.
+pub(super) fn at_path(json: Json<'_>, path: &str) -> Option<String> {
+    at_path_from(json, path, 0)
+}
+
+fn at_path_from(json: Json<'_>, path: &str, depth: usize) -> Option<String> {
+    // Each step may take a key and an item.
+    if depth > 2 * MAX_DEPTH {
+        return None;
+    }
+    let below = |json, path| at_path_from(json, path, depth + 1);
+    if path.is_empty() {
+        let text = json.string()?;
+        return (!text.trim().is_empty()).then(|| text.trim().to_owned());
+    }
+    if let Some(rest) = path.strip_prefix('[') {
+        let (index, rest) = rest.split_once(']')?;
+        let item = json.items().nth(index.parse().ok()?)?;
+        return below(item, rest.strip_prefix('.').unwrap_or(rest));
+    }
+    json.members().find_map(|(key, value)| {
+        let rest = path.strip_prefix(&*key)?;
+        match rest.as_bytes().first() {
+            Some(b'.') => below(value, &rest[1..]),
+            Some(b'[') | None => below(value, rest),
+            Some(_) => None,
+        }
+    })
+}
+
+fn of_query(query: Json<'_>, findings: &mut Findings, depth: usize) {
+    if depth > MAX_DEPTH {
+        return;
+    }
+    for (kind, clause) in query.members() {
+        let mut inner = |name: &str| {
+            if let Some(query) = clause.member(name) {
+                of_queries(query, findings, depth + 1);
+            }
+        };
+        match &*kind {
+            "bool" => {
+                inner("must");
+                inner("should");
+            }
+            "dis_max" => inner("queries"),
+            "hybrid" => {
+                inner("queries");
+                findings.size_matters = true;
+            }
+            "function_score" | "script_score" | "nested" => inner("query"),
+            "constant_score" => inner("filter"),
+            "boosting" => inner("positive"),
+            "match" | "match_phrase" | "match_phrase_prefix" | "match_bool_prefix" => {
+                for (_, field) in clause.members() {
+                    findings.text_of(Some(field));
+                    findings.text_of(field.member("query"));
+                }
+            }
+            "multi_match" | "combined_fields" | "sparse_vector" => {
+                findings.text_of(clause.member("query"));
+            }
+            "query_string" => plain(clause, Syntax::QueryString, findings),
+            "simple_query_string" => plain(clause, Syntax::Simple, findings),
+            "semantic" => {
+                findings.text_of(clause.member("query"));
+                findings.size_matters = true;
+            }
+            "neural" | "neural_sparse" => {
+                for (_, field) in clause.members() {
+                    findings.text_of(field.member("query_text"));
+                }
+                findings.size_matters = true;
+            }
+            "text_expansion" => {
+                for (_, field) in clause.members() {
+                    findings.text_of(field.member("model_text"));
+                }
+            }
+            "knn" => findings.size_matters = true,
+            _ => {}
+        }
+    }
+}
+
+/// One query or an array of them.
+fn of_queries(queries: Json<'_>, findings: &mut Findings, depth: usize) {
+    if queries.kind() == Kind::Array {
+        for query in queries.items() {
+            of_query(query, findings, depth);
+        }
+    } else {
+        of_query(queries, findings, depth);
+    }
+}
+
+/// How many hits a fusion has that does not say.
+const DEFAULT_RANK_WINDOW: usize = 10;
+
+fn of_retriever(
+    retriever: Json<'_>,
+    findings: &mut Findings,
+    depth: usize,
+) -> Result<(), SkipReason> {
+    if depth > MAX_DEPTH {
+        return Ok(());
+    }
+    for (kind, inner) in retriever.members() {
+        match &*kind {
+            "standard" => {
+                if inner.member("sort").is_some() {
+                    return Err(SkipReason::Sort);
+                }
+                if inner.member("search_after").is_some() {
+                    return Err(SkipReason::SearchAfter);
+                }
+                if let Some(query) = inner.member("query") {
+                    of_query(query, findings, depth + 1);
+                }
+            }
+            "rrf" | "linear" => {
+                let window = inner.member("rank_window_size");
+                let window = window.map_or(Some(DEFAULT_RANK_WINDOW), |window| {
+                    window.text().trim_matches('"').parse().ok()
+                });
+                let window = window.ok_or(SkipReason::Unparsable)?;
+                findings.fused = Some(findings.fused.map_or(window, |other| other.min(window)));
+                // The short form: one text for several fields.
+                findings.text_of(inner.member("query"));
+                let retrievers = inner.member("retrievers");
+                for item in retrievers.iter().flat_map(|retrievers| retrievers.items()) {
+                    let item = item.member("retriever").unwrap_or(item);
+                    of_retriever(item, findings, depth + 1)?;
+                }
+            }
+            "knn" => findings.size_matters = true,
+            // A weight, a normalizer, a name, a filter.
+            _ if inner.kind() != Kind::Object => {}
+            "filter" => {}
+            // Reranks, pins, diversifies, or is not known.
+            _ => return Err(SkipReason::RerankedAlready),
+        }
+    }
+    Ok(())
+}
+
+fn plain(clause: Json<'_>, syntax: Syntax, findings: &mut Findings) {
+    if let Some(text) = clause.member("query").and_then(Json::string)
+        && is_plain(&text, syntax)
+    {
+        findings.push(&text);
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Syntax {
+    /// `query_string` and `q`.
+    QueryString,
+    /// `simple_query_string`.
+    Simple,
+}
+
+/// Whether a text says nothing in the query language but its words.
+fn is_plain(text: &str, syntax: Syntax) -> bool {
+    let (anywhere, pairs, words): (&[char], &[&str], &[&str]) = match syntax {
+        Syntax::QueryString => (
+            &[
+                '"', '(', ')', ':', '^', '~', '*', '?', '[', ']', '{', '}', '\\', '/', '<', '>',
+            ],
+            &["&&", "||"],
+            &["AND", "OR", "NOT", "TO"],
+        ),
+        Syntax::Simple => (&['"', '(', ')', '~', '*', '|', '+', '\\'], &[], &[]),
+    };
+    let operator = |word: &str| {
+        word.starts_with(['+', '-', '!']) && (word.len() > 1 || syntax == Syntax::Simple)
+            || words.contains(&word)
+    };
+    !text.contains(anywhere)
+        && !pairs.iter().any(|pair| text.contains(pair))
+        && !text.split_whitespace().any(operator)
+}

@@ -1,10 +1,11 @@
-//! The widened search.
+//! A search that is reranked.
 
 use std::time::Duration;
 
 use rerankd_core::{Limits, OnFailure, PolicySelector, RerankRequest};
 
 use super::{Forward, Found, NotUnderstood};
+use crate::engine::strip::Strip;
 
 /// A search that is reranked.
 #[derive(Debug)]
@@ -21,21 +22,41 @@ pub struct Rewritten<'a> {
     pub timeout: Option<Duration>,
     /// Names who asks, for canaries.
     pub key: Option<String>,
+    /// How many of the first hits are reranked.
+    pub window: usize,
+    /// Whether [`Found::page`] without a ranking surely is the engine's own page. Where not (the first
+    /// hits of a vector search depend on how many are asked for), a caller that needs it sends
+    /// [`original`](Self::original).
+    pub cut_is_exact: bool,
     /// The request for the policy, without documents.
     pub(super) request: RerankRequest,
+    pub(super) cut: Cut,
+}
+
+/// How the client's page is cut from the widened answer.
+#[derive(Debug, Clone)]
+pub(super) struct Cut {
+    /// How many of the first hits are reranked.
+    pub(super) window: usize,
+    /// The first hit of the page, from 0.
+    pub(super) from: usize,
+    /// How many hits a page has.
+    pub(super) size: usize,
+    /// What is in the hits that the client did not ask for.
+    pub(super) strip: Option<Strip>,
+    pub(super) keep_scores: bool,
 }
 
 impl Rewritten<'_> {
-    /// Reads the engine's answer (200, JSON) to [`widened`](Self::widened).
+    /// Reads the engine's answer (200, JSON, not compressed) to [`widened`](Self::widened).
     ///
     /// # Errors
     /// Where the answer cannot be cut; the caller sends [`original`](Self::original).
     pub fn read<'b>(
         &'b self,
-        _answer: &'b [u8],
-        _limits: &Limits,
+        answer: &'b [u8],
+        limits: &Limits,
     ) -> Result<Found<'b>, NotUnderstood> {
-        let _ = &self.request;
-        Err(NotUnderstood::NoHits)
+        Found::read(&self.request, &self.cut, answer, limits)
     }
 }

@@ -72,3 +72,49 @@ pub trait Policies {
     /// The fields that the policy reads; `None` where there is no such policy.
     fn fields(&self, selector: &PolicySelector) -> Option<Vec<String>>;
 }
+
+impl Rules {
+    /// The rule for the index expression of a search: `None` is all indices. Where it names several,
+    /// one rule must hold for all of them.
+    pub(super) fn of(&self, index: Option<&str>) -> Option<&IndexRule> {
+        let mut names = index.unwrap_or("_all").split(',').filter(|name| {
+            // An exclusion from what the names before it say.
+            !name.is_empty() && !name.starts_with('-')
+        });
+        let rule = self.of_name(names.next()?)?;
+        names
+            .all(|name| {
+                self.of_name(name)
+                    .is_some_and(|other| std::ptr::eq(other, rule))
+            })
+            .then_some(rule)
+    }
+
+    fn of_name(&self, name: &str) -> Option<&IndexRule> {
+        let mut rules = self.indices.iter().chain(&self.default_rule);
+        rules.find(|rule| {
+            let hidden = name.starts_with('.') && rule.pattern.starts_with('*');
+            !hidden && matches(&rule.pattern, name)
+        })
+    }
+}
+
+/// Whether `text` is `pattern`, where `*` stands for any characters.
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else {
+        return pattern == text;
+    };
+    let Some(mut text) = text.strip_prefix(first) else {
+        return false;
+    };
+    let mut parts = rest.split('*');
+    let last = parts.next_back().unwrap_or_default();
+    for part in parts {
+        // The earliest place leaves the most for what follows.
+        match text.find(part) {
+            Some(at) => text = &text[at + part.len()..],
+            None => return false,
+        }
+    }
+    text.ends_with(last)
+}

@@ -109,7 +109,7 @@ fn an_answer_without_any_hit_left_has_no_max_score() {
     let answer = answer(decoded, &[reranked(vec![filtered(), filtered()])]);
     assert_eq!(
         body(&answer),
-        "{\"hits\":{\"max_score\":null,\"hits\":[ \t]}}"
+        "{\"hits\":{\"max_score\":null,\"hits\":[ ]}}"
     );
 }
 

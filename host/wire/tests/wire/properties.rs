@@ -97,7 +97,11 @@ fn page(max_score: &str, hits: &[(Hit, String)], gaps: &[Hit]) -> String {
         list.push_str(if slot > 0 { gaps[slot].gap } else { "" });
         list.push_str(&format!("{}{score}{}", hit.before, hit.behind));
     }
-    format!(r#"{{"hits" :{{ "hits":[ {list} ],"total":9, "max_score" : {max_score} }}, "took":1}}"#)
+    let list = match hits {
+        [] => " ".to_owned(),
+        _ => format!(" {list} "),
+    };
+    format!(r#"{{"hits" :{{ "hits":[{list}],"total":9, "max_score" : {max_score} }}, "took":1}}"#)
 }
 
 /// The rules once more, the slow way: what the answer must be, byte for byte.

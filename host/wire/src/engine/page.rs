@@ -1,54 +1,52 @@
 //! A search response as bytes: where its hits are, and how to put them into another order without
 //! touching anything else.
 
-use std::ops::Range;
-
 use rerankd_core::RerankError;
 
+use super::strip::Strip;
 use crate::answer;
 use crate::decode::Place;
-use crate::json::{Json, Kind};
+use crate::json::{self, Edit, Json, Kind, edited};
 
 /// Ten times what the engines give at most by default (`index.max_result_window`); bounds the memory
 /// that the list takes, whatever the window.
 const MAX_HITS: usize = 100_000;
 
 /// A search response and the places in it that may change.
-pub(super) struct Page<'a> {
-    pub(super) response: Json<'a>,
-    pub(super) hits: Vec<Hit<'a>>,
+pub(crate) struct Page<'a> {
+    pub(crate) response: Json<'a>,
+    pub(crate) hits: Vec<Hit<'a>>,
+    list: Json<'a>,
     max_score: Option<Json<'a>>,
 }
 
 /// One of the hits, and the members of it that matter here. Of a key that stands twice, the last
 /// counts, as most readers have it.
-pub(super) struct Hit<'a> {
-    whole: Json<'a>,
-    pub(super) id: Option<Json<'a>>,
-    score: Option<Json<'a>>,
+pub(crate) struct Hit<'a> {
+    pub(crate) whole: Json<'a>,
+    pub(crate) index: Option<Json<'a>>,
+    pub(crate) id: Option<Json<'a>>,
+    pub(crate) score: Option<Json<'a>>,
     /// An object.
-    pub(super) source: Option<Json<'a>>,
+    pub(crate) source: Option<Json<'a>>,
     /// An object.
-    pub(super) fields: Option<Json<'a>>,
+    pub(crate) fields: Option<Json<'a>>,
 }
 
 /// One line of the new order.
-pub(super) struct Row {
+pub(crate) struct Row {
     /// The hit's position in the response.
-    pub(super) hit: usize,
+    pub(crate) hit: usize,
     /// Its new score; `None` is its own.
-    pub(super) score: Option<f64>,
+    pub(crate) score: Option<f64>,
 }
-
-/// Replaces the bytes of a range by a text.
-type Edit = (Range<usize>, String);
 
 impl<'a> Page<'a> {
     /// Finds the hits of a search response.
     ///
     /// # Errors
     /// `BadRequest` where it is no search response, `TooLarge` for more than [`MAX_HITS`].
-    pub(super) fn read(place: Place<'_>, response: Json<'a>) -> Result<Self, RerankError> {
+    pub(crate) fn read(place: Place<'_>, response: Json<'a>) -> Result<Self, RerankError> {
         const SEARCH_RESPONSE: &str = "the search response of an engine, with `hits.hits`";
         if response.kind() != Kind::Object {
             return Err(place.expected(SEARCH_RESPONSE, response));
@@ -84,44 +82,62 @@ impl<'a> Page<'a> {
         Ok(Self {
             response,
             hits: hits.collect::<Result<_, _>>()?,
+            list,
             max_score,
         })
     }
 
-    /// The response with its hits in the order of `rows`, and their new scores. With
-    /// `keep_first_stage`, each hit gives the engine's score as `fields._first_stage_score` too.
-    pub(super) fn reordered(&self, rows: &[Row], keep_first_stage: bool) -> String {
-        let hit_text = |row: &Row| {
-            let hit = &self.hits[row.hit];
-            let mut edits = match (hit.score, row.score) {
-                (Some(own), Some(new)) => vec![(own.span(), number(new))],
-                _ => Vec::new(),
-            };
-            if keep_first_stage {
-                edits.extend(hit.first_stage_score());
-            }
-            edited(hit.whole, edits)
-        };
-        let top_score = rows.first().and_then(|row| {
-            let own = || self.hits[row.hit].score.map(|own| own.text().to_owned());
-            row.score.map(number).or_else(own)
-        });
-        let mut edits = self.list_edit(rows, hit_text);
-        if let Some(max_score) = self.max_score {
-            edits.push((
-                max_score.span(),
-                top_score.unwrap_or_else(|| "null".to_owned()),
-            ));
+    /// The response with the hits and scores of `edition`.
+    pub(crate) fn edited(&self, edition: &Edition<'_>) -> String {
+        let mut edits = self.list_edit(edition.rows, |row| self.hit_text(row, edition));
+        if let (Some(max_score), Some(new)) = (self.max_score, &edition.max_score) {
+            edits.push((max_score.span(), new.clone()));
         }
         edited(self.response, edits)
     }
 
+    /// The score that stands at the top: the new or own one of the first row, `null` without rows.
+    pub(crate) fn top_score(&self, first: Option<&Row>) -> String {
+        let score = first.and_then(|row| {
+            let own = || self.hits[row.hit].score.map(|own| own.text().to_owned());
+            row.score.map(number).or_else(own)
+        });
+        score.unwrap_or_else(|| "null".to_owned())
+    }
+
+    fn hit_text(&self, row: &Row, edition: &Edition<'_>) -> String {
+        let hit = &self.hits[row.hit];
+        let Some(strip) = edition.strip else {
+            return edited(hit.whole, hit.score_edits(row, edition));
+        };
+        let mut edits = strip.edits(hit);
+        if !edition.keep_first_stage {
+            edits.extend(hit.score_edits(row, edition));
+            return edited(hit.whole, edits);
+        }
+        // What goes and what is added may lie in the same section.
+        let stripped = edited(hit.whole, edits);
+        let whole =
+            json::parse(stripped.as_bytes()).and_then(|whole| Hit::read(Place::Body, whole));
+        match whole {
+            Ok(hit) => edited(hit.whole, hit.score_edits(row, edition)),
+            Err(_) => stripped,
+        }
+    }
+
     /// The text from the first hit to the last is made anew. What stood between two hits stays where
-    /// it is and belongs to no hit; with fewer hits, the first of these gaps are used.
+    /// it is and belongs to no hit; with fewer hits, the first of these gaps are used. A list that
+    /// becomes empty looks as the engines print one: `[]`, or `[ ]` where they indent.
     fn list_edit(&self, rows: &[Row], hit_text: impl Fn(&Row) -> String) -> Vec<Edit> {
         let (Some(first), Some(last)) = (self.hits.first(), self.hits.last()) else {
             return Vec::new();
         };
+        if rows.is_empty() {
+            let inner = self.list.span().start + 1..self.list.span().end - 1;
+            let indented = inner.start < first.whole.span().start;
+            let space = if indented { " " } else { "" };
+            return vec![(inner, space.to_owned())];
+        }
         let span = first.whole.span().start..last.whole.span().end;
         let gap = |slot: usize| {
             let before = self.hits[slot - 1].whole.span().end;
@@ -138,11 +154,24 @@ impl<'a> Page<'a> {
     }
 }
 
+/// What an answer has in place of what the engine sent.
+pub(crate) struct Edition<'e> {
+    /// The hits, top to bottom; each hit of the response at most once.
+    pub(crate) rows: &'e [Row],
+    /// The text for `hits.max_score`, where there is one; `None` leaves it.
+    pub(crate) max_score: Option<String>,
+    /// Whether each hit gives the engine's score as `fields._first_stage_score` too.
+    pub(crate) keep_first_stage: bool,
+    /// What to take out of each hit.
+    pub(crate) strip: Option<&'e Strip>,
+}
+
 impl<'a> Hit<'a> {
     fn read(place: Place<'_>, whole: Json<'a>) -> Result<Self, RerankError> {
         place.expect(Kind::Object, whole)?;
         let mut hit = Self {
             whole,
+            index: None,
             id: None,
             score: None,
             source: None,
@@ -150,6 +179,7 @@ impl<'a> Hit<'a> {
         };
         for (key, value) in whole.members() {
             match &*key {
+                "_index" => hit.index = Some(value),
                 "_id" => hit.id = Some(value),
                 "_score" => hit.score = Some(value),
                 "_source" | "fields" if value.is_null() => {}
@@ -168,8 +198,19 @@ impl<'a> Hit<'a> {
     }
 
     /// The engine's score, if there is one.
-    pub(super) fn score(&self) -> Option<f64> {
+    pub(crate) fn score(&self) -> Option<f64> {
         Some(self.score?.number()?.to_f64())
+    }
+
+    fn score_edits(&self, row: &Row, edition: &Edition<'_>) -> Vec<Edit> {
+        let mut edits = Vec::new();
+        if let (Some(own), Some(new)) = (self.score, row.score) {
+            edits.push((own.span(), number(new)));
+        }
+        if edition.keep_first_stage {
+            edits.extend(self.first_stage_score());
+        }
+        edits
     }
 
     /// Puts `_first_stage_score` into the hit's `fields`: the engine's score as it was sent.
@@ -192,21 +233,6 @@ impl<'a> Hit<'a> {
         };
         Some((behind_brace, format!(r#""{NAME}":{values}{comma}"#)))
     }
-}
-
-/// The value's text with `edits`, whose ranges lie in it and apart from each other.
-fn edited(json: Json<'_>, mut edits: Vec<Edit>) -> String {
-    edits.sort_by_key(|(range, _)| range.start);
-    let source = json.source();
-    let mut text = String::with_capacity(json.span().len() + 64);
-    let mut at = json.span().start;
-    for (range, replacement) in edits {
-        text.push_str(&source[at..range.start]);
-        text.push_str(&replacement);
-        at = range.end;
-    }
-    text.push_str(&source[at..json.span().end]);
-    text
 }
 
 fn number(score: f64) -> String {

@@ -29,7 +29,7 @@ const MAX_NAMES: usize = 1000;
 const MAX_NAME_BYTES: usize = 256;
 
 /// The hit as a document, without its first-stage score.
-pub(super) fn document(hit: &Hit<'_>) -> Document {
+pub(crate) fn document(hit: &Hit<'_>) -> Document {
     let mut leaves = Leaves::default();
     if let Some(source) = hit.source {
         leaves.add(source, 0, false);
