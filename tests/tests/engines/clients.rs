@@ -6,7 +6,7 @@ use std::process::Command;
 use rerankd_tests::{Engine, require};
 
 use crate::proxy::{BEFORE_ELASTICSEARCH, BEFORE_OPENSEARCH};
-use crate::{ELASTICSEARCH, OPENSEARCH};
+use crate::{ELASTICSEARCH, OPENSEARCH, turn};
 
 #[test]
 fn opensearch_py_works_through_the_proxy() {
@@ -19,6 +19,7 @@ fn elasticsearch_py_works_through_the_proxy() {
 }
 
 fn run(engine: &Engine, proxy: SocketAddr) {
+    let _turn = turn(engine);
     let output = Command::new(require::engines_python())
         .arg(require::root().join("tests/engines/clients.py"))
         .arg(engine.name())

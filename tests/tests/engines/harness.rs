@@ -4,7 +4,7 @@
 use rerankd_tests::Engine;
 use rerankd_tests::scenario::{Expectation, Scenario};
 
-use crate::{ELASTICSEARCH, OPENSEARCH, SCENARIOS, compare};
+use crate::{ELASTICSEARCH, OPENSEARCH, SCENARIOS, compare, turn};
 
 #[test]
 fn opensearch_is_equal_to_itself() {
@@ -17,6 +17,7 @@ fn elasticsearch_is_equal_to_itself() {
 }
 
 fn check(engine: &Engine) {
+    let _turn = turn(engine);
     let faults: Vec<String> = SCENARIOS
         .of(engine.name())
         .filter_map(|scenario| {

@@ -6,7 +6,7 @@ mod compare;
 mod harness;
 mod proxy;
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use rerankd_tests::Engine;
 use rerankd_tests::scenario::Scenarios;
@@ -20,4 +20,14 @@ fn start(name: &'static str) -> Engine {
     let engine = Engine::start(name);
     engine.load(&SCENARIOS.indices, SCENARIOS.bulk.as_bytes());
     engine
+}
+
+/// Waits until no other test of the engine runs: what one writes is in what another one finds.
+fn turn(engine: &Engine) -> MutexGuard<'static, ()> {
+    static TURNS: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+    let place = rerankd_tests::engine::ENGINES
+        .iter()
+        .position(|name| *name == engine.name());
+    let turn = &TURNS[place.expect("there are no other engines")];
+    turn.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,7 +8,7 @@ use rerankd_tests::search_page::ids;
 use rerankd_tests::{Answer, Engine, Folder, Rerankd, engine, require};
 use serde_json::json;
 
-use crate::{ELASTICSEARCH, OPENSEARCH, SCENARIOS, compare};
+use crate::{ELASTICSEARCH, OPENSEARCH, SCENARIOS, compare, turn};
 
 /// Items of `_msearch` whose fates `Rerank-Status` names at most.
 const MOST_MEMBERS: usize = 32;
@@ -64,6 +64,7 @@ fn pages_of_elasticsearch_neither_repeat_nor_lose_a_hit() {
 }
 
 fn check_all(engine: &Engine, proxy: SocketAddr) {
+    let _turn = turn(engine);
     let mut faults = Vec::new();
     let mut count = 0;
     for scenario in SCENARIOS.of(engine.name()) {
@@ -198,6 +199,7 @@ fn engine_shaped_error(got: &Answer, status: u16, mentions: &str) -> Result<(), 
 
 /// All hits on pages of 7, and on one page, by a policy with a model.
 fn check_pages(engine: &Engine, proxy: SocketAddr) {
+    let _turn = turn(engine);
     let search = |address: SocketAddr, from: usize, size: usize| {
         let body = json!({
             "query": {"match": {"title": "garden shoe"}},
