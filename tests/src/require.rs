@@ -104,6 +104,29 @@ pub fn node_clients() -> PathBuf {
     folder
 }
 
+/// The folder of an engine, by its name in `.runtime/engines`.
+pub fn engine(name: &str) -> PathBuf {
+    let folder = root().join(".runtime/engines");
+    let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+    let mut homes = entries.map(|entry| entry.path());
+    let home = homes.find(|home| {
+        let own = home.file_name().and_then(|own| own.to_str());
+        own.is_some_and(|own| own.starts_with(&format!("{name}-")))
+    });
+    home.unwrap_or_else(|| {
+        panic!(
+            "this test needs {name} in `{}`: run `make engines` (or `make test`, which sets up all)",
+            folder.display()
+        )
+    })
+}
+
+/// The Python that has the engines' own clients.
+pub fn engines_python() -> PathBuf {
+    let path = root().join(".venv/engines/bin/python");
+    built(path, "the engines' clients", "make engines")
+}
+
 /// A real browser: Debian's chromium, or one that calls itself Chrome.
 pub fn browser() -> PathBuf {
     let names = ["chromium", "chromium-browser", "google-chrome"];
