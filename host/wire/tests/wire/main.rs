@@ -9,6 +9,7 @@ mod native;
 mod properties;
 mod rerank_apis;
 mod rerank_bad_input;
+mod search;
 mod status;
 mod support;
 
