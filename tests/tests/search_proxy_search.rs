@@ -314,7 +314,7 @@ fn wrong_options_are_refused_before_the_engine_is_asked() {
     let upstream = Upstream::start(engine);
     let server = serve(&upstream, "", &[]);
     for (options, word) in [
-        (json!({"polcy": "first-stage"}), "polcy"),
+        (json!({"no_such_key": "first-stage"}), "no_such_key"),
         (json!({"window": 0}), "window"),
         (json!({"policy": "cross-encoder"}), "cross-encoder"),
         (json!({"upstream": "http://elsewhere"}), "upstream"),

@@ -281,8 +281,7 @@ impl ProxySettings {
 
     /// All policies that rules name.
     pub fn policies(&self) -> impl Iterator<Item = &PolicySelector> {
-        let rules = self.rules.indices.iter().chain(&self.rules.default_rule);
-        rules.flat_map(|rule| &rule.policies)
+        self.rules.indices.iter().flat_map(|rule| &rule.policies)
     }
 }
 
@@ -350,16 +349,9 @@ fn client_config(
     Some(config)
 }
 
-/// What the file says of indices; where it says nothing, all of them are reranked by
-/// [`DEFAULT_POLICY`], but for the engine's own.
+/// What the file says of indices. Where it says nothing, the proxy makes a rule for all of them when
+/// it knows which policies there are.
 fn rules(indices: &[FileIndex], faults: &mut Vec<String>) -> Rules {
-    if indices.is_empty() {
-        let default = IndexRule::new("*", PolicySelector::parse(DEFAULT_POLICY));
-        return Rules {
-            indices: Vec::new(),
-            default_rule: Some(default),
-        };
-    }
     Rules {
         indices: indices.iter().map(|index| rule(index, faults)).collect(),
         default_rule: None,
