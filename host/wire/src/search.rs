@@ -8,8 +8,9 @@
 //!   [`Found::request`] to a policy, and the result to [`Found::page`]. Where the engine refuses the
 //!   widened search, or its answer is not understood, [`Rewritten::original`] goes out instead.
 //!
-//! Reading order: `rules` (what the operator says), `options` (what the client says), `query_text`,
-//! `source`, `rewrite` (the widened search), `found` (its answer), `multi`, `error`.
+//! Reading order: `rules` (what the operator says), `options` (what the client says), `plan` (which
+//! searches are reranked), `query_text`, `source`, `body` (what goes out), `rewrite` and `found` (what
+//! comes back), `multi` (`_msearch`), `error`.
 
 mod body;
 mod error;

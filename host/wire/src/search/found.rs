@@ -21,6 +21,8 @@ pub enum NotUnderstood {
     ResultWindow,
     /// It is an error, of one search of several.
     Refused,
+    /// The engine's own page cannot be cut from it, and there is no ranking.
+    Inexact,
 }
 
 impl NotUnderstood {
@@ -30,6 +32,8 @@ impl NotUnderstood {
             Self::NotJson | Self::NoHits => Status::Failed(FailReason::UpstreamResponse),
             Self::ResultWindow => Status::Skipped(SkipReason::ResultWindow),
             Self::Refused => Status::Failed(FailReason::UpstreamStatus),
+            // Whoever asks again knows better why there is no ranking.
+            Self::Inexact => Status::Failed(FailReason::Internal),
         }
     }
 }

@@ -147,6 +147,12 @@ pub enum MultiAnswer<'b> {
 }
 
 impl MultiFound<'_> {
+    /// Has a search asked again whose ranking failed, since the engine's own page cannot be cut from
+    /// what was found: [`Rewritten::cut_is_exact`].
+    pub fn ask_again(&mut self, item: usize) {
+        self.items[item] = MultiAnswer::Again(NotUnderstood::Inexact);
+    }
+
     /// The positions of the searches that are to be asked again.
     pub fn again(&self) -> Vec<usize> {
         let items = self.items.iter().enumerate();
@@ -236,12 +242,18 @@ pub fn plan_multi<'a>(
         }
     };
 
-    let early = plan::answer_reason(call.headers, &params);
+    let whole = Whole {
+        call,
+        params: &params,
+        early: plan::answer_reason(call.headers, &params),
+        by: &by,
+    };
     let (mut items, mut lines) = (Vec::new(), Vec::new());
     let (mut reranked, mut stripped_any) = (0, false);
     for (head, text) in searches {
-        let full = (reranked == MOST_RERANKED).then_some(SkipReason::Limit);
-        let (item, stripped) = plan_item(call, &params, head, text, early, full, &by)
+        let full = reranked == MOST_RERANKED;
+        let (item, stripped) = whole
+            .plan_item(head, text, full)
             .map_err(|error| in_search(items.len(), error))?;
         reranked += usize::from(matches!(item, ItemPlan::Rerank(_)));
         stripped_any |= stripped.is_some();
@@ -267,59 +279,69 @@ pub fn plan_multi<'a>(
     })
 }
 
-/// The plan for one search, and its body without options of ours, where there were any.
-fn plan_item<'a>(
-    call: &SearchCall<'_>,
-    params: &Params<'_>,
-    head: &[u8],
-    text: &'a [u8],
+/// What all searches of a request share.
+struct Whole<'x, 'a> {
+    call: &'x SearchCall<'a>,
+    params: &'x Params<'x>,
     early: Option<SkipReason>,
-    full: Option<SkipReason>,
-    by: &Deciders<'_>,
-) -> Result<(ItemPlan<'a>, Option<String>), RerankError> {
-    let head = Body::read(head);
-    let body = Body::read(text);
-    let unparsable = head.as_ref().err().or(body.as_ref().err()).copied();
-    let head = head.unwrap_or_else(|_| Body::empty());
-    let body = body.unwrap_or_else(|_| Body::empty());
-    let named = head.member("index").or_else(|| head.member("indices"));
-    let index = named.and_then(index_expression);
-    // Pipelines that the head names, and parameters of the whole that are a search's own.
-    let pipeline = head
-        .member("search_pipeline")
-        .map(|_| SkipReason::SearchPipeline);
-    let none = Params::read(None);
-    let decided = plan::decide(
-        &Asked {
-            index: index.as_deref().or(call.index),
-            body: &body,
-            params: &none,
-            option_params: params,
-            headers: call.headers,
-            early: early.or(unparsable).or(pipeline).or(full),
-        },
-        by,
-    )?;
-    let stripped = body.without_options();
-    let item = match decided {
-        Decision::Pass(reason) => ItemPlan::Pass(reason),
-        Decision::Rerank(widening) => {
-            let line = |body: Cow<'a, [u8]>| Forward {
-                path_and_query: Cow::Borrowed(""),
-                body,
-                drop_headers: Vec::new(),
-                content_type: None,
-                untouched: false,
-            };
-            let original = match &stripped {
-                Some(text) => Cow::Owned(text.clone().into_bytes()),
-                None => Cow::Borrowed(text),
-            };
-            let widened = Cow::Owned(widening.body.clone().into_bytes());
-            ItemPlan::Rerank(Box::new(widening.rewritten(line(original), line(widened))))
-        }
-    };
-    Ok((item, stripped))
+    by: &'x Deciders<'x>,
+}
+
+impl<'a> Whole<'_, 'a> {
+    /// The plan for one search, and its body without options of ours, where there were any. `full`
+    /// says that no more are reranked.
+    fn plan_item(
+        &self,
+        head: &[u8],
+        text: &'a [u8],
+        full: bool,
+    ) -> Result<(ItemPlan<'a>, Option<String>), RerankError> {
+        let head = Body::read(head);
+        let body = Body::read(text);
+        let unparsable = head.as_ref().err().or(body.as_ref().err()).copied();
+        let head = head.unwrap_or_else(|_| Body::empty());
+        let body = body.unwrap_or_else(|_| Body::empty());
+        let pipeline = head.member("search_pipeline").is_some();
+        let pipeline = pipeline.then_some(SkipReason::SearchPipeline);
+        let full = full.then_some(SkipReason::Limit);
+        let named = head.member("index").or_else(|| head.member("indices"));
+        let index = named.and_then(index_expression);
+        let decided = plan::decide(
+            &Asked {
+                index: index.as_deref().or(self.call.index),
+                body: &body,
+                // The parameters of an `_msearch` are not those of a search.
+                params: &Params::read(None),
+                option_params: self.params,
+                headers: self.call.headers,
+                early: self.early.or(unparsable).or(pipeline).or(full),
+            },
+            self.by,
+        )?;
+        let stripped = body.without_options();
+        let item = match decided {
+            Decision::Pass(reason) => ItemPlan::Pass(reason),
+            Decision::Rerank(widening) => {
+                let original = match &stripped {
+                    Some(text) => Cow::Owned(text.clone().into_bytes()),
+                    None => Cow::Borrowed(text),
+                };
+                let widened = Cow::Owned(widening.body.clone().into_bytes());
+                ItemPlan::Rerank(Box::new(widening.rewritten(line(original), line(widened))))
+            }
+        };
+        Ok((item, stripped))
+    }
+}
+
+fn line(body: Cow<'_, [u8]>) -> Forward<'_> {
+    Forward {
+        path_and_query: Cow::Borrowed(""),
+        body,
+        drop_headers: Vec::new(),
+        content_type: None,
+        untouched: false,
+    }
 }
 
 fn in_search(index: usize, error: RerankError) -> RerankError {

@@ -7,6 +7,7 @@ mod hits;
 mod metarank;
 mod native;
 mod properties;
+mod search;
 mod status;
 mod support;
 
