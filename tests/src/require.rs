@@ -84,6 +84,49 @@ pub fn openapi_tool(name: &str) -> PathBuf {
     built(path, "a tool", "make openapi-tools")
 }
 
+/// Python with clients of rerank APIs, by its environment's name below `.venv`.
+pub fn python_clients(environment: &str) -> PathBuf {
+    let folder = root().join(".venv").join(environment);
+    // It is copied last, when the packages are there.
+    built(
+        folder.join("requirements.txt"),
+        "clients",
+        "make client-tools",
+    );
+    folder.join("bin/python")
+}
+
+/// The folder with clients in JavaScript and their packages; `scripts/npm` finds a Node.js for it.
+pub fn node_clients() -> PathBuf {
+    let folder = root().join("tests/clients/javascript");
+    let packages = folder.join("node_modules/.package-lock.json");
+    built(packages, "clients in JavaScript", "make client-tools");
+    folder
+}
+
+/// The folder of an engine, by its name in `.runtime/engines`.
+pub fn engine(name: &str) -> PathBuf {
+    let folder = root().join(".runtime/engines");
+    let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+    let mut homes = entries.map(|entry| entry.path());
+    let home = homes.find(|home| {
+        let own = home.file_name().and_then(|own| own.to_str());
+        own.is_some_and(|own| own.starts_with(&format!("{name}-")))
+    });
+    home.unwrap_or_else(|| {
+        panic!(
+            "this test needs {name} in `{}`: run `make engines` (or `make test`, which sets up all)",
+            folder.display()
+        )
+    })
+}
+
+/// The Python that has the engines' own clients.
+pub fn engines_python() -> PathBuf {
+    let path = root().join(".venv/engines/bin/python");
+    built(path, "the engines' clients", "make engines")
+}
+
 /// A real browser: Debian's chromium, or one that calls itself Chrome.
 pub fn browser() -> PathBuf {
     let names = ["chromium", "chromium-browser", "google-chrome"];
