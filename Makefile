@@ -13,7 +13,7 @@ EXPORT := .venv/export/bin/python models/export
 .DEFAULT_GOAL := help
 .PHONY: help build runtime policies faulty examples policies-python policies-javascript demo \
 	test test-guest test-examples test-long openapi-tools client-tools engines demo-search eval-e2e check check-format \
-	check-lints check-docs check-dependencies check-spelling audit bench bench-releases \
+	check-lints check-docs check-dependencies check-spelling audit bench bench-releases bench-proxy \
 	bench-languages models eval \
 	record-elasticsearch record-contract docs clean
 
@@ -152,11 +152,14 @@ audit: ## known vulnerabilities of the dependencies (fetches the advisory databa
 	$(CARGO_DENY) --locked check advisories
 	$(CARGO_DENY) --locked --config deny.toml --manifest-path guest/Cargo.toml check advisories
 
-bench: build examples ## measure, as ratios in one run, into docs/benchmarks.md
+bench: build examples engines ## measure, as ratios in one run, into docs/benchmarks.md
 	tests/bench/run.sh
 
 bench-releases: build examples ## the part of it about releases while searches run
 	tests/bench/run.sh releases
+
+bench-proxy: build engines ## the part of it about the search proxy
+	tests/bench/run.sh proxy
 
 bench-languages: build examples ## measure policies in other languages, into docs/benchmarks.md
 	cargo bench -p rerankd --bench languages -- docs/benchmarks.md

@@ -10,6 +10,7 @@ mod end_to_end;
 mod machine;
 mod measure;
 mod process;
+mod proxy;
 mod releases;
 mod report;
 mod server;
@@ -25,11 +26,12 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
     let [what, page] = &std::env::args().skip(1).collect::<Vec<_>>()[..] else {
-        eprintln!("usage: rerankd-bench IN_PROCESS.json|releases PAGE.md (see run.sh)");
+        eprintln!("usage: rerankd-bench IN_PROCESS.json|releases|proxy PAGE.md (see run.sh)");
         return ExitCode::from(2);
     };
     let done = match what.as_str() {
-        "releases" => run_releases(Path::new(page)),
+        "releases" => run_part(Path::new(page), Part::Releases),
+        "proxy" => run_part(Path::new(page), Part::Proxy),
         in_process => run(Path::new(in_process), Path::new(page)),
     };
     match done {
@@ -41,15 +43,31 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_releases(page: &Path) -> Result<()> {
+/// A part of the page that has markers of its own and can be measured alone.
+#[derive(Clone, Copy)]
+enum Part {
+    Releases,
+    Proxy,
+}
+
+fn run_part(page: &Path, part: Part) -> Result<()> {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = tests.parent().ok_or("tests/ lies in no folder")?;
     let machine = machine::describe(root);
     let texts = texts::load(&tests.join("bench/texts"))?;
     let before = Processors::read(&[])?;
-    let findings = releases::measure(root, &texts[0], is_quick())?;
-    let machine = machine::with_others(machine, &before)?;
-    report::replace(page, releases::MARKER, &findings.render(&machine)?)?;
+    let machine = || machine::with_others(machine, &before);
+    let (marker, tables) = match part {
+        Part::Releases => {
+            let findings = releases::measure(root, &texts[0], is_quick())?;
+            (releases::MARKER, findings.render(&machine()?)?)
+        }
+        Part::Proxy => {
+            let findings = proxy::measure(root, &texts[1], is_quick())?;
+            (proxy::MARKER, findings.render(&machine()?)?)
+        }
+    };
+    report::replace(page, marker, &tables)?;
     eprintln!("wrote {}", page.display());
     Ok(())
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds and runs all benches, and writes the tables of docs/benchmarks.md. `make bench` calls it.
-# BENCH_QUICK=1 only tries it out. With the argument `releases` only those of releases are run.
+# BENCH_QUICK=1 only tries it out. With the argument `releases` or `proxy` only that part is run.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -17,11 +17,18 @@ releases() {
     target/release/rerankd-bench releases docs/benchmarks.md
 }
 
-if [ "${1-}" = releases ]; then
-    cargo build --release -p rerankd -p rerankd-tests --bins
-    releases
+proxy() {
+    echo "bench: the search proxy before a real OpenSearch (about 2 minutes)"
+    target/release/rerankd-bench proxy docs/benchmarks.md
+}
+
+case ${1-} in
+releases | proxy)
+    cargo build --release --workspace --bins
+    "$1"
     exit
-fi
+    ;;
+esac
 
 missing=
 for model in all-minilm-l6-v2-fp32 bench-cross-encoder-fp32 bench-cross-encoder-int8; do
@@ -44,3 +51,4 @@ cargo bench -p rerankd --bench in_process > target/bench/in-process.json
 echo "bench: the process as a whole (about 10 minutes)"
 target/release/rerankd-bench target/bench/in-process.json docs/benchmarks.md
 releases
+proxy

@@ -16,6 +16,8 @@ pub(crate) struct Server {
     child: Child,
     address: String,
     admin_address: String,
+    /// Where it was told to stand before an engine.
+    proxy_address: Option<String>,
     token: String,
     /// From the start of the process to the line that says that it listens.
     pub(crate) start: Duration,
@@ -59,19 +61,23 @@ impl Server {
             .stderr(stderr)
             .spawn()
             .map_err(|error| format!("target/release/rerankd: {error}"))?;
-        let (mut greeting, mut admin) = (String::new(), String::new());
+        let (mut greeting, mut admin, mut proxy) = (String::new(), String::new(), String::new());
         let mut start = Duration::ZERO;
         if let Some(stdout) = child.stdout.take() {
             let mut lines = BufReader::new(stdout);
             lines.read_line(&mut greeting)?;
             start = started.elapsed();
             lines.read_line(&mut admin)?;
+            if flags.contains(&"--upstream") {
+                lines.read_line(&mut proxy)?;
+            }
         }
         let address = |line: &str| {
             let (_, rest) = line.split_once("http://")?;
             let address = rest.split([' ', ',', '\n']).next();
             address.map(str::to_owned)
         };
+        let proxy_address = address(&proxy);
         let (Some(address), Some(admin_address)) = (address(&greeting), address(&admin)) else {
             let _ = child.kill();
             let _ = child.wait();
@@ -81,6 +87,7 @@ impl Server {
             child,
             address,
             admin_address,
+            proxy_address,
             token: std::fs::read_to_string(data.join("admin-token"))?,
             start,
             greeting,
@@ -95,6 +102,17 @@ impl Server {
             url: format!("http://{}/v1/policies", self.admin_address),
             authorization: format!("Bearer {}", self.token.trim()),
         }
+    }
+
+    /// `host:port` of the data plane.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// `host:port` of the search proxy.
+    pub(crate) fn proxy_address(&self) -> Result<&str> {
+        let address = self.proxy_address.as_deref();
+        Ok(address.ok_or("there is no search proxy")?)
     }
 
     pub(crate) fn client(&self, policy: &str) -> Client {

@@ -50,9 +50,9 @@ fn settings_that_need_an_engine_or_a_policy_say_so() {
     assert!(said.contains("--upstream http://127.0.0.1:9200"), "{said}");
     let said = refused(
         &["--upstream", "http://127.0.0.1:9"],
-        "[[index]]\npatternn = \"*\"\n",
+        "[[index]]\nindices = \"*\"\n",
     );
-    assert!(said.contains("patternn"), "{said}");
+    assert!(said.contains("indices"), "{said}");
     let said = refused(
         &[
             "--upstream",

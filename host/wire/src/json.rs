@@ -274,6 +274,17 @@ pub(crate) fn edited(json: Json<'_>, mut edits: Vec<Edit>) -> String {
     text
 }
 
+/// The whole text that `root` stands in, with `edits`: also what stands around the value, such as the
+/// line end behind it.
+pub(crate) fn edited_around(root: Json<'_>, edits: Vec<Edit>) -> String {
+    let whole = Json {
+        start: 0,
+        end: root.source.len(),
+        ..root
+    };
+    edited(whole, edits)
+}
+
 /// What takes the members out of `object` whose keys are `unwanted`, each with one of the commas next
 /// to it.
 pub(crate) fn without(object: Json<'_>, unwanted: impl Fn(&str) -> bool) -> Vec<Edit> {

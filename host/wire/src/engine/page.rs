@@ -89,11 +89,20 @@ impl<'a> Page<'a> {
 
     /// The response with the hits and scores of `edition`.
     pub(crate) fn edited(&self, edition: &Edition<'_>) -> String {
+        edited(self.response, self.edits(edition))
+    }
+
+    /// The same, with what stands around the response.
+    pub(crate) fn edited_around(&self, edition: &Edition<'_>) -> String {
+        json::edited_around(self.response, self.edits(edition))
+    }
+
+    fn edits(&self, edition: &Edition<'_>) -> Vec<Edit> {
         let mut edits = self.list_edit(edition.rows, |row| self.hit_text(row, edition));
         if let (Some(max_score), Some(new)) = (self.max_score, &edition.max_score) {
             edits.push((max_score.span(), new.clone()));
         }
-        edited(self.response, edits)
+        edits
     }
 
     /// The score that stands at the top: the new or own one of the first row, `null` without rows.

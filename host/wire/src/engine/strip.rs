@@ -8,6 +8,9 @@ use crate::json::{Edit, without};
 pub(crate) enum Strip {
     /// `_source`, with nothing of it wanted by the client.
     Source,
+    /// Some members of `_source`: those with one of these names, and those whose names go on behind it
+    /// with a dot.
+    Members(Vec<String>),
     /// The section `fields`, with nothing of it wanted by the client.
     Section,
     /// Some names of `fields`. A nested field stands in the section under the name of the nested
@@ -29,6 +32,16 @@ impl Strip {
     pub(super) fn edits(&self, hit: &Hit<'_>) -> Vec<Edit> {
         match self {
             Self::Source => without(hit.whole, |key| key == "_source"),
+            Self::Members(names) => {
+                let added = |key: &str| {
+                    names.iter().any(|name| {
+                        let rest = key.strip_prefix(name.as_str());
+                        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                    })
+                };
+                let source = hit.source.map(|source| without(source, added));
+                source.unwrap_or_default()
+            }
             Self::Section => without(hit.whole, |key| key == "fields" || key == IGNORED),
             Self::Names { names, own_fields } => names_edits(hit, names, *own_fields),
         }

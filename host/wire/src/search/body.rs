@@ -91,6 +91,13 @@ impl<'a> Body<'a> {
         match ask {
             Ask::Nothing => {}
             Ask::Source(names) => text.push_str(&format!(r#","_source":{}"#, names_json(names))),
+            Ask::Part {
+                includes, excludes, ..
+            } => text.push_str(&format!(
+                r#","_source":{{"includes":{},"excludes":{}}}"#,
+                names_json(includes),
+                names_json(excludes)
+            )),
             Ask::Fields { names, .. } => {
                 let own: Vec<&str> = self
                     .member("fields")
@@ -109,7 +116,7 @@ impl<'a> Body<'a> {
         for Entry { name, key, value } in &self.entries {
             let value = match &**name {
                 "from" | "size" => continue,
-                "_source" if matches!(ask, Ask::Source(_)) => continue,
+                "_source" if ask.replaces_source() => continue,
                 "fields" if matches!(ask, Ask::Fields { .. }) => continue,
                 "ext" => match Ext::of(*value) {
                     Ext::Foreign => Cow::Borrowed(value.text()),

@@ -77,6 +77,11 @@ impl<'b> Found<'b> {
         let window = &page.hits[..documents];
         let mut request = request.clone();
         (request.first_stage, request.documents) = engine::documents(window);
+        if let Some(names) = &cut.fields {
+            for document in &mut request.documents {
+                document.fields.retain(|field| names.contains(&field.name));
+            }
+        }
         Ok(Self {
             fingerprint_input: fingerprint_input(&request, window),
             min_score: request.min_score,
@@ -109,10 +114,24 @@ impl<'b> Found<'b> {
     /// The window keeps its places: where hits of it are left out, its last pages are shorter, and
     /// the hits behind it stay on the pages where the engine has them. So pages never repeat a hit.
     pub fn page(&self, reranked: Option<&Reranked>) -> Vec<u8> {
-        self.page_text(reranked).into_bytes()
+        let around = |edition: &Edition<'_>| self.page.edited_around(edition);
+        self.cut(reranked, around).into_bytes()
     }
 
+    /// The same, without what stands around the answer.
     pub(super) fn page_text(&self, reranked: Option<&Reranked>) -> String {
+        self.cut(reranked, |edition| self.page.edited(edition))
+    }
+
+    fn cut(&self, reranked: Option<&Reranked>, edit: impl Fn(&Edition<'_>) -> String) -> String {
+        let edition = |rows, max_score, keep_first_stage| {
+            edit(&Edition {
+                rows,
+                max_score,
+                keep_first_stage,
+                strip: self.cut.strip.as_ref(),
+            })
+        };
         let ranked = reranked.filter(|reranked| {
             matches!(reranked.status, Status::Applied | Status::Partial)
                 && reranked.ranking.documents() == self.documents
@@ -121,7 +140,7 @@ impl<'b> Found<'b> {
         let Some(reranked) = ranked else {
             let hits = self.cut.from..end.min(self.page.hits.len());
             let rows: Vec<Row> = hits.map(|hit| Row { hit, score: None }).collect();
-            return self.edited(&rows, None, false);
+            return edition(&rows, None, false);
         };
         let keep_scores = self.cut.keep_scores;
         let order = Order::new(
@@ -137,16 +156,7 @@ impl<'b> Found<'b> {
         let tail_end = end.saturating_sub(self.documents);
         let in_tail = order.tail.into_iter().take(tail_end).skip(behind);
         let rows: Vec<Row> = in_window.chain(in_tail).collect();
-        self.edited(&rows, Some(max_score), keep_scores)
-    }
-
-    fn edited(&self, rows: &[Row], max_score: Option<String>, keep_first_stage: bool) -> String {
-        self.page.edited(&Edition {
-            rows,
-            max_score,
-            keep_first_stage,
-            strip: self.cut.strip.as_ref(),
-        })
+        edition(&rows, Some(max_score), keep_scores)
     }
 }
 

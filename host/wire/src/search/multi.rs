@@ -15,7 +15,7 @@ use super::plan::{self, Asked, Deciders, Decision};
 use super::rewrite::Rewritten;
 use super::url::Params;
 use super::{Forward, Policies, Rules, SearchCall};
-use crate::json::{self, Json, edited};
+use crate::json::{self, Json, edited_around};
 
 /// Most searches of one request that are reranked.
 const MOST_RERANKED: usize = 32;
@@ -195,7 +195,7 @@ impl MultiFound<'_> {
             };
             edits.push((response.span(), text));
         }
-        Ok(edited(self.answer, edits).into_bytes())
+        Ok(edited_around(self.answer, edits).into_bytes())
     }
 }
 

@@ -13,7 +13,7 @@ use super::rules::IndexRule;
 use super::source::{self, Ask};
 use super::url::Params;
 use super::{Forward, Pass, Plan, Policies, Rules, SearchCall, query_text};
-use crate::json::Json;
+use crate::json::{self, Json};
 
 /// More hits than this no engine gives by default (`index.max_result_window`).
 const MAX_RESULT_WINDOW: usize = 10_000;
@@ -214,7 +214,7 @@ fn widened<'a>(
     let replaced = |name: &str| {
         matches!(name, "from" | "size")
             || BODY_PARAMS.contains(&name)
-            || (matches!(widening.ask, Ask::Source(_)) && source::SOURCE_PARAMS.contains(&name))
+            || (widening.ask.replaces_source() && source::SOURCE_PARAMS.contains(&name))
     };
     let wanted = |name: &str| !options::is_param(name) && !replaced(name);
     Forward {
@@ -351,7 +351,16 @@ fn widening(
         .policy
         .map_or_else(|| default.clone(), |(policy, _)| policy);
     let of_policy = || by.policies.fields(&target).unwrap_or_default();
-    let needed = request.fields.clone().unwrap_or_else(of_policy);
+    let of_parameters = fields_of(request.parameters.as_deref());
+    let named = request.fields.clone().map(|mut named| {
+        named.extend(of_parameters.clone());
+        named
+    });
+    let needed = named.clone().unwrap_or_else(|| {
+        let mut needed = of_policy();
+        needed.extend(of_parameters);
+        needed
+    });
     let ask = source::ask(asked.body, asked.params, &needed)?;
     cut_is_exact &= ask.is_exact();
     Ok(Widening {
@@ -364,10 +373,21 @@ fn widening(
             from,
             size,
             strip: ask.strip(),
+            fields: named,
             keep_scores: options.keep_scores,
         },
         ask,
     })
+}
+
+/// The fields that parameters name, as those of the bundled policies do.
+fn fields_of(parameters: Option<&str>) -> Vec<String> {
+    let parameters = parameters.and_then(|text| json::parse(text.as_bytes()).ok());
+    let fields = parameters.and_then(|parameters| parameters.member("fields"));
+    let names = fields.iter().flat_map(|fields| fields.items());
+    names
+        .filter_map(|name| Some(name.string()?.into_owned()))
+        .collect()
 }
 
 /// `from` and `size`, where the URL is above the body.

@@ -44,6 +44,8 @@ pub(super) struct Cut {
     pub(super) size: usize,
     /// What is in the hits that the client did not ask for.
     pub(super) strip: Option<Strip>,
+    /// The fields that the policy sees, where somebody named them: not what else is in the hits.
+    pub(super) fields: Option<Vec<String>>,
     pub(super) keep_scores: bool,
 }
 

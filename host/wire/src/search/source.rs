@@ -1,13 +1,15 @@
 //! How the text that the policy reads gets into the hits, and out again.
 //!
-//! The hits of the client's page must be the bytes that the engine alone would have sent. So a
-//! section of the hit is used that the client has no part in, and goes as a whole:
+//! The hits of the client's page must be the bytes that the engine alone would have sent:
 //! - where the client gets all of `_source`, or a part that has every field, nothing is added;
-//! - where it gets no `_source`, it is asked for with the policy's fields only, and taken out;
-//! - where it gets a part of `_source`, that part stays as it is, since what the engine prints of one
-//!   (order, empty objects) depends on all that is in it. The policy's fields are asked for through
-//!   `fields` instead, which is a section of its own;
-//! - where the client uses that section too, single names of it are taken out.
+//! - where it gets no `_source`, it is asked for with the policy's fields only, and taken out whole;
+//! - where it gets a part, the part is widened by members that the client has nothing of, and these
+//!   are taken out. What is left has the order that it would have had: Elasticsearch filters the
+//!   stored text as it stands (so long as nothing else makes it a map), OpenSearch through a map whose
+//!   order does not change while it is small;
+//! - where the client has something of such a member, or excludes it by a wildcard, the part stays as
+//!   it is and the fields are asked for through `fields`, a section of its own. Elasticsearch then
+//!   makes a map of the stored text, so that the order of the client's part may change: not exact.
 
 use rerankd_core::SkipReason;
 
@@ -24,6 +26,13 @@ pub(super) enum Ask {
     Nothing,
     /// `_source` with these fields.
     Source(Vec<String>),
+    /// The client's part of `_source`, and more.
+    Part {
+        includes: Vec<String>,
+        excludes: Vec<String>,
+        /// The members of `_source` that the client has nothing of.
+        added: Vec<String>,
+    },
     /// These names of `fields`.
     Fields {
         names: Vec<String>,
@@ -40,6 +49,7 @@ impl Ask {
         match self {
             Self::Nothing => None,
             Self::Source(_) => Some(Strip::Source),
+            Self::Part { added, .. } => Some(Strip::Members(added.clone())),
             Self::Fields { alone: true, .. } => Some(Strip::Section),
             Self::Fields {
                 names, own_fields, ..
@@ -50,14 +60,18 @@ impl Ask {
         }
     }
 
-    /// Whether the hits, stripped, are surely the engine's own bytes. The engine keeps `fields` in a
-    /// hash table, whose order may change with what is added.
+    /// Whether it stands for what the client says of `_source`.
+    pub(super) fn replaces_source(&self) -> bool {
+        matches!(self, Self::Source(_) | Self::Part { .. })
+    }
+
+    /// Whether the hits, stripped, are surely the engine's own bytes.
     pub(super) fn is_exact(&self) -> bool {
-        !matches!(self, Self::Fields { alone: false, .. })
+        !matches!(self, Self::Fields { .. })
     }
 }
 
-/// The parameters that [`Ask::Source`] and the body's `_source` replace.
+/// The parameters that [`Ask::Source`], [`Ask::Part`] and the body's `_source` replace.
 pub(super) const SOURCE_PARAMS: &[&str] = &[
     "_source",
     "_source_includes",
@@ -98,10 +112,15 @@ pub(super) fn ask(
         _ if no_fields => Err(SkipReason::StoredFields),
         Source::None => Ok(Ask::Source(needed.to_vec())),
         Source::Part { includes, excludes } => {
-            if needed.iter().all(|name| has(&includes, &excludes, name)) {
+            let has_not = |name: &&String| !has(&includes, &excludes, name);
+            let missing: Vec<String> = needed.iter().filter(has_not).cloned().collect();
+            if missing.is_empty() {
                 return Ok(Ask::Nothing);
             }
-            through_fields(body, params, stored.unwrap_or_default(), needed)
+            match widened_part(&includes, &excludes, &missing) {
+                Some(part) => Ok(part),
+                None => through_fields(body, params, stored.unwrap_or_default(), &missing),
+            }
         }
     }
 }
@@ -211,6 +230,51 @@ fn has(includes: &[String], excludes: &[String], name: &str) -> bool {
     (includes.is_empty() || includes.iter().any(covers)) && !excludes.iter().any(touches)
 }
 
+/// A name that no member has: keeps a filter a filter, since without one Elasticsearch sends the
+/// stored text as it stands, spaces and all.
+const NO_MEMBER: &str = "_rerankd";
+
+/// The client's part and the members that it lacks, where it has nothing of these at all.
+fn widened_part(includes: &[String], excludes: &[String], missing: &[String]) -> Option<Ask> {
+    let mut part = (includes.to_vec(), excludes.to_vec());
+    let mut added: Vec<String> = Vec::new();
+    for name in missing {
+        let root = name.split('.').next().unwrap_or_default();
+        let excluded = excludes.iter().any(|exclude| exclude == root);
+        let shown = (includes.is_empty() || includes.iter().any(|include| reaches(include, root)))
+            && !excluded;
+        let cut = |exclude: &String| exclude != root && reaches(exclude, root);
+        if shown || name.contains('*') || excludes.iter().any(cut) {
+            return None;
+        }
+        part.1.retain(|exclude| exclude != root);
+        if !includes.is_empty() {
+            part.0.push(name.clone());
+        }
+        if !added.iter().any(|other| other == root) {
+            added.push(root.to_owned());
+        }
+    }
+    let (includes, mut excludes) = part;
+    if includes.is_empty() && excludes.is_empty() {
+        excludes.push(NO_MEMBER.to_owned());
+    }
+    Some(Ask::Part {
+        includes,
+        excludes,
+        added,
+    })
+}
+
+/// Whether a pattern can be about a member or something in it. Says yes when in doubt.
+fn reaches(pattern: &str, root: &str) -> bool {
+    let below = format!("{root}.");
+    match pattern.split_once('*') {
+        Some((literal, _)) => below.starts_with(literal) || literal.starts_with(&below),
+        None => pattern == root || pattern.starts_with(&below),
+    }
+}
+
 fn through_fields(
     body: &Body<'_>,
     params: &Params<'_>,
@@ -254,6 +318,9 @@ fn through_fields(
     let names: Vec<String> = missing.cloned().collect();
     if names.is_empty() {
         return Ok(Ask::Nothing);
+    }
+    if !client.is_empty() && names.iter().any(|name| name.contains('*')) {
+        return Err(SkipReason::StoredFields);
     }
     // Fields of one nested object share one member of the section.
     let root = |name: &str| name.split('.').next().map(str::to_owned);

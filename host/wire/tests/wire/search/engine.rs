@@ -78,19 +78,22 @@ pub(crate) fn hit(rank: usize, body: &Value) -> Map<String, Value> {
     hit.insert("_index".into(), json!("products"));
     hit.insert("_id".into(), json!(rank.to_string()));
     hit.insert("_score".into(), json!(score(rank)));
-    match &body["_source"] {
-        Value::Bool(false) => {}
-        Value::Array(_) => {
-            let mut part = Map::new();
-            for name in names(&body["_source"]) {
-                let root = name.split('.').next().unwrap();
-                part.insert(root.to_owned(), source[root].clone());
-            }
-            hit.insert("_source".into(), Value::Object(part));
-        }
-        _ => {
-            hit.insert("_source".into(), source);
-        }
+    let (includes, excludes) = match &body["_source"] {
+        Value::Object(part) => (
+            names(&json!(part.get("includes"))),
+            names(&json!(part.get("excludes"))),
+        ),
+        part => (names(part), Vec::new()),
+    };
+    // Whole members are enough here.
+    let member =
+        |names: &[String], key: &str| names.iter().any(|name| name.split('.').next() == Some(key));
+    if body["_source"] != json!(false) {
+        let mut part = source.as_object().unwrap().clone();
+        part.retain(|key, _| {
+            (includes.is_empty() || member(&includes, key)) && !member(&excludes, key)
+        });
+        hit.insert("_source".into(), Value::Object(part));
     }
     let wanted = names(&body["fields"]);
     if !wanted.is_empty() {

@@ -77,6 +77,26 @@ fn a_policy_sees_the_window_with_scores_and_fields() {
 }
 
 #[test]
+fn a_policy_sees_the_fields_that_somebody_named_and_no_others() {
+    for more in [
+        "",
+        r#","_source":false"#,
+        r#","_source":["price"]"#,
+        r#","_source":{"excludes":["title"]}"#,
+    ] {
+        let search = search(0, 5, more).header("Rerankd-Fields", "title");
+        let rewritten = search.rewritten();
+        let answer = COMPACT.answer(&rewritten.widened.body);
+        let request = read(&rewritten, &answer).request().unwrap();
+        let names = request.documents[0]
+            .fields
+            .iter()
+            .map(|field| field.name.as_str());
+        assert_eq!(names.collect::<Vec<_>>(), ["title"], "{more}");
+    }
+}
+
+#[test]
 fn nothing_found_is_nothing_to_ask() {
     let engine = Engine {
         hits: 0,
@@ -268,6 +288,10 @@ fn parts() -> impl Strategy<Value = &'static str> {
         Just(r#","_source":false"#),
         Just(r#","_source":["price"]"#),
         Just(r#","_source":["title"],"fields":["price"]"#),
+        Just(r#","_source":["title","brand.city"]"#),
+        Just(r#","_source":["title","brand.city"],"fields":["price"]"#),
+        Just(r#","_source":{"excludes":["title"]}"#),
+        Just(r#","_source":{"includes":["price"],"excludes":["brand"]}"#),
         Just(r#","_source":["price"],"fields":["title"]"#),
         Just(r#","_source":false,"fields":["title","price"]"#),
     ]

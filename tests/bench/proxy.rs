@@ -1,0 +1,324 @@
+//! What the search proxy costs: requests that it passes on, against the engine itself; a reranked
+//! search, against the same search and the same reranking called one after the other. In turns, on
+//! kept connections, before a real OpenSearch on loopback.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rerankd_tests::engine::Engine;
+use serde_json::{Value, json};
+
+use crate::Result;
+use crate::machine::Facts;
+use crate::measure::Samples;
+use crate::report::QUICK;
+use crate::server::Server;
+use crate::texts::{Search, Texts};
+
+/// What the page's markers say.
+pub(crate) const MARKER: &str = "`make bench-proxy`";
+
+const POLICY: &str = "semantic-blend";
+
+/// Hits that are reranked.
+const WINDOW: usize = 100;
+
+/// Connections at a time where throughput is measured.
+const CONNECTIONS: usize = 4;
+
+/// Everything that was measured.
+pub(crate) struct Findings {
+    /// By what is asked: the engine itself, and through the proxy, milliseconds.
+    passed: Vec<(&'static str, Samples, Samples)>,
+    /// Requests a second of [`CONNECTIONS`], in turns: the engine itself, and through the proxy.
+    throughput: (Samples, Samples),
+    /// The differences of neighbours, milliseconds: through the proxy, less engine and reranking.
+    added: Samples,
+    engine: Samples,
+    rerank: Samples,
+    proxied: Samples,
+    quick: bool,
+}
+
+/// One connection to one listener.
+struct Client {
+    agent: ureq::Agent,
+    base: String,
+}
+
+/// A request of a client.
+struct Call {
+    name: &'static str,
+    path: String,
+    /// A `GET` without one.
+    body: Option<Value>,
+}
+
+impl Client {
+    fn new(address: &str) -> Self {
+        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        Self {
+            agent: config.build().into(),
+            base: format!("http://{address}"),
+        }
+    }
+
+    /// From before it is sent until its answer has been read.
+    fn call(&self, call: &Call) -> Result<(Duration, Vec<u8>, String)> {
+        let url = format!("{}{}", self.base, call.path);
+        let body = call.body.as_ref().map(Value::to_string);
+        let started = Instant::now();
+        let mut answer = match &body {
+            Some(body) => {
+                let request = self.agent.post(&url).content_type("application/json");
+                request.send(body)?
+            }
+            None => self.agent.get(&url).call()?,
+        };
+        let bytes = answer.body_mut().read_to_vec()?;
+        let took = started.elapsed();
+        if answer.status() != 200 {
+            return Err(format!("{url}: {}", String::from_utf8_lossy(&bytes)).into());
+        }
+        let status = answer.headers().get("rerank-status");
+        let status = status.and_then(|value| value.to_str().ok());
+        Ok((took, bytes, status.unwrap_or_default().to_owned()))
+    }
+}
+
+/// Measures all of it.
+pub(crate) fn measure(root: &Path, texts: &Texts, quick: bool) -> Result<Findings> {
+    let engine = Engine::start("opensearch");
+    fill(&engine, texts);
+    let upstream = format!("http://{}", engine.address());
+    let flags = ["--upstream", &upstream, "--proxy-listen", "127.0.0.1:0"];
+    let server = Server::start(root, &flags)?;
+    let direct = Client::new(&engine.address().to_string());
+    let proxied = Client::new(server.proxy_address()?);
+    let data = Client::new(server.address());
+    let rounds = if quick { 30 } else { 600 };
+
+    eprintln!("  requests that are passed on:");
+    let calls = [
+        Call {
+            name: "a document by its id",
+            path: "/bench/_doc/0-1".into(),
+            body: None,
+        },
+        Call {
+            name: "a search that is left alone",
+            path: "/bench/_search".into(),
+            body: Some(json!({"query": {"match": {"text": "cells"}}, "sort": ["_doc"]})),
+        },
+    ];
+    let mut passed = Vec::new();
+    for call in &calls {
+        let (mut alone, mut through) = (Samples::default(), Samples::default());
+        for round in 0..rounds + rounds / 5 {
+            let (one, _, _) = direct.call(call)?;
+            let (other, _, _) = proxied.call(call)?;
+            // The engine compiles its own code in the first of them.
+            if round >= rounds / 5 {
+                alone.push_time(one);
+                through.push_time(other);
+            }
+        }
+        passed.push((call.name, alone, through));
+    }
+
+    eprintln!("  as many of them as there can be:");
+    let mut throughput = (Samples::default(), Samples::default());
+    for _ in 0..if quick { 1 } else { 5 } {
+        let slice = Duration::from_secs(if quick { 1 } else { 4 });
+        let of = |address: &str| requests_per_second(address, &calls[0], slice);
+        throughput.0.push(of(&engine.address().to_string())?);
+        throughput.1.push(of(server.proxy_address()?)?);
+    }
+
+    eprintln!("  reranked searches:");
+    let mut findings = Findings {
+        passed,
+        throughput,
+        added: Samples::default(),
+        engine: Samples::default(),
+        rerank: Samples::default(),
+        proxied: Samples::default(),
+        quick,
+    };
+    for round in 0..if quick { 6 } else { 120 } {
+        let search = &texts.searches[round % texts.searches.len()];
+        // Another query each time: nothing is remembered.
+        let query = format!("{} {round}", search.query);
+        findings.reranked(
+            &direct,
+            &data,
+            &proxied,
+            round % texts.searches.len(),
+            &query,
+        )?;
+    }
+    Ok(findings)
+}
+
+/// An index of all texts; `set` says which search's they are.
+fn fill(engine: &Engine, texts: &Texts) {
+    let mut lines = String::new();
+    let documents = |search: &Search| search.documents.iter().map(|d| d.text.clone()).collect();
+    for (set, search) in texts.searches.iter().enumerate() {
+        let documents: Vec<String> = documents(search);
+        for (number, text) in documents.iter().enumerate() {
+            let id = json!({"index": {"_index": "bench", "_id": format!("{set}-{number}")}});
+            let document = json!({"set": set, "title": text, "text": text});
+            // A `String` takes whatever is written to it.
+            let _ = writeln!(lines, "{id}\n{document}");
+        }
+    }
+    let one = json!({"settings": {"number_of_shards": 1, "number_of_replicas": 0},
+        "mappings": {"properties": {"set": {"type": "integer"},
+            "title": {"type": "text"}, "text": {"type": "text"}}}});
+    engine.load(&json!({"bench": one}), lines.as_bytes());
+}
+
+/// A search over the hundred documents of one set.
+fn search(set: usize, query: &str, size: usize) -> Call {
+    let query = json!({"bool": {
+        "filter": [{"term": {"set": set}}], "should": [{"match": {"title": query}}]}});
+    Call {
+        name: "a search",
+        path: "/bench/_search".into(),
+        body: Some(json!({"query": query, "size": size})),
+    }
+}
+
+impl Findings {
+    fn reranked(
+        &mut self,
+        direct: &Client,
+        data: &Client,
+        proxied: &Client,
+        set: usize,
+        query: &str,
+    ) -> Result<()> {
+        let (engine, page, _) = direct.call(&search(set, query, WINDOW))?;
+        let page: Value = serde_json::from_slice(&page)?;
+        if page["hits"]["hits"].as_array().map(Vec::len) != Some(WINDOW) {
+            return Err(format!("not {WINDOW} hits for `{query}`").into());
+        }
+        let hits = Call {
+            name: "hits",
+            path: format!("/v1/rerank/{POLICY}/hits"),
+            body: Some(json!({"query": query, "response": page})),
+        };
+        let (rerank, _, status) = data.call(&hits)?;
+        applied(&status)?;
+        let (through, _, status) = proxied.call(&search(set, query, 10))?;
+        applied(&status)?;
+        self.engine.push_time(engine);
+        self.rerank.push_time(rerank);
+        self.proxied.push_time(through);
+        let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+        self.added
+            .push(milliseconds(through) - milliseconds(engine) - milliseconds(rerank));
+        Ok(())
+    }
+
+    /// All tables.
+    pub(crate) fn render(&self, machine: &Facts) -> Result<String> {
+        let mut page = String::new();
+        if self.quick {
+            page.push_str(QUICK);
+        }
+        let met = |met: bool| if met { "met" } else { "**missed**" };
+        let passed = self.passed.iter();
+        let slower = passed.map(|(_, alone, through)| through.median() - alone.median());
+        let slower = slower.fold(f64::NEG_INFINITY, f64::max);
+        let throughput = self.throughput.1.median() / self.throughput.0.median();
+        let added = self.added.median();
+        writeln!(
+            page,
+            "| goal | limit | measured | |\n|---|---|---|---|\n\
+             | a request that is passed on, against the engine itself: median | + 0.3 ms | + {slower:.2} ms | {} |\n\
+             | throughput of such requests, against the engine itself | 0.9 | {throughput:.2} | {} |\n\
+             | a reranked search, against engine and reranking one after the other: median | + 1 ms | {added:+.2} ms | {} |\n",
+            met(slower <= 0.3),
+            met(throughput >= 0.9),
+            met(added <= 1.0),
+        )?;
+        let facts = ["date", "CPU", "cores", "load average before"];
+        for (name, value) in machine {
+            if facts.contains(name) || name.starts_with("cores taken") {
+                write!(page, "{name}: {value}. ")?;
+            }
+        }
+        page.push_str("\n\n| passed on | requests | engine, median ms | 99 % | proxy, median ms | 99 % |\n|---|---|---|---|---|---|\n");
+        for (name, alone, through) in &self.passed {
+            writeln!(
+                page,
+                "| {name} | {} | {:.2} | {:.2} | {:.2} | {:.2} |",
+                alone.len(),
+                alone.median(),
+                alone.quantile(0.99),
+                through.median(),
+                through.quantile(0.99),
+            )?;
+        }
+        writeln!(
+            page,
+            "\n{CONNECTIONS} connections that never wait, in turns: {:.0} requests a second of the engine itself, {:.0} through \
+             the proxy. Client, proxy and engine share the cores here, so what the proxy computes comes out of the \
+             engine's share.\n\n\
+             | a search with {WINDOW} hits | searches | median ms | 99 % |\n|---|---|---|---|",
+            self.throughput.0.median(),
+            self.throughput.1.median(),
+        )?;
+        for (name, samples) in [
+            ("the engine alone, size 100", &self.engine),
+            (
+                "`POST /v1/rerank/semantic-blend/hits` with its answer",
+                &self.rerank,
+            ),
+            ("through the proxy, size 10", &self.proxied),
+        ] {
+            writeln!(
+                page,
+                "| {name} | {} | {:.2} | {:.2} |",
+                samples.len(),
+                samples.median(),
+                samples.quantile(0.99)
+            )?;
+        }
+        Ok(page.trim_end().to_owned())
+    }
+}
+
+fn applied(status: &str) -> Result<()> {
+    if status.contains("status=applied") {
+        return Ok(());
+    }
+    Err(format!("not reranked: {status}").into())
+}
+
+/// What [`CONNECTIONS`] get that send one request after the other.
+fn requests_per_second(address: &str, call: &Call, time: Duration) -> Result<f64> {
+    let done = AtomicU64::new(0);
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        let clients = (0..CONNECTIONS).map(|_| {
+            scope.spawn(|| {
+                let client = Client::new(address);
+                while started.elapsed() < time {
+                    client.call(call).map_err(|error| error.to_string())?;
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+                Ok::<(), String>(())
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.join().map_err(|_| "a client panicked")??;
+        }
+        Ok::<(), Box<dyn std::error::Error>>(())
+    })?;
+    Ok(done.into_inner() as f64 / started.elapsed().as_secs_f64())
+}
