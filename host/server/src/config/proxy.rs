@@ -278,8 +278,7 @@ impl ProxySettings {
 
     /// All policies that rules name.
     pub fn policies(&self) -> impl Iterator<Item = &PolicySelector> {
-        let rules = self.rules.indices.iter().chain(&self.rules.default_rule);
-        rules.flat_map(|rule| &rule.policies)
+        self.rules.indices.iter().flat_map(|rule| &rule.policies)
     }
 }
 

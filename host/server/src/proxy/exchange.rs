@@ -141,7 +141,7 @@ impl Exchange<'_> {
         let key = self.head.headers.get(&SPLIT_KEY);
         Asker {
             protocol: self.kind.name(),
-            key: key.and_then(|key| key.to_str().ok()),
+            key: key.map(|key| String::from_utf8_lossy(key.as_bytes())),
             request_id: self.id,
         }
     }

@@ -4,7 +4,7 @@ use axum::body::Body;
 use futures_util::StreamExt;
 use http::Response;
 use rerankd_core::{FailReason, OnFailure, RerankError, Reranked, SkipReason};
-use rerankd_wire::search::{self, ItemPlan, MultiAnswer, MultiPlan, NotUnderstood, Rewritten};
+use rerankd_wire::search::{self, ItemPlan, MultiAnswer, MultiPlan, Rewritten};
 use rerankd_wire::status::{
     RERANK_STATUS, SearchStatus, multi_search_status_header, search_status_header,
 };
@@ -100,13 +100,11 @@ impl Exchange<'_> {
             );
             statuses.push(status);
         }
-        for (index, item) in found.items.iter_mut().enumerate() {
-            if !is_ranked(rankings[index].as_ref())
-                && matches!((&*item, &plan.items[index]),
-                    (MultiAnswer::Found(found), ItemPlan::Rerank(search))
-                        if found.documents() > 0 && !search.cut_is_exact)
-            {
-                *item = MultiAnswer::Again(NotUnderstood::Refused);
+        for (index, item) in plan.items.iter().enumerate() {
+            let inexact = matches!(item, ItemPlan::Rerank(search) if !search.cut_is_exact);
+            let failed = ranked[index].is_some() && !is_ranked(rankings[index].as_ref());
+            if inexact && failed {
+                found.ask_again(index);
             }
         }
         let again = found.again();

@@ -1,5 +1,6 @@
 //! From what the engine found to a ranking: the policy, or a ranking of the last minute.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -67,7 +68,7 @@ pub(super) struct Asker<'a> {
     /// `search` or `msearch`.
     pub(super) protocol: &'static str,
     /// The header `Rerankd-Key`.
-    pub(super) key: Option<&'a str>,
+    pub(super) key: Option<Cow<'a, str>>,
     /// Names the call in logs.
     pub(super) request_id: &'a str,
 }
@@ -87,7 +88,7 @@ impl Proxy {
         let app = &self.app;
         let mut request = window.request;
         request.on_failure = Some(window.on_failure);
-        let side = split::split_key(asker.key, request.key.as_deref(), &request.query);
+        let side = split::split_key(asker.key.as_deref(), request.key.as_deref(), &request.query);
         let chosen = app.releases.resolve(window.target, side).await?;
         let key = Key::new(&chosen.placed.version, &request, window.fingerprint);
         if let Some(known) = self.rankings.get(&key)

@@ -1,0 +1,249 @@
+//! The engine's trouble: it is down, it is slow, it breaks off. The proxy answers with an error in the
+//! engine's shape or ends the connection, and never hangs.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use rcgen::CertifiedKey;
+use rerankd_tests::upstream::{nobody, wait_for_end, write_json};
+use rerankd_tests::{Answer, Connection, Folder, Rerankd, Upstream, eventually, http};
+
+const SEARCH: &str = r#"{"query":{"match":{"title":"watch"}}}"#;
+
+fn proxy(addresses: &[String], flags: &[&str]) -> Rerankd {
+    let addresses = addresses.join(",");
+    let upstream = ["--upstream", &addresses, "--proxy-listen", "127.0.0.1:0"];
+    Rerankd::start(&[&upstream, flags].concat())
+}
+
+fn ask(server: &Rerankd, method: &str, path: &str) -> std::io::Result<Answer> {
+    let mut connection = Connection::open(server.proxy_address())?;
+    let headers = [("Content-Type", "application/json")];
+    let body = if method == "POST" { SEARCH } else { "" };
+    connection.request(method, path, &headers, body.as_bytes())?;
+    connection.answer()
+}
+
+/// An error of the proxy's own, in the engine's shape.
+#[track_caller]
+fn is_error(answer: &Answer, status: u16, path: &str) {
+    assert_eq!(answer.status, status, "{path}: {}", answer.text());
+    let body = answer.json();
+    assert_eq!(body["status"], status);
+    assert_eq!(body["error"]["type"], "rerankd_exception");
+    assert!(body["error"]["root_cause"][0]["reason"].is_string());
+    let is_search = path.ends_with("search");
+    assert_eq!(
+        answer.parameter("status"),
+        is_search.then_some("error"),
+        "{path}"
+    );
+}
+
+const PATHS: [(&str, &str); 3] = [
+    ("POST", "/products/_search"),
+    ("POST", "/products/_bulk"),
+    ("GET", "/_cluster/health"),
+];
+
+#[test]
+fn an_engine_that_is_down_is_an_error_and_one_that_is_back_is_used() {
+    let address = nobody();
+    let server = proxy(&[format!("http://{address}")], &[]);
+    for (method, path) in PATHS {
+        let answer = ask(&server, method, path).expect("an answer");
+        is_error(&answer, 503, path);
+    }
+    assert_eq!(server.get("/health/ready").status, 200);
+    let socket = std::net::TcpListener::bind(address).expect("the port is free still");
+    std::thread::spawn(move || {
+        for mut stream in socket.incoming().map_while(Result::ok) {
+            let _ = write_json(&mut stream, "200 OK", "{}");
+            let _ = wait_for_end(&mut stream);
+        }
+    });
+    ask(&server, "GET", "/").expect("an answer").ok();
+}
+
+#[test]
+fn an_engine_that_is_slow_is_a_timeout() {
+    let upstream = Upstream::start(|_, stream| wait_for_end(stream));
+    let limits = [
+        "--upstream-timeout-ms",
+        "200",
+        "--upstream-idle-timeout-ms",
+        "300",
+    ];
+    let server = proxy(&[upstream.url()], &limits);
+    for (ended, (method, path)) in PATHS.into_iter().enumerate() {
+        let started = Instant::now();
+        let answer = ask(&server, method, path).expect("an answer");
+        is_error(&answer, 504, path);
+        assert!(started.elapsed() >= Duration::from_millis(200));
+        upstream.wait_for_ended(ended + 1);
+    }
+}
+
+#[test]
+fn an_engine_that_stands_still_within_an_answer_ends_it() {
+    let upstream = Upstream::start(|_, stream| {
+        stream.write_all(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"took\"",
+        )?;
+        wait_for_end(stream)
+    });
+    let limits = [
+        "--upstream-timeout-ms",
+        "200",
+        "--upstream-idle-timeout-ms",
+        "300",
+    ];
+    let server = proxy(&[upstream.url()], &limits);
+    let answer = ask(&server, "POST", "/products/_search").expect("an answer");
+    is_error(&answer, 504, "/products/_search");
+    // The head is on its way already; nobody can take the rest for whole.
+    ask(&server, "GET", "/_cluster/health").expect_err("the answer is cut");
+}
+
+#[test]
+fn half_an_answer_is_never_taken_for_a_whole_one() {
+    for head in [
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"took\"",
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n7\r\n{\"took\"\r\n",
+    ] {
+        let upstream = Upstream::start(move |_, stream| {
+            stream.write_all(head.as_bytes())?;
+            Ok(false)
+        });
+        let server = proxy(&[upstream.url()], &[]);
+        let answer = ask(&server, "POST", "/products/_search").expect("an answer");
+        is_error(&answer, 502, "/products/_search");
+        ask(&server, "GET", "/_cluster/health").expect_err("the answer is cut");
+    }
+}
+
+#[test]
+fn what_is_no_http_is_an_error() {
+    for said in ["SSH-2.0-OpenSSH_9.9\r\n", "HTTP/1.1 200 OK\r\nbroken", ""] {
+        let upstream = Upstream::start(move |_, stream| {
+            stream.write_all(said.as_bytes())?;
+            Ok(false)
+        });
+        let server = proxy(&[upstream.url()], &[]);
+        for (method, path) in PATHS {
+            let answer = ask(&server, method, path).expect("an answer");
+            is_error(&answer, 502, path);
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_down_is_passed_over_and_nothing_is_done_twice() {
+    let well = Upstream::start(|_, stream| write_json(stream, "200 OK", "{}"));
+    let server = proxy(&[format!("http://{}", nobody()), well.url()], &[]);
+    for _ in 0..4 {
+        for (method, path) in PATHS {
+            ask(&server, method, path).expect("an answer").ok();
+        }
+    }
+    let bulks = well.asked();
+    let bulks = bulks
+        .iter()
+        .filter(|asked| asked.target().ends_with("_bulk"));
+    assert_eq!(bulks.count(), 4);
+
+    // One that takes a request and breaks off may have done it.
+    let ill = Upstream::start(|_, _| Ok(false));
+    let server = proxy(&[ill.url()], &[]);
+    let answer = ask(&server, "POST", "/products/_bulk").expect("an answer");
+    is_error(&answer, 502, "/products/_bulk");
+    assert_eq!(ill.asked().len(), 1);
+}
+
+#[test]
+fn only_what_changes_nothing_is_sent_to_a_second_node() {
+    for (method, path) in PATHS {
+        let ill = Upstream::start(|_, _| Ok(false));
+        let well = Upstream::start(|_, stream| write_json(stream, "200 OK", "{}"));
+        let server = proxy(&[ill.url(), well.url()], &[]);
+        let answer = ask(&server, method, path).expect("an answer");
+        assert_eq!(ill.asked().len(), 1, "{path}");
+        if path.ends_with("_bulk") {
+            is_error(&answer, 502, path);
+            assert_eq!(well.asked().len(), 0, "{path}");
+        } else {
+            answer.ok();
+        }
+    }
+}
+
+#[test]
+fn a_search_whose_body_does_not_come_holds_nothing() {
+    let upstream = Upstream::start(|_, stream| write_json(stream, "200 OK", "{}"));
+    let server = proxy(&[upstream.url()], &["--body-timeout-ms", "200"]);
+    let mut connection = Connection::open(server.proxy_address()).expect("the proxy listens");
+    let headers = [("Content-Length", "100")];
+    connection
+        .send(http::head("POST", "/products/_search", &headers) + "{")
+        .expect("it reads");
+    let answer = connection.answer().expect("an answer");
+    is_error(&answer, 408, "/products/_search");
+    assert_eq!(upstream.asked().len(), 0);
+}
+
+#[test]
+fn a_server_that_goes_down_finishes_what_runs() {
+    let upstream = Upstream::start(|_, stream| {
+        std::thread::sleep(Duration::from_millis(300));
+        write_json(stream, "200 OK", "{}")
+    });
+    let mut server = proxy(&[upstream.url()], &[]);
+    let mut connection = Connection::open(server.proxy_address()).expect("the proxy listens");
+    connection
+        .request("GET", "/_cluster/health", &[], b"")
+        .expect("it reads");
+    eventually("the engine is asked", || {
+        (upstream.asked().len() == 1).then_some(())
+    });
+    server.terminate();
+    connection.answer().expect("an answer").ok();
+    assert!(server.exit_status().success());
+}
+
+#[test]
+fn an_engine_behind_tls_is_checked_against_the_ca_that_was_given() {
+    let folder = Folder::new();
+    let names = vec!["127.0.0.1".to_owned()];
+    let CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(names).expect("the names are good");
+    folder.write("cert.pem", cert.pem());
+    folder.write("key.pem", signing_key.serialize_pem());
+    folder.set_mode("key.pem", 0o600);
+    let file = |name: &str| {
+        let path = folder.path().join(name);
+        path.to_str().expect("the path is UTF-8").to_owned()
+    };
+    // The other proxy plays the engine: it speaks TLS.
+    let plain = Upstream::start(|_, stream| write_json(stream, "200 OK", r#"{"a":1}"#));
+    let tls = [
+        "--proxy-tls-cert",
+        &file("cert.pem"),
+        "--proxy-tls-key",
+        &file("key.pem"),
+    ];
+    let engine = proxy(&[plain.url()], &tls);
+    let url = format!("https://{}", engine.proxy_address());
+    let server = proxy(
+        std::slice::from_ref(&url),
+        &["--upstream-ca", &file("cert.pem")],
+    );
+    let answer = ask(&server, "GET", "/").expect("an answer").ok();
+    assert_eq!(answer.text(), r#"{"a":1}"#);
+
+    let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]);
+    folder.write("other.pem", other.expect("the name is good").cert.pem());
+    let server = proxy(&[url], &["--upstream-ca", &file("other.pem")]);
+    let answer = ask(&server, "GET", "/").expect("an answer");
+    is_error(&answer, 503, "/");
+    assert_eq!(plain.asked().len(), 1);
+}
