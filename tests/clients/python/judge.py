@@ -21,6 +21,9 @@ DOCUMENTS = [
 ]
 BEST = 1
 
+TOO_LONG = "watch " * 2000
+"""More than the model reads: usually cut, but a client may want an error instead."""
+
 UNKNOWN = "no-such-model"
 FAULTY = "trap"
 """A policy that fails in every call."""
@@ -47,8 +50,8 @@ class Client:
     model: str | None = "rerank-v3.5"
     """The name that it sends; None if it sends none, and the default policy answers."""
     errors: dict[int, type[BaseException]]
-    """What it raises where most protocols have this status: 400 for a bad request, 404 for an unknown model,
-    424 for a policy that failed, 429 for too many requests."""
+    """What it raises where most protocols have this status: 400 for a bad request, 404 for an unknown model, 422
+    for a long text where it asks for an error, 424 for a policy that failed, 429 for too many requests."""
     says_why: bool = True
     """Whether its exceptions carry the server's words."""
     tries: int = 1
@@ -72,6 +75,9 @@ class Client:
 
     rank_with_documents: Callable[[str, list[str], str | None], list[Result]] | None = None
     """Asks the server to send the documents back, where the client can ask for that."""
+
+    rank_by_fields: Callable[[str, list[dict], str | None, list[str]], list[Result]] | None = None
+    """Ranks documents of several fields by some of them, where the client can say which."""
 
     @classmethod
     def version(cls) -> str:
@@ -126,6 +132,8 @@ def checks(client: type[Client]) -> dict[str, Callable[[Servers], None]]:
         found["top_n"] = lambda servers: check_top_n(client, servers)
     if client.rank_with_documents:
         found["documents"] = lambda servers: check_documents(client, servers)
+    if client.rank_by_fields:
+        found["fields"] = lambda servers: check_fields(client, servers)
     for case in client.errors:
         found[str(case)] = lambda servers, case=case: check_error(client, servers, case)
     if client.tries > 1:
@@ -153,6 +161,21 @@ def check_documents(client: type[Client], servers: Servers) -> None:
     assert results[0].index == BEST, f"the wrong document first: {results}"
     check_scores(results)
     assert [result.text for result in results] == [DOCUMENTS[result.index] for result in results], f"{results}"
+
+
+def check_fields(client: type[Client], servers: Servers) -> None:
+    ranker = client(servers.url)
+    relevant, other = DOCUMENTS[BEST], DOCUMENTS[0]
+    documents = [
+        {"title": other, "text": other, "brand": other},
+        {"title": relevant, "text": other, "brand": other},
+        {"title": other, "text": relevant, "brand": other},
+        {"title": other, "text": other, "brand": relevant},
+    ]
+    for best, field in enumerate(["title", "text", "brand"], start=1):
+        results = ranker.rank_by_fields(QUERY, documents, client.model, [field])
+        assert results[0].index == best, f"{field}: {results}"
+        assert results[0].score > results[1].score, f"{field}: {results}"
 
 
 def check_retry(client: type[Client], servers: Servers) -> None:
@@ -191,6 +214,8 @@ def check_error(client: type[Client], servers: Servers, case: int) -> None:
             url = servers.failing_url
         else:
             model = FAULTY
+    elif case == 422:
+        documents, words = [TOO_LONG, *DOCUMENTS], "must have less than"
     elif case == 429:
         busy = servers.kept_busy()
     else:

@@ -30,10 +30,15 @@ class V1(Client):
         )
         return results(answer)
 
+    def rank_by_fields(self, query, documents, model, fields):
+        answer = self.client.rerank(query=query, documents=documents, model=model, rank_fields=fields)
+        return results(answer)
+
 
 class V2(V1):
     name = "cohere ClientV2"
     rank_with_documents = None
+    rank_by_fields = None
 
     def __init__(self, url):
         self.client = cohere.ClientV2(api_key="key", base_url=url)

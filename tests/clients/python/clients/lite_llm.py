@@ -47,6 +47,9 @@ class Cohere(LiteLLM):
     name = "litellm cohere"
     provider = "cohere"
 
+    def rank_by_fields(self, query, documents, model, fields):
+        return self._rank(query, documents, model, rank_fields=fields)
+
 
 class Jina(LiteLLM):
     name = "litellm jina_ai"
@@ -81,7 +84,7 @@ class HuggingFace(LiteLLM):
     provider = "huggingface"
     model = None
     bad_request = ("", ["", ""])
-    errors = {400: litellm.BadRequestError, 424: litellm.APIError, 429: litellm.RateLimitError}
+    errors = {400: litellm.BadRequestError, 422: litellm.APIError, 424: litellm.APIError, 429: litellm.RateLimitError}
 
 
 CLIENTS = [Cohere, Jina, HostedVllm, Infinity, Voyage, HuggingFace]
