@@ -54,9 +54,8 @@ def load(module: str) -> list[type[judge.Client]]:
 
 
 def failures(module: str) -> int:
-    servers = judge.Servers(
-        os.environ["SERVER"], os.environ["ADMIN"], os.environ["ADMIN_TOKEN"], os.environ["FAILING_SERVER"]
-    )
+    names = ["SERVER", "SERVER_KEY", "ADMIN", "ADMIN_TOKEN", "FAILING_SERVER"]
+    servers = judge.Servers(*(os.environ[name] for name in names))
     failed = 0
     for client in load(module):
         for name, check in judge.checks(client).items():
