@@ -1,9 +1,11 @@
 //! What is wrong before there is any JSON to read: bodies that are too large, compressed, slow or cut,
 //! and what is no HTTP at all.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::sync::LazyLock;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use rerankd_tests::documents::texts;
 use rerankd_tests::http::head;
 use rerankd_tests::{Answer, Connection, Rerankd, eventually};
@@ -86,21 +88,47 @@ fn a_chunked_body_is_read() {
     connection.answer().expect("it is answered").ok();
 }
 
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).expect("memory takes it");
+    encoder.finish().expect("memory takes it")
+}
+
 #[test]
-fn a_compressed_body_is_415() {
-    let call = |encoding: &str| {
-        SERVER.call(
-            "POST",
-            NATIVE,
-            &[("Content-Encoding", encoding)],
-            GOOD.as_bytes(),
-        )
+fn a_body_may_come_in_gzip_and_in_no_other_compression() {
+    let call = |encoding: &str, body: &[u8]| {
+        SERVER.call("POST", NATIVE, &[("Content-Encoding", encoding)], body)
     };
-    for encoding in ["gzip", "br", "gzip, identity"] {
-        let message = "the body must not be compressed (`Content-Encoding`)";
-        assert_refused(&call(encoding), 415, message);
+    for encoding in ["br", "zstd", "deflate", "gzip, identity"] {
+        let message = "a body may be compressed with `gzip` or not at all (`Content-Encoding`)";
+        assert_refused(&call(encoding, GOOD.as_bytes()), 415, message);
     }
-    call("identity").ok();
+    call("identity", GOOD.as_bytes()).ok();
+    let packed = gzip(GOOD.as_bytes());
+    for encoding in ["gzip", "x-gzip"] {
+        let answer = call(encoding, &packed).ok();
+        assert_eq!(
+            answer.scores(),
+            SERVER.post_text(NATIVE, GOOD).ok().scores()
+        );
+    }
+    let mut cut = packed.clone();
+    cut.truncate(packed.len() - 9);
+    for broken in [GOOD.as_bytes(), &packed[1..], &cut] {
+        assert_refused(&call("gzip", broken), 400, "the body is not gzip");
+    }
+}
+
+#[test]
+fn what_is_small_when_it_is_packed_has_the_same_limit() {
+    // 200 KB that would become 200 MB.
+    let bomb = gzip(&vec![b' '; 200 << 20]);
+    assert!(bomb.len() < MAX_BODY_BYTES);
+    let answer = SERVER.call("POST", NATIVE, &[("Content-Encoding", "gzip")], &bomb);
+    let message =
+        format!("the body has more bytes when it is unpacked; the limit is {MAX_BODY_BYTES}");
+    assert_refused(&answer, 413, &message);
+    assert_eq!(SERVER.metric("rerankd_admitted_bytes", &[]), 0.0);
 }
 
 #[test]

@@ -62,12 +62,12 @@ fn health_says_live_and_ready() {
 #[test]
 fn an_unknown_route_lists_those_that_there_are() {
     for (method, path) in [
-        ("GET", "/"),
-        ("POST", "/v1/rerank"),
+        ("GET", "/nowhere"),
+        ("POST", "/v3/rerank"),
         ("POST", "/v1/rerank/a/b/c"),
         ("GET", "/v2"),
         ("GET", "/metrics"),
-        ("GET", "/v1/models"),
+        ("GET", "/v1/cluster/auth"),
     ] {
         let answer = SERVER.call(method, path, &[], b"");
         assert_eq!(answer.status, 404, "{method} {path}");

@@ -415,3 +415,38 @@ fn help_names_every_flag_and_its_variable() {
         version.stdout
     );
 }
+
+#[test]
+fn what_is_said_of_rerank_apis_means_the_same_as_a_file() {
+    let folder = Folder::new();
+    let content = "default_policy = \"cross-encoder@0.1.0\"\n[wire]\non_failure = \"first-stage\"\ntei_metrics = true\n\
+                   [wire.aliases]\n\"rerank-v3.5\" = \"cross-encoder\"\n\"BAAI/bge\" = \"semantic-blend@1.2\"\n";
+    let first = printed(&["--config", &file(&folder, content)], &[]);
+    for line in content.lines() {
+        assert!(
+            first.lines().any(|printed| printed == line),
+            "expected `{line}` in:\n{first}"
+        );
+    }
+    assert_eq!(first, printed(&["--config", &file(&folder, &first)], &[]));
+    let flags = ["--default-policy", "first-stage", "--tei-metrics"];
+    let flagged = printed(&flags, &[]);
+    for line in ["default_policy = \"first-stage\"", "tei_metrics = true"] {
+        assert!(flagged.lines().any(|printed| printed == line), "{flagged}");
+    }
+}
+
+#[test]
+fn wrong_names_and_words_of_rerank_apis_are_faults() {
+    let folder = Folder::new();
+    let content = "default_policy = \"Cross Encoder\"\n[wire]\non_failure = \"retry\"\n[wire.aliases]\na = \"x@\"\n";
+    let refusal = serve(&["--config", &file(&folder, content)], &[]);
+    assert_faults(
+        &refusal,
+        &[
+            &["`Cross Encoder`", "--default-policy", "name@version"],
+            &["`retry`", "wire.on_failure", "`first-stage`"],
+            &["`x@`", "wire.aliases", "name@version"],
+        ],
+    );
+}

@@ -3,7 +3,7 @@
 //! vendor's. What is asked of a client stands in `tests/clients`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
@@ -43,14 +43,17 @@ const ALIASES: &str = r#"
 "bge-reranker-base" = "cross-encoder"
 "#;
 
-/// For clients that name no model: here the policy that answers them fails.
-static FAILING: LazyLock<Rerankd> = LazyLock::new(|| start("trap"));
+const KEY: &str = "of-the-tests-0123456789";
 
-/// A server that ranks, with one policy that fails, and one that holds the only instance for as long as
-/// its client stays.
-fn start(default_policy: &str) -> Rerankd {
-    // A policy is read at start and never again, so the files may go afterwards.
+/// For clients that name no model: here the policy that answers them fails.
+static FAILING: LazyLock<(Rerankd, Folder)> = LazyLock::new(|| {
     let folder = Folder::new();
+    (start("trap", &folder), folder)
+});
+
+/// A server that ranks and asks for a key, with one policy that fails, and one that holds the only
+/// instance for as long as its client stays.
+fn start(default_policy: &str, folder: &Folder) -> Rerankd {
     for component in [
         require::policies().join("cross-encoder.wasm"),
         require::faulty("trap"),
@@ -60,7 +63,11 @@ fn start(default_policy: &str) -> Rerankd {
         folder.copy(&component, &format!("policies/{}", file.to_string_lossy()));
     }
     let config = folder.write("rerankd.toml", ALIASES);
-    let config = ["--config", config.to_str().expect("the path is UTF-8")];
+    let keys = folder.write("keys", format!("{KEY}\n"));
+    folder.set_mode("keys", 0o600);
+    let path = |path: &Path| path.to_str().expect("the path is UTF-8").to_owned();
+    let (config, keys) = (path(&config), path(&keys));
+    let files = ["--config", &config, "--api-key-file", &keys];
     let policies = folder.path().join("policies");
     let limits = [
         "--default-policy",
@@ -72,7 +79,7 @@ fn start(default_policy: &str) -> Rerankd {
         "--timeout-ms",
         "60000",
     ];
-    Rerankd::start(&[&config[..], &only_policies(&policies), &limits].concat())
+    Rerankd::start(&[&files[..], &only_policies(&policies), &limits].concat())
 }
 
 /// A program of `tests/clients` with nothing of the caller's environment, so that no proxy, key or
@@ -120,14 +127,16 @@ fn output(command: &mut Command) -> String {
 #[track_caller]
 fn judge(environment: &str, module: &str) {
     assert!(JUDGED.contains(&(environment, module)));
-    let (server, home) = (start("cross-encoder"), Folder::new());
+    let (home, folder) = (Folder::new(), Folder::new());
+    let server = start("cross-encoder", &folder);
     let done = output(
         runner(environment, &home)
             .args(["judge", module])
             .env("SERVER", format!("http://{}", server.address()))
+            .env("SERVER_KEY", KEY)
             .env("ADMIN", format!("http://{}", server.admin_address()))
             .env("ADMIN_TOKEN", server.admin_token())
-            .env("FAILING_SERVER", format!("http://{}", FAILING.address())),
+            .env("FAILING_SERVER", format!("http://{}", FAILING.0.address())),
     );
     let checks = done.lines().filter(|line| line.starts_with("ok ")).count();
     assert!(checks > 3, "it checked next to nothing: {done}");

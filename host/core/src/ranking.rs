@@ -439,6 +439,37 @@ mod tests {
     }
 
     #[test]
+    fn scores_of_each_kind_have_a_place_between_0_and_1() {
+        let map = |kind: ScoreKind, score| kind.unit_map().apply(score);
+        assert_eq!(map(ScoreKind::Logit, 0.0), Some(0.5));
+        assert_eq!(map(ScoreKind::Logit, -1e9), Some(0.0));
+        assert_eq!(map(ScoreKind::Cosine, -1.0), Some(0.0));
+        assert_eq!(map(ScoreKind::Cosine, 0.5), Some(0.75));
+        assert_eq!(map(ScoreKind::Probability, 0.25), Some(0.25));
+        assert_eq!(map(ScoreKind::Blend, 1.5), None);
+        // Rounding.
+        assert_eq!(map(ScoreKind::Cosine, 1.000_000_1), Some(1.0));
+    }
+
+    #[test]
+    fn token_counts_add_up_and_keep_the_longest_text_that_was_cut() {
+        let count = |total, longest_cut, window| TokenCount {
+            total,
+            longest_cut,
+            window,
+        };
+        let mut sum = TokenCount::default();
+        for next in [
+            count(7, None, 256),
+            count(512, Some(600), 512),
+            count(256, Some(300), 256),
+        ] {
+            sum.add(next);
+        }
+        assert_eq!(sum, count(775, Some(600), 512));
+    }
+
+    #[test]
     fn a_negative_zero_ties_with_zero() {
         assert_eq!(
             Ranking::new(vec![scored(-0.0), scored(0.0)]).order(),

@@ -188,3 +188,43 @@ pub fn check_name(what: &str, name: &str) -> Result<(), String> {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(more: &str) -> Result<PolicyManifest, String> {
+        PolicyManifest::parse(&format!(
+            r#"{{"manifest_version":1,"name":"p","version":"1","description":"d","fields":[],{more}}}"#
+        ))
+    }
+
+    #[test]
+    fn a_blend_may_declare_its_way_into_the_unit_interval() {
+        let map = |more| {
+            let manifest = manifest(more).expect("it is right");
+            manifest.unit_map(ScoreKind::Blend)
+        };
+        assert_eq!(map(r#""score_kind":"blend""#), UnitMap::Identity);
+        let sigmoid = r#""score_kind":"blend","blend_map":"sigmoid""#;
+        assert_eq!(map(sigmoid), UnitMap::Sigmoid);
+        let manifest_of = manifest(sigmoid).expect("it is right");
+        assert_eq!(manifest_of.unit_map(ScoreKind::Cosine), UnitMap::Cosine);
+        let problem = manifest(r#""score_kind":"blend","blend_map":"log""#).expect_err("no map");
+        assert!(
+            problem.contains("`blend_map`") && problem.contains("`log`"),
+            "{problem}"
+        );
+    }
+
+    #[test]
+    fn a_parameter_that_gives_logits_gives_raw_scores() {
+        let rules = r#""score_kind":"probability","score_kind_if":
+            [{"first_stage":"none","then":"logit"},{"parameter":"activation","is":"raw","then":"logit"}]"#;
+        let rules = manifest(rules).expect("it is right");
+        let raw = Value::from("raw");
+        assert_eq!(rules.raw_scores_parameter(), Some(("activation", &raw)));
+        let none = manifest(r#""score_kind":"cosine""#).expect("it is right");
+        assert_eq!(none.raw_scores_parameter(), None);
+    }
+}

@@ -10,14 +10,15 @@ class CohereV1 {
     static model = "rerank-v3.5";
     static errors = {
         400: Cohere.BadRequestError,
+        401: Cohere.UnauthorizedError,
         404: Cohere.NotFoundError,
         424: CohereError,
         429: Cohere.TooManyRequestsError,
     };
     static tries = 3;
 
-    constructor(url) {
-        this.client = new CohereClient({ token: "key", environment: url });
+    constructor(url, key) {
+        this.client = new CohereClient({ token: key, environment: url });
     }
 
     async rank(query, documents, model, topN) {
@@ -32,9 +33,9 @@ class CohereV1 {
 class CohereV2 extends CohereV1 {
     static clientName = "cohere-ai CohereClientV2";
 
-    constructor(url) {
-        super(url);
-        this.client = new CohereClientV2({ token: "key", environment: url });
+    constructor(url, key) {
+        super(url, key);
+        this.client = new CohereClientV2({ token: key, environment: url });
     }
 
     // The second version of the API does not send documents back.
@@ -45,12 +46,12 @@ class Voyage {
     static clientName = "voyageai (JavaScript)";
     static package = "voyageai";
     static model = "rerank-2.5";
-    static errors = { 400: VoyageAIError, 404: VoyageAIError, 424: VoyageAIError, 429: VoyageAIError };
+    static errors = { 400: VoyageAIError, 401: VoyageAIError, 404: VoyageAIError, 424: VoyageAIError, 429: VoyageAIError };
     static tries = 3;
 
-    constructor(url) {
+    constructor(url, key) {
         // With `returnDocuments` it sends what Jina's clients send, but wants another answer.
-        this.client = new VoyageAIClient({ apiKey: "key", environment: `${url}/voyage/v1` });
+        this.client = new VoyageAIClient({ apiKey: key, environment: `${url}/voyage/v1` });
     }
 
     async rank(query, documents, model, topK) {

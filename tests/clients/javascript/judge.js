@@ -15,10 +15,11 @@ const UNKNOWN = "no-such-model";
 const FAULTY = "trap"; // fails in every call
 const PATIENCE_MS = 30_000;
 
-// Where the client's server is, and its admin plane.
+// Where the client's server is, the key that it asks for, and its admin plane.
 export class Servers {
-    constructor({ SERVER, ADMIN, ADMIN_TOKEN }) {
+    constructor({ SERVER, SERVER_KEY, ADMIN, ADMIN_TOKEN }) {
         this.url = SERVER;
+        this.key = SERVER_KEY;
         this.adminUrl = ADMIN;
         this.adminToken = ADMIN_TOKEN;
     }
@@ -41,6 +42,7 @@ export class Servers {
         const holder = createConnection({ host: hostname, port: Number(port) });
         holder.write(
             "POST /v1/rerank/spin HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" +
+                `Authorization: Bearer ${this.key}\r\n` +
                 `Content-Length: ${body.length}\r\n\r\n${body}`,
         );
         try {
@@ -68,7 +70,7 @@ export function checks(Client) {
         ["ranking", (servers) => checkRanking(Client, servers)],
         ["top_n", (servers) => checkTopN(Client, servers)],
     ];
-    if (new Client("http://127.0.0.1").rankWithDocuments) {
+    if (new Client("http://127.0.0.1", "key").rankWithDocuments) {
         found.push(["documents", (servers) => checkDocuments(Client, servers)]);
     }
     for (const status of Object.keys(Client.errors)) {
@@ -79,14 +81,14 @@ export function checks(Client) {
 }
 
 async function checkRanking(Client, servers) {
-    const results = await new Client(servers.url).rank(QUERY, DOCUMENTS, Client.model, undefined);
+    const results = await new Client(servers.url, servers.key).rank(QUERY, DOCUMENTS, Client.model, undefined);
     assert.deepEqual(results.map((result) => result.index).sort(), [0, 1, 2]);
     assert.equal(results[0].index, BEST, JSON.stringify(results));
     checkScores(results);
 }
 
 async function checkTopN(Client, servers) {
-    const client = new Client(servers.url);
+    const client = new Client(servers.url, servers.key);
     const all = await client.rank(QUERY, DOCUMENTS, Client.model, undefined);
     for (const topN of [1, 2, 3, 10]) {
         assert.deepEqual(await client.rank(QUERY, DOCUMENTS, Client.model, topN), all.slice(0, topN));
@@ -94,7 +96,7 @@ async function checkTopN(Client, servers) {
 }
 
 async function checkDocuments(Client, servers) {
-    const results = await new Client(servers.url).rankWithDocuments(QUERY, DOCUMENTS, Client.model);
+    const results = await new Client(servers.url, servers.key).rankWithDocuments(QUERY, DOCUMENTS, Client.model);
     assert.equal(results[0].index, BEST, JSON.stringify(results));
     checkScores(results);
     for (const result of results) {
@@ -104,7 +106,7 @@ async function checkDocuments(Client, servers) {
 
 // The server has room again after it has refused once.
 async function checkRetry(Client, servers) {
-    const client = new Client(servers.url);
+    const client = new Client(servers.url, servers.key);
     const before = await servers.metric("rerankd_requests_total");
     await servers.whileBusy(async (makeRoom) => {
         const answer = client.rank(QUERY, DOCUMENTS, Client.model, undefined);
@@ -126,11 +128,12 @@ function checkScores(results) {
 async function checkError(Client, servers, status) {
     const [query, model, words] = {
         400: ["", Client.model, "empty"],
+        401: [QUERY, Client.model, "key"],
         404: [QUERY, UNKNOWN, UNKNOWN],
         424: [QUERY, FAULTY, FAULTY],
         429: [QUERY, Client.model, ""],
     }[status];
-    const client = new Client(servers.url);
+    const client = new Client(servers.url, status === 401 ? `not-${servers.key}` : servers.key);
     let thrown;
     let sent;
     const call = async () => {

@@ -27,6 +27,8 @@ if (action === "list") {
 }
 
 async function judge(module) {
+    // A client that waits for ever ends here.
+    setTimeout(() => process.exit(3), 240_000).unref();
     const servers = new Servers(process.env);
     for (const Client of modules[module]) {
         for (const [name, check] of checks(Client)) {

@@ -21,6 +21,9 @@ DOCUMENTS = [
 ]
 BEST = 1
 
+TOO_LONG = "watch " * 2000
+"""More than the model reads: usually cut, but a client may want an error instead."""
+
 UNKNOWN = "no-such-model"
 FAULTY = "trap"
 """A policy that fails in every call."""
@@ -47,8 +50,9 @@ class Client:
     model: str | None = "rerank-v3.5"
     """The name that it sends; None if it sends none, and the default policy answers."""
     errors: dict[int, type[BaseException]]
-    """What it raises where most protocols have this status: 400 for a bad request, 404 for an unknown model,
-    424 for a policy that failed, 429 for too many requests."""
+    """What it raises where most protocols have this status: 400 for a bad request, 401 for a wrong key, 404 for
+    an unknown model, 422 for a long text where it asks for an error, 424 for a policy that failed, 429 for too
+    many requests."""
     says_why: bool = True
     """Whether its exceptions carry the server's words."""
     tries: int = 1
@@ -62,8 +66,8 @@ class Client:
     bad_request: tuple[str, list[str]] = ("", DOCUMENTS)
     """A query and documents that the server must refuse with 400."""
 
-    def __init__(self, url: str) -> None:
-        """A client of the server at `url`, such as `http://127.0.0.1:9500`."""
+    def __init__(self, url: str, key: str) -> None:
+        """A client of the server at `url`, such as `http://127.0.0.1:9500`, that sends this key."""
         raise NotImplementedError
 
     def rank(self, query: str, documents: list[str], model: str | None, top_n: int | None) -> list[Result]:
@@ -73,6 +77,9 @@ class Client:
     rank_with_documents: Callable[[str, list[str], str | None], list[Result]] | None = None
     """Asks the server to send the documents back, where the client can ask for that."""
 
+    rank_by_fields: Callable[[str, list[dict], str | None, list[str]], list[Result]] | None = None
+    """Ranks documents of several fields by some of them, where the client can say which."""
+
     @classmethod
     def version(cls) -> str:
         """Of the package that is judged."""
@@ -80,9 +87,11 @@ class Client:
 
 
 class Servers(NamedTuple):
-    """Where the client's own server is, its admin plane, and one whose default policy fails."""
+    """Where the client's own server is, the key that it asks for, its admin plane, and a server whose default
+    policy fails."""
 
     url: str
+    key: str
     admin_url: str
     admin_token: str
     failing_url: str
@@ -103,6 +112,7 @@ class Servers(NamedTuple):
         body = json.dumps({"query": QUERY, "documents": DOCUMENTS, "timeout_ms": 60000}).encode()
         head = (
             "POST /v1/rerank/spin HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Authorization: Bearer {self.key}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
         with socket.create_connection((host, int(port)), timeout=PATIENCE) as holder:
@@ -126,6 +136,8 @@ def checks(client: type[Client]) -> dict[str, Callable[[Servers], None]]:
         found["top_n"] = lambda servers: check_top_n(client, servers)
     if client.rank_with_documents:
         found["documents"] = lambda servers: check_documents(client, servers)
+    if client.rank_by_fields:
+        found["fields"] = lambda servers: check_fields(client, servers)
     for case in client.errors:
         found[str(case)] = lambda servers, case=case: check_error(client, servers, case)
     if client.tries > 1:
@@ -134,14 +146,14 @@ def checks(client: type[Client]) -> dict[str, Callable[[Servers], None]]:
 
 
 def check_ranking(client: type[Client], servers: Servers) -> None:
-    results = client(servers.url).rank(QUERY, DOCUMENTS, client.model, None)
+    results = client(servers.url, servers.key).rank(QUERY, DOCUMENTS, client.model, None)
     assert sorted(result.index for result in results) == [0, 1, 2], f"not each document once: {results}"
     assert results[0].index == BEST, f"the wrong document first: {results}"
     check_scores(results)
 
 
 def check_top_n(client: type[Client], servers: Servers) -> None:
-    ranker = client(servers.url)
+    ranker = client(servers.url, servers.key)
     everything = ranker.rank(QUERY, DOCUMENTS, client.model, None)
     for top_n in (1, 2, 3, 10):
         results = ranker.rank(QUERY, DOCUMENTS, client.model, top_n)
@@ -149,15 +161,30 @@ def check_top_n(client: type[Client], servers: Servers) -> None:
 
 
 def check_documents(client: type[Client], servers: Servers) -> None:
-    results = client(servers.url).rank_with_documents(QUERY, DOCUMENTS, client.model)
+    results = client(servers.url, servers.key).rank_with_documents(QUERY, DOCUMENTS, client.model)
     assert results[0].index == BEST, f"the wrong document first: {results}"
     check_scores(results)
     assert [result.text for result in results] == [DOCUMENTS[result.index] for result in results], f"{results}"
 
 
+def check_fields(client: type[Client], servers: Servers) -> None:
+    ranker = client(servers.url, servers.key)
+    relevant, other = DOCUMENTS[BEST], DOCUMENTS[0]
+    documents = [
+        {"title": other, "text": other, "brand": other},
+        {"title": relevant, "text": other, "brand": other},
+        {"title": other, "text": relevant, "brand": other},
+        {"title": other, "text": other, "brand": relevant},
+    ]
+    for best, field in enumerate(["title", "text", "brand"], start=1):
+        results = ranker.rank_by_fields(QUERY, documents, client.model, [field])
+        assert results[0].index == best, f"{field}: {results}"
+        assert results[0].score > results[1].score, f"{field}: {results}"
+
+
 def check_retry(client: type[Client], servers: Servers) -> None:
     """The server has room again after it has refused once."""
-    ranker = client(servers.url)
+    ranker = client(servers.url, servers.key)
     before = servers.metric("rerankd_requests_total")
     with servers.kept_busy() as make_room, concurrent.futures.ThreadPoolExecutor() as caller:
         answer = caller.submit(ranker.rank, QUERY, DOCUMENTS, client.model, None)
@@ -176,12 +203,14 @@ def check_scores(results: list[Result]) -> None:
 
 def check_error(client: type[Client], servers: Servers, case: int) -> None:
     """Causes what usually has this status, looks at what the client raises, and counts its requests."""
-    url, busy = servers.url, contextlib.nullcontext()
+    url, key, busy = servers.url, servers.key, contextlib.nullcontext()
     query, documents, model, words = QUERY, DOCUMENTS, client.model, ""
     status = case
     if case == 400:
         query, documents = client.bad_request
         words = "empty"
+    elif case == 401:
+        key, words = f"not-{key}", "key"
     elif case == 404:
         status = client.unknown_model
         model, words = UNKNOWN, UNKNOWN
@@ -191,11 +220,13 @@ def check_error(client: type[Client], servers: Servers, case: int) -> None:
             url = servers.failing_url
         else:
             model = FAULTY
+    elif case == 422:
+        documents, words = [TOO_LONG, *DOCUMENTS], "must have less than"
     elif case == 429:
         busy = servers.kept_busy()
     else:
         raise AssertionError(f"nothing here causes a {case}")
-    ranker = client(url)
+    ranker = client(url, key)
     before = servers.metric("rerankd_requests_total")
     with busy:
         try:

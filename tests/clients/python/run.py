@@ -6,6 +6,7 @@
 Prints a line for each check, and ends with 1 if one failed. tests/tests/rerank_clients.rs starts the servers.
 """
 
+import faulthandler
 import importlib
 import ipaddress
 import json
@@ -17,6 +18,9 @@ import traceback
 import clients
 import judge
 
+TOO_LATE = 240
+"""Seconds: a client that waits for ever ends here, and shows where."""
+
 
 def main() -> int:
     match sys.argv[1:]:
@@ -26,6 +30,7 @@ def main() -> int:
                     print(json.dumps({"module": module, "name": client.name, "version": client.version()}))
             return 0
         case ["judge", module]:
+            faulthandler.dump_traceback_later(TOO_LATE, exit=True)
             sys.addaudithook(stay_on_loopback)
             return 1 if failures(module) else 0
     print(__doc__, file=sys.stderr)
@@ -49,9 +54,8 @@ def load(module: str) -> list[type[judge.Client]]:
 
 
 def failures(module: str) -> int:
-    servers = judge.Servers(
-        os.environ["SERVER"], os.environ["ADMIN"], os.environ["ADMIN_TOKEN"], os.environ["FAILING_SERVER"]
-    )
+    names = ["SERVER", "SERVER_KEY", "ADMIN", "ADMIN_TOKEN", "FAILING_SERVER"]
+    servers = judge.Servers(*(os.environ[name] for name in names))
     failed = 0
     for client in load(module):
         for name, check in judge.checks(client).items():

@@ -143,7 +143,7 @@ impl ShadowComparison {
 #[cfg(test)]
 mod tests {
     use rerankd_core::{
-        FirstStage, Judgment, Outcome, Ranking, ScoreKind, Status, Timings, TokenCount, UnitMap,
+        FirstStage, Judgment, Outcome, Ranking, ScoreKind, Status, Timings, TokenCount,
     };
     use serde_json::json;
 

@@ -11,14 +11,15 @@ class V1(Client):
     package = "cohere"
     errors = {
         400: cohere.BadRequestError,
+        401: cohere.UnauthorizedError,
         404: cohere.NotFoundError,
         424: ApiError,
         429: cohere.TooManyRequestsError,
     }
     tries = 3
 
-    def __init__(self, url):
-        self.client = cohere.Client(api_key="key", base_url=url)
+    def __init__(self, url, key):
+        self.client = cohere.Client(api_key=key, base_url=url)
 
     def rank(self, query, documents, model, top_n):
         answer = self.client.rerank(query=query, documents=documents, model=model, top_n=top_n)
@@ -30,13 +31,18 @@ class V1(Client):
         )
         return results(answer)
 
+    def rank_by_fields(self, query, documents, model, fields):
+        answer = self.client.rerank(query=query, documents=documents, model=model, rank_fields=fields)
+        return results(answer)
+
 
 class V2(V1):
     name = "cohere ClientV2"
     rank_with_documents = None
+    rank_by_fields = None
 
-    def __init__(self, url):
-        self.client = cohere.ClientV2(api_key="key", base_url=url)
+    def __init__(self, url, key):
+        self.client = cohere.ClientV2(api_key=key, base_url=url)
 
 
 def results(answer):

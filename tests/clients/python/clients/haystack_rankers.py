@@ -16,8 +16,8 @@ class Haystack(Client):
     def ranker(self, model):
         raise NotImplementedError
 
-    def __init__(self, url):
-        self.url = url
+    def __init__(self, url, key):
+        self.url, self.key = url, key
 
     def rank(self, query, documents, model, top_n):
         documents = [Document(content=text, meta={"index": index}) for index, text in enumerate(documents)]
@@ -30,6 +30,7 @@ class Cohere(Haystack):
     package = "cohere-haystack"
     errors = {
         400: cohere.BadRequestError,
+        401: cohere.UnauthorizedError,
         404: cohere.NotFoundError,
         424: ApiError,
         429: cohere.TooManyRequestsError,
@@ -37,17 +38,17 @@ class Cohere(Haystack):
     tries = 3
 
     def ranker(self, model):
-        return CohereRanker(model=model, api_key=Secret.from_token("key"), api_base_url=self.url)
+        return CohereRanker(model=model, api_key=Secret.from_token(self.key), api_base_url=self.url)
 
 
 class Jina(Haystack):
     name = "haystack JinaRanker"
     package = "jina-haystack"
     model = "jina-reranker-v2-base-multilingual"
-    errors = {400: RuntimeError, 404: RuntimeError, 424: RuntimeError, 429: RuntimeError}
+    errors = {400: RuntimeError, 401: RuntimeError, 404: RuntimeError, 424: RuntimeError, 429: RuntimeError}
 
     def ranker(self, model):
-        return JinaRanker(model=model, api_key=Secret.from_token("key"), base_url=f"{self.url}/v1/rerank")
+        return JinaRanker(model=model, api_key=Secret.from_token(self.key), base_url=f"{self.url}/v1/rerank")
 
 
 CLIENTS = [Cohere, Jina]

@@ -12,11 +12,11 @@ class Hub(Client):
     package = "huggingface-hub"
     model = None
     bad_request = ("", [""])
-    errors = {400: BadRequestError, 424: HfHubHTTPError, 429: HfHubHTTPError}
+    errors = {400: BadRequestError, 401: HfHubHTTPError, 424: HfHubHTTPError, 429: HfHubHTTPError}
     takes_top_n = False
 
-    def __init__(self, url):
-        self.client = InferenceClient(base_url=f"{url}/predict")
+    def __init__(self, url, key):
+        self.client = InferenceClient(base_url=f"{url}/predict", token=key)
 
     def rank(self, query, documents, model, top_n):
         scores = [self.client.text_classification([query, document]).score for document in documents]

@@ -1,6 +1,6 @@
 """Infinity's own client, made from its OpenAPI document. Unless told so, it raises nothing and returns None."""
 
-from infinity_client import Client as InfinityClient
+from infinity_client import AuthenticatedClient
 from infinity_client.api.default import rerank
 from infinity_client.errors import UnexpectedStatus
 from infinity_client.models import RerankInput
@@ -14,10 +14,12 @@ class Infinity(Client):
     package = "infinity-client"
     model = "BAAI/bge-reranker-base"
     unknown_model = 400
-    errors = {400: UnexpectedStatus, 404: UnexpectedStatus, 424: UnexpectedStatus, 429: UnexpectedStatus}
+    errors = dict.fromkeys([400, 401, 404, 424, 429], UnexpectedStatus)
 
-    def __init__(self, url):
-        self.client = InfinityClient(base_url=f"{url}/infinity", raise_on_unexpected_status=True)
+    def __init__(self, url, key):
+        self.client = AuthenticatedClient(
+            base_url=f"{url}/infinity", token=key, raise_on_unexpected_status=True
+        )
 
     def rank(self, query, documents, model, top_n):
         return self._rank(query, documents, model, top_n=top_n)

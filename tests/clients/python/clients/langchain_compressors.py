@@ -17,8 +17,8 @@ class LangChain(Client):
     def compressor(self, model, top_n):
         raise NotImplementedError
 
-    def __init__(self, url):
-        self.url = url
+    def __init__(self, url, key):
+        self.url, self.key = url, key
 
     def rank(self, query, documents, model, top_n):
         documents = [Document(text, metadata={"index": index}) for index, text in enumerate(documents)]
@@ -33,6 +33,7 @@ class Cohere(LangChain):
     package = "langchain-cohere"
     errors = {
         400: cohere.BadRequestError,
+        401: cohere.UnauthorizedError,
         404: cohere.NotFoundError,
         424: ApiError,
         429: cohere.TooManyRequestsError,
@@ -40,17 +41,17 @@ class Cohere(LangChain):
     tries = 3
 
     def compressor(self, model, top_n):
-        return CohereRerank(cohere_api_key="key", base_url=self.url, model=model, top_n=top_n)
+        return CohereRerank(cohere_api_key=self.key, base_url=self.url, model=model, top_n=top_n)
 
 
 class Jina(LangChain):
     name = "langchain-community JinaRerank"
     package = "langchain-community"
     model = "jina-reranker-v2-base-multilingual"
-    errors = {400: RuntimeError, 404: RuntimeError, 424: RuntimeError, 429: RuntimeError}
+    errors = {400: RuntimeError, 401: RuntimeError, 404: RuntimeError, 424: RuntimeError, 429: RuntimeError}
 
     def compressor(self, model, top_n):
-        return JinaRerank(jina_api_key="key", model=model, top_n=top_n)
+        return JinaRerank(jina_api_key=self.key, model=model, top_n=top_n)
 
     def rank(self, query, documents, model, top_n):
         # There is no other way to point it at a server.
@@ -63,10 +64,15 @@ class Infinity(LangChain):
     package = "langchain-community"
     model = "BAAI/bge-reranker-base"
     unknown_model = 400
-    errors = {400: UnexpectedStatus, 404: UnexpectedStatus, 424: UnexpectedStatus, 429: UnexpectedStatus}
+    errors = dict.fromkeys([400, 401, 404, 424, 429], UnexpectedStatus)
 
     def compressor(self, model, top_n):
-        client = InfinityClient(base_url=f"{self.url}/infinity", raise_on_unexpected_status=True)
+        # It refuses an AuthenticatedClient.
+        client = InfinityClient(
+            base_url=f"{self.url}/infinity",
+            headers={"Authorization": f"Bearer {self.key}"},
+            raise_on_unexpected_status=True,
+        )
         return InfinityRerank(client=client, model=model, top_n=top_n)
 
 

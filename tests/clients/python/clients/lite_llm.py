@@ -13,13 +13,14 @@ class LiteLLM(Client):
     base = ""
     errors = {
         400: litellm.BadRequestError,
+        401: litellm.AuthenticationError,
         404: litellm.NotFoundError,
         424: litellm.BadRequestError,
         429: litellm.RateLimitError,
     }
 
-    def __init__(self, url):
-        self.base_url = url + self.base
+    def __init__(self, url, key):
+        self.base_url, self.key = url + self.base, key
 
     def rank(self, query, documents, model, top_n):
         return self._rank(query, documents, model, top_n=top_n, return_documents=False)
@@ -34,7 +35,7 @@ class LiteLLM(Client):
             query=query,
             documents=documents,
             api_base=self.base_url,
-            api_key="key",
+            api_key=self.key,
             **more,
         )
         return [
@@ -46,6 +47,9 @@ class LiteLLM(Client):
 class Cohere(LiteLLM):
     name = "litellm cohere"
     provider = "cohere"
+
+    def rank_by_fields(self, query, documents, model, fields):
+        return self._rank(query, documents, model, rank_fields=fields)
 
 
 class Jina(LiteLLM):
@@ -81,7 +85,13 @@ class HuggingFace(LiteLLM):
     provider = "huggingface"
     model = None
     bad_request = ("", ["", ""])
-    errors = {400: litellm.BadRequestError, 424: litellm.APIError, 429: litellm.RateLimitError}
+    errors = {
+        400: litellm.BadRequestError,
+        401: litellm.AuthenticationError,
+        422: litellm.APIError,
+        424: litellm.APIError,
+        429: litellm.RateLimitError,
+    }
 
 
 CLIENTS = [Cohere, Jina, HostedVllm, Infinity, Voyage, HuggingFace]

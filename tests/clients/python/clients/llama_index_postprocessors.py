@@ -16,8 +16,8 @@ class LlamaIndex(Client):
     def postprocessor(self, model, top_n):
         raise NotImplementedError
 
-    def __init__(self, url):
-        self.url = url
+    def __init__(self, url, key):
+        self.url, self.key = url, key
 
     def rank(self, query, documents, model, top_n):
         nodes = [NodeWithScore(node=TextNode(text=text, id_=str(index))) for index, text in enumerate(documents)]
@@ -30,6 +30,7 @@ class Cohere(LlamaIndex):
     package = "llama-index-postprocessor-cohere-rerank"
     errors = {
         400: cohere.BadRequestError,
+        401: cohere.UnauthorizedError,
         404: cohere.NotFoundError,
         424: ApiError,
         429: cohere.TooManyRequestsError,
@@ -37,17 +38,17 @@ class Cohere(LlamaIndex):
     tries = 3
 
     def postprocessor(self, model, top_n):
-        return CohereRerank(api_key="key", base_url=self.url, model=model, top_n=top_n)
+        return CohereRerank(api_key=self.key, base_url=self.url, model=model, top_n=top_n)
 
 
 class Jina(LlamaIndex):
     name = "llama-index JinaRerank"
     package = "llama-index-postprocessor-jinaai-rerank"
     model = "jina-reranker-v2-base-multilingual"
-    errors = {400: RuntimeError, 404: RuntimeError, 424: RuntimeError, 429: RuntimeError}
+    errors = {400: RuntimeError, 401: RuntimeError, 404: RuntimeError, 424: RuntimeError, 429: RuntimeError}
 
     def postprocessor(self, model, top_n):
-        return JinaRerank(api_key="key", base_url=f"{self.url}/v1", model=model, top_n=top_n)
+        return JinaRerank(api_key=self.key, base_url=f"{self.url}/v1", model=model, top_n=top_n)
 
 
 class TextEmbeddingsInference(LlamaIndex):
@@ -57,11 +58,13 @@ class TextEmbeddingsInference(LlamaIndex):
     package = "llama-index-postprocessor-tei-rerank"
     model = None
     bad_request = ("", ["", "", ""])
-    errors = {400: AssertionError, 424: AssertionError, 429: AssertionError}
+    # Without a key nothing of the body is read, so the error is that of the other clients of /rerank. It has
+    # as many keys as there are documents here.
+    errors = {400: AssertionError, 401: TypeError, 424: AssertionError, 429: AssertionError}
     says_why = False
 
     def postprocessor(self, model, top_n):
-        return TeiRerank(base_url=self.url, top_n=top_n)
+        return TeiRerank(base_url=self.url, auth_token=f"Bearer {self.key}", top_n=top_n)
 
 
 CLIENTS = [Cohere, Jina, TextEmbeddingsInference]

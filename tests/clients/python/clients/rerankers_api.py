@@ -10,15 +10,15 @@ class Rerankers(Client):
     package = "rerankers"
     provider: str
     path = "/v1/rerank"
-    errors = {400: KeyError, 404: KeyError, 424: KeyError, 429: KeyError}
+    errors = {400: KeyError, 401: KeyError, 404: KeyError, 424: KeyError, 429: KeyError}
     says_why = False
     takes_top_n = False
 
-    def __init__(self, url):
-        self.url = url
+    def __init__(self, url, key):
+        self.url, self.key = url, key
 
     def rank(self, query, documents, model, top_n):
-        ranker = Reranker(model, model_type=self.provider, api_key="key", url=self.url + self.path, verbose=0)
+        ranker = Reranker(model, model_type=self.provider, api_key=self.key, url=self.url + self.path, verbose=0)
         answer = ranker.rank(query=query, docs=documents)
         return [Result(result.doc_id, float(result.score)) for result in answer.results]
 
@@ -46,7 +46,7 @@ class TextEmbeddingsInference(Rerankers):
     path = "/rerank"
     model = "BAAI/bge-reranker-base"
     bad_request = ("", ["", ""])
-    errors = {400: TypeError, 404: TypeError, 424: TypeError, 429: TypeError}
+    errors = {400: TypeError, 401: TypeError, 404: TypeError, 424: TypeError, 429: TypeError}
 
 
 CLIENTS = [Cohere, Jina, Voyage, TextEmbeddingsInference]

@@ -1,7 +1,7 @@
 """Voyage's own SDK. It never asks for documents: it takes them from its caller's list."""
 
 import voyageai
-from voyageai.error import APIError, InvalidRequestError, RateLimitError
+from voyageai.error import APIError, AuthenticationError, InvalidRequestError, RateLimitError
 
 from judge import Client, Result
 
@@ -10,11 +10,17 @@ class Voyage(Client):
     name = "voyageai"
     package = "voyageai"
     model = "rerank-2.5"
-    errors = {400: InvalidRequestError, 404: APIError, 424: APIError, 429: RateLimitError}
+    errors = {
+        400: InvalidRequestError,
+        401: AuthenticationError,
+        404: APIError,
+        424: APIError,
+        429: RateLimitError,
+    }
     retries = 0
 
-    def __init__(self, url):
-        self.client = voyageai.Client(api_key="key", base_url=f"{url}/v1", max_retries=self.retries)
+    def __init__(self, url, key):
+        self.client = voyageai.Client(api_key=key, base_url=f"{url}/v1", max_retries=self.retries)
 
     def rank(self, query, documents, model, top_n):
         answer = self.client.rerank(query, documents, model=model, top_k=top_n)

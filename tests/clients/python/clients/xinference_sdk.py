@@ -10,10 +10,10 @@ class Xinference(Client):
     package = "xinference-client"
     model = "bge-reranker-base"
     asks_for_model = True
-    errors = {400: RuntimeError, 404: RuntimeError, 424: RuntimeError, 429: RuntimeError}
+    errors = {400: RuntimeError, 401: RuntimeError, 404: RuntimeError, 424: RuntimeError, 429: RuntimeError}
 
-    def __init__(self, url):
-        self.client = RESTfulClient(url)
+    def __init__(self, url, key):
+        self.client = RESTfulClient(url, api_key=key)
 
     def rank(self, query, documents, model, top_n):
         return results(self.client.get_model(model).rerank(documents, query, top_n=top_n))
