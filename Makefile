@@ -12,7 +12,7 @@ EXPORT := .venv/export/bin/python models/export
 
 .DEFAULT_GOAL := help
 .PHONY: help build runtime policies faulty examples policies-python policies-javascript demo \
-	test test-guest test-examples test-long openapi-tools engines demo-search eval-e2e check check-format \
+	test test-guest test-examples test-long openapi-tools client-tools engines demo-search eval-e2e check check-format \
 	check-lints check-docs check-dependencies check-spelling audit bench bench-releases \
 	bench-languages models eval \
 	record-elasticsearch record-contract docs clean
@@ -85,7 +85,7 @@ demo: build ## build, start the server, rerank a page of Elasticsearch, stay unt
 demo-search: build ## start OpenSearch and the proxy before it, show one search with and without, stay until Ctrl-C
 	exec $(PYTHON) demo/search.py --binary target/release/rerankd $(if $(DEMO_ONCE),--exit)
 
-test: build faulty examples openapi-tools engines test-guest test-examples ## build what the tests need and run all of them
+test: build faulty examples openapi-tools client-tools engines test-guest test-examples ## build what the tests need and run all of them
 	cargo test --release --workspace
 
 # In the development profile: it shares its dependencies with guest/componentize.
@@ -99,11 +99,30 @@ openapi-tools: .venv/openapi/requirements.txt ## get schemathesis, which the tes
 	.venv/openapi/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	cp $< $@
 
+CLIENTS := tests/clients
+
+# Two environments: some of the clients exclude each other.
+client-tools: .venv/clients/requirements.txt .venv/clients-older/requirements.txt ## get the clients of rerank APIs that judge the server, into .venv/clients*
+
+client-tools: $(CLIENTS)/javascript/node_modules/.package-lock.json
+
+.venv/clients/requirements.txt: $(CLIENTS)/python/requirements.txt
+.venv/clients-older/requirements.txt: $(CLIENTS)/python/requirements-older.txt
+.venv/clients/requirements.txt .venv/clients-older/requirements.txt:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	cp $< $@
+
+# Not below .venv/: Node.js looks for packages beside the source.
+$(CLIENTS)/javascript/node_modules/.package-lock.json: $(CLIENTS)/javascript/package-lock.json
+	scripts/npm --prefix $(CLIENTS)/javascript ci --silent --no-audit --no-fund
+	touch $@
+
 test-examples: .venv/python/requirements.txt ## run the native tests of the policies in other languages
 	cd guest/examples/python && ../../../.venv/python/bin/python -m unittest --quiet
 	scripts/npm --prefix guest/examples/javascript test --silent
 
-test-long: build faulty examples openapi-tools engines ## run the host's tests together with the long ones
+test-long: build faulty examples openapi-tools client-tools engines ## run the host's tests together with the long ones
 	RERANKD_LONG_TESTS=1 cargo test --release --workspace
 
 check: check-format check-lints check-docs check-dependencies check-spelling ## everything that needs no running
@@ -175,4 +194,4 @@ docs: build ## write docs/configuration.md anew
 	RERANKD_WRITE_DOCS=1 cargo test --release --workspace --test generated_docs
 
 clean: ## remove everything that was built or fetched
-	rm -rf target guest/target guest/dist guest/examples/javascript/node_modules .runtime .venv
+	rm -rf target guest/target guest/dist guest/examples/javascript/node_modules $(CLIENTS)/javascript/node_modules .runtime .venv

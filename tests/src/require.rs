@@ -84,6 +84,26 @@ pub fn openapi_tool(name: &str) -> PathBuf {
     built(path, "a tool", "make openapi-tools")
 }
 
+/// Python with clients of rerank APIs, by its environment's name below `.venv`.
+pub fn python_clients(environment: &str) -> PathBuf {
+    let folder = root().join(".venv").join(environment);
+    // It is copied last, when the packages are there.
+    built(
+        folder.join("requirements.txt"),
+        "clients",
+        "make client-tools",
+    );
+    folder.join("bin/python")
+}
+
+/// The folder with clients in JavaScript and their packages; `scripts/npm` finds a Node.js for it.
+pub fn node_clients() -> PathBuf {
+    let folder = root().join("tests/clients/javascript");
+    let packages = folder.join("node_modules/.package-lock.json");
+    built(packages, "clients in JavaScript", "make client-tools");
+    folder
+}
+
 /// The folder of an engine, by its name in `.runtime/engines`.
 pub fn engine(name: &str) -> PathBuf {
     let folder = root().join(".runtime/engines");

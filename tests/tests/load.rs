@@ -134,7 +134,7 @@ fn a_client_that_hangs_up_ends_its_guest_too() {
 #[test]
 fn what_is_late_is_said_and_the_head_of_the_list_is_scored_first() {
     let server = one_worker(&[]);
-    // Far more than one worker can do in the time, and some of it that any can.
+    // Far more than one worker can do in the time.
     let documents: Vec<Value> = scored_texts(1000)
         .into_iter()
         .map(|mut document| {
@@ -143,20 +143,24 @@ fn what_is_late_is_said_and_the_head_of_the_list_is_scored_first() {
             document
         })
         .collect();
-    let request = json!({"query": "smart watch", "documents": documents, "timeout_ms": 1500});
-    let answer = server.post(NATIVE, &request).ok();
-    assert_eq!(
-        answer.parameter("status"),
-        Some("partial"),
-        "{:?}",
-        answer.headers
-    );
+    let late_rows = || server.metric("rerankd_rows_late_total", &[]);
+    // Where others want the cores, the shortest time may not be enough for any of it.
+    let mut times = [1500, 3000, 6000, 12_000].into_iter();
+    let partial = times.find_map(|timeout_ms| {
+        let request =
+            json!({"query": "smart watch", "documents": documents, "timeout_ms": timeout_ms});
+        let late = late_rows();
+        let answer = server.post(NATIVE, &request).ok();
+        let partial = answer.parameter("status") == Some("partial");
+        partial.then_some((timeout_ms, answer, late_rows() - late))
+    });
+    let (timeout_ms, answer, late_rows) = partial.expect("some time is enough for a part");
     assert_eq!(answer.parameter("reason"), Some("late"));
     let time = answer.parameter("time").and_then(|time| time.parse().ok());
     let time: f64 = time.expect("it says how long it took");
     // A tenth of the time is kept in reserve for this.
     assert!(
-        time < 1500.0,
+        time < f64::from(timeout_ms),
         "the answer left {time} ms after the request came"
     );
 
@@ -166,7 +170,6 @@ fn what_is_late_is_said_and_the_head_of_the_list_is_scored_first() {
     let late = answer.unscored();
     assert_eq!(scored + late.len(), 1000);
     assert!(late.iter().all(|(_, reason)| reason == "late"));
-    let late_rows = server.metric("rerankd_rows_late_total", &[]);
     assert_eq!(late_rows, late.len() as f64, "one row a document");
 
     // Rows run in slices of 32: all before the last slice that was begun are scored.

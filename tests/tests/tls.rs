@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rcgen::CertifiedKey;
 use rerankd_tests::rerankd::Refusal;
-use rerankd_tests::{Connection, Folder, PATIENCE, Rerankd};
+use rerankd_tests::{Connection, Folder, PATIENCE, Rerankd, eventually};
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -225,6 +225,48 @@ fn files_that_are_wrong_keep_it_from_starting() {
             );
         }
     }
+}
+
+#[test]
+fn a_new_certificate_is_shown_without_a_restart() {
+    let folder = certificate();
+    let server = start(&folder, &[]);
+    let address = server.address();
+    let mut old = connect(address, &folder, &[]);
+    let shaken = old.conn.complete_io(&mut old.sock);
+    shaken.expect("the first is trusted");
+
+    // As tools for renewal do it: another file in the place of the old one.
+    let renewed = certificate();
+    let rename = |name: &str| {
+        let aside = folder.path().join(format!("{name}.new"));
+        std::fs::copy(renewed.path().join(name), &aside).expect("it can be copied");
+        std::fs::rename(aside, folder.path().join(name)).expect("it can be renamed");
+    };
+    // A certificate without its key is shown to nobody.
+    rename("cert.pem");
+    eventually("it is said", || {
+        let _ = get(
+            &mut connect(address, &folder, &[]),
+            address,
+            "/health/ready",
+            "",
+        );
+        let said = server
+            .stderr()
+            .contains("is not the key of the certificate");
+        said.then_some(())
+    });
+    rename("key.pem");
+    for address in [address, server.admin_address()] {
+        eventually("the new one is shown", || {
+            let mut new = connect(address, &renewed, &[]);
+            get(&mut new, address, "/health/ready", "").ok()
+        });
+    }
+    // Connections that are open go on.
+    let answer = get(&mut old, address, "/health/ready", "").expect("it is open");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 #[test]

@@ -7,6 +7,12 @@ use std::time::Duration;
 pub enum ErrorKind {
     /// The request is wrong: the client must change it.
     BadRequest,
+    /// The call has no key that is known, where one is asked for.
+    Unauthorized,
+    /// There is nothing to rank: no query, or no documents.
+    Empty,
+    /// A text does not fit the model, and the caller does not want it cut.
+    TooLong,
     /// No such route.
     UnknownRoute,
     /// The route exists, but not with this method.
@@ -44,6 +50,9 @@ impl ErrorKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "bad_request",
+            Self::Unauthorized => "unauthorized",
+            Self::Empty => "empty",
+            Self::TooLong => "too_long",
             Self::UnknownRoute => "unknown_route",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::UnknownPolicy => "unknown_policy",
@@ -66,7 +75,8 @@ impl ErrorKind {
     /// common client retries; see the protocols' notes in `host/wire`.
     pub fn http_status(self) -> u16 {
         match self {
-            Self::BadRequest => 400,
+            Self::BadRequest | Self::Empty | Self::TooLong => 400,
+            Self::Unauthorized => 401,
             Self::UnknownRoute | Self::UnknownPolicy | Self::UnknownModel => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,

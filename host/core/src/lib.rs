@@ -13,5 +13,6 @@ pub use error::{ErrorKind, RerankError};
 pub use limits::Limits;
 pub use ranking::{
     FailReason, Judgment, Outcome, Ranking, Reranked, ScoreKind, SkipReason, Status, Timings,
+    TokenCount, UnitMap,
 };
 pub use request::{Document, Field, FirstStage, OnFailure, PolicySelector, RerankRequest, Value};

@@ -152,6 +152,54 @@ impl ScoreKind {
     }
 }
 
+impl ScoreKind {
+    /// How a score of this kind gets into `[0, 1]`. A blend that does not say otherwise is there.
+    pub fn unit_map(self) -> UnitMap {
+        match self {
+            Self::Logit => UnitMap::Sigmoid,
+            Self::Cosine => UnitMap::Cosine,
+            Self::Probability | Self::Blend => UnitMap::Identity,
+        }
+    }
+}
+
+/// How a score gets into `[0, 1]`, where clients expect all scores. Every map keeps the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UnitMap {
+    /// It is there.
+    Identity,
+    /// `1 / (1 + exp(-score))`, of a score without bounds.
+    Sigmoid,
+    /// `(1 + score) / 2`, of a score in `[-1, 1]`.
+    Cosine,
+}
+
+impl UnitMap {
+    /// How far rounding may lead out of a score's range.
+    const SLACK: f64 = 1e-6;
+
+    /// The map with this name in a policy's manifest.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "identity" => Some(Self::Identity),
+            "sigmoid" => Some(Self::Sigmoid),
+            "cosine" => Some(Self::Cosine),
+            _ => None,
+        }
+    }
+
+    /// The score's place in `[0, 1]`; `None` for one that is not in the map's range.
+    pub fn apply(self, score: f64) -> Option<f64> {
+        let mapped = match self {
+            Self::Identity => score,
+            Self::Sigmoid => 1.0 / (1.0 + (-score).exp()),
+            Self::Cosine => f64::midpoint(1.0, score),
+        };
+        let range = -Self::SLACK..=1.0 + Self::SLACK;
+        range.contains(&mapped).then(|| mapped.clamp(0.0, 1.0))
+    }
+}
+
 /// Why there was nothing to rerank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SkipReason {
@@ -309,6 +357,29 @@ pub struct Timings {
     pub total: Duration,
 }
 
+/// What the host's tokenizers made of a request's texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TokenCount {
+    /// Tokens of all rows, as models saw them: special tokens included, cut texts as cut.
+    pub total: u64,
+    /// Tokens of the longest row that was cut, before the cut; at least, where the text is many
+    /// times longer than the model's window.
+    pub longest_cut: Option<u64>,
+    /// Tokens that a row of the model that cut it may have, at most.
+    pub window: u64,
+}
+
+impl TokenCount {
+    /// The count of both.
+    pub fn add(&mut self, other: Self) {
+        self.total += other.total;
+        if other.longest_cut > self.longest_cut {
+            self.longest_cut = other.longest_cut;
+            self.window = other.window;
+        }
+    }
+}
+
 /// A finished request: what every wire protocol turns into its answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reranked {
@@ -320,12 +391,16 @@ pub struct Reranked {
     pub status: Status,
     /// What the scores are.
     pub score_kind: ScoreKind,
+    /// How the scores get into `[0, 1]`.
+    pub unit_map: UnitMap,
     /// The first stage that the policy was told of.
     pub first_stage: FirstStage,
     /// The verdicts and the order.
     pub ranking: Ranking,
     /// Whether the query itself was cut to fit the model.
     pub query_truncated: bool,
+    /// What was tokenized.
+    pub tokens: TokenCount,
     /// Where the time went.
     pub timings: Timings,
 }

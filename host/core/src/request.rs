@@ -18,6 +18,8 @@ pub struct RerankRequest {
     pub parameters: Option<String>,
     /// The document fields that the policy shall read, if the caller named them.
     pub fields: Option<Vec<String>>,
+    /// Whether the caller wants the model's raw scores, where the policy can give them.
+    pub raw_scores: bool,
     /// How many results the caller wants; `None` is all.
     pub top_n: Option<usize>,
     /// Scored documents below this are left out of the answer.
@@ -43,6 +45,7 @@ impl RerankRequest {
             signals: Vec::new(),
             parameters: None,
             fields: None,
+            raw_scores: false,
             top_n: None,
             min_score: None,
             explain: false,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
+use rerankd_core::TokenCount;
 use tokio::sync::Notify;
 
 use crate::error::InferenceError;
@@ -27,8 +28,14 @@ pub struct RunOutput {
     pub first_start: Option<Instant>,
 }
 
-/// The row of a text, and whether the text was cut.
-type EncodedRow = Result<(TokenRow, bool), InferenceError>;
+/// The row of a text.
+struct EncodedRow {
+    row: TokenRow,
+    /// Whether the text was cut.
+    truncated: bool,
+    /// Tokens that the row would have, had nothing been cut.
+    given: usize,
+}
 
 /// The texts of one tokenizer call.
 pub(crate) struct EncodeJob {
@@ -36,7 +43,7 @@ pub(crate) struct EncodeJob {
     query: Option<String>,
     encoded_query: OnceLock<Result<EncodedText, InferenceError>>,
     texts: Vec<String>,
-    rows: Mutex<Vec<Option<EncodedRow>>>,
+    rows: Mutex<Vec<Option<Result<EncodedRow, InferenceError>>>>,
     remaining: AtomicUsize,
     withdrawn: AtomicBool,
     done: Notify,
@@ -277,19 +284,26 @@ impl EncodeJob {
         }
     }
 
-    fn encode_one(&self, position: usize) -> EncodedRow {
+    fn encode_one(&self, position: usize) -> Result<EncodedRow, InferenceError> {
         let text = self.tokenizer.encode_text(&self.texts[position])?;
-        match &self.query {
-            None => Ok(self.tokenizer.assemble_single(text)),
+        let mut given = text.given() + self.tokenizer.special_tokens(self.query.is_some());
+        let (row, truncated) = match &self.query {
+            None => self.tokenizer.assemble_single(text),
             Some(query) => {
                 let query = self
                     .encoded_query
                     .get_or_init(|| self.tokenizer.encode_query(query))
                     .as_ref()
                     .map_err(Clone::clone)?;
-                Ok(self.tokenizer.assemble_pair(query, text))
+                given += query.given();
+                self.tokenizer.assemble_pair(query, text)
             }
-        }
+        };
+        Ok(EncodedRow {
+            row,
+            truncated,
+            given,
+        })
     }
 
     /// Accounts for texts that were tokenized, or that panicked.
@@ -318,7 +332,16 @@ impl EncodeJob {
                     problem: format!("it panicked on text {position}"),
                 })
             });
-            let (row, truncated) = row?;
+            let EncodedRow {
+                row,
+                truncated,
+                given,
+            } = row?;
+            encoding.tokens.add(TokenCount {
+                total: row.ids.len() as u64,
+                longest_cut: (given > row.ids.len()).then_some(given as u64),
+                window: self.tokenizer.max_tokens() as u64,
+            });
             if truncated {
                 encoding
                     .truncated

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rerankd_core::TokenCount;
+
 use crate::error::InferenceError;
 use crate::manifest::ModelKind;
 use crate::model::Model;
@@ -22,6 +24,8 @@ pub struct PairScores {
     pub truncated: Vec<usize>,
     /// Whether the query was cut.
     pub query_truncated: bool,
+    /// What was tokenized.
+    pub tokens: TokenCount,
     /// Time spent tokenizing.
     pub tokenize: Duration,
     /// Time until the first row ran.
@@ -34,6 +38,7 @@ struct Rows {
     tensors: Vec<(String, Tensor)>,
     truncated: Vec<u32>,
     query_truncated: bool,
+    tokens: TokenCount,
     tokenize: Duration,
     queue: Duration,
     inference: Duration,
@@ -89,6 +94,7 @@ pub async fn score(
         scores,
         truncated: truncated.into_iter().map(|row| row as usize).collect(),
         query_truncated,
+        tokens: rows.tokens,
         tokenize: rows.tokenize,
         queue: rows.queue,
         inference: rows.inference,
@@ -134,6 +140,7 @@ async fn run(
     let started = Instant::now();
     let encoding: Encoding = lane.encode(model.tokenizer(), query, texts).await?;
     let (truncated, query_truncated) = (encoding.truncated.clone(), encoding.query_truncated);
+    let tokens = encoding.tokens;
     let batch = RowBatch::new(model, encoding.into_tensors(&model.manifest().inputs))?;
     let encoded = Instant::now();
     let output = lane.run(model, batch).await?;
@@ -142,6 +149,7 @@ async fn run(
         tensors: output.tensors,
         truncated,
         query_truncated,
+        tokens,
         tokenize: encoded - started,
         queue: first_start - encoded,
         inference: first_start.elapsed(),

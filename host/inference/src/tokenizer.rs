@@ -4,6 +4,7 @@
 //! model's window, so that hostile text costs little, then at the window itself. In a pair only the
 //! document is cut, unless the query alone fills more than half the window.
 
+use rerankd_core::TokenCount;
 use tokenizers::Tokenizer;
 
 use crate::error::InferenceError;
@@ -29,6 +30,8 @@ pub struct ModelTokenizer {
 pub struct EncodedText {
     ids: Vec<u32>,
     truncated: bool,
+    /// Tokens before anything was cut off behind the tokenizer.
+    given: usize,
 }
 
 /// The rows of one tokenizer call, in the order of the texts.
@@ -40,6 +43,8 @@ pub struct Encoding {
     pub truncated: Vec<u32>,
     /// Whether the query of a pair was cut.
     pub query_truncated: bool,
+    /// How much there is of it.
+    pub tokens: TokenCount,
 }
 
 impl ModelTokenizer {
@@ -113,6 +118,7 @@ impl ModelTokenizer {
         let mut encoded = EncodedText {
             ids: encoding.get_ids().to_vec(),
             truncated: cut,
+            given: encoding.len(),
         };
         encoded.cut_to(self.max_tokens);
         Ok(encoded)
@@ -126,6 +132,12 @@ impl ModelTokenizer {
         let mut encoded = self.encode_text(query)?;
         encoded.cut_to(self.max_tokens / 2);
         Ok(encoded)
+    }
+
+    /// How many special tokens a row has: of a pair, or of a text alone.
+    pub(crate) fn special_tokens(&self, pair: bool) -> usize {
+        let template = if pair { &self.pair } else { &self.single };
+        template.special_tokens()
     }
 
     /// The row of a text alone, and whether the text was cut.
@@ -149,6 +161,11 @@ impl EncodedText {
             self.ids.truncate(tokens);
             self.truncated = true;
         }
+    }
+
+    /// Tokens of the whole text; at least, where it was cut before it was tokenized.
+    pub(crate) fn given(&self) -> usize {
+        self.given
     }
 
     /// Whether a part of the text was left out.

@@ -1,8 +1,8 @@
 //! Native code for a component, made by a process of its own.
 //!
 //! Cranelift cannot be interrupted, and hostile code can make it work for long: so it runs in a child
-//! (this executable, called with [`SUBCOMMAND`]) that has a memory limit, a CPU limit, a low priority,
-//! an empty environment, and is killed when its time is up. The parent loads only what its own child
+//! (this executable, called with [`SUBCOMMAND`]) that has a memory limit, a CPU limit, an empty
+//! environment, runs when a core is idle, and is killed when its time is up. The parent loads only what its own child
 //! wrote.
 //!
 //! 1. The parent writes the component to the child's standard input.
@@ -54,8 +54,10 @@ pub struct CompileLimits {
 impl Default for CompileLimits {
     fn default() -> Self {
         Self {
-            time: Duration::from_secs(60),
-            cpu: Duration::from_secs(120),
+            // A child that runs on idle cores only may wait long on a busy machine: five times what it
+            // may compute.
+            time: Duration::from_secs(300),
+            cpu: Duration::from_secs(60),
             memory_bytes: 2 << 30,
             at_a_time: 2,
         }
@@ -258,7 +260,28 @@ fn take_limits(memory_bytes: u64, cpu_seconds: u64, nice: u64) -> Result<(), Str
     limit(Resource::Fsize, 0, 0)?;
     let nice = i32::try_from(nice).unwrap_or(19);
     rustix::process::nice(nice).map_err(|error| format!("cannot set the priority: {error}"))?;
+    #[cfg(target_os = "linux")]
+    if nice > 0 {
+        only_when_idle()?;
+    }
     Ok(())
+}
+
+/// Has this process run when no other wants the core. A search that wakes up takes the core at once; from
+/// a process with the lowest niceness alone it would have to wait for the end of a slice of time.
+#[cfg(target_os = "linux")]
+fn only_when_idle() -> Result<(), String> {
+    // SAFETY: the call reads one `sched_param`, which lives until it returns, and concerns nothing but
+    // this process (0), in which no other thread runs yet.
+    let done = unsafe {
+        let priority = libc::sched_param { sched_priority: 0 };
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const priority)
+    };
+    if done == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(format!("cannot set the scheduling class: {error}"))
 }
 
 /// Names the code that this engine can load: wasmtime's version and all settings that decide the code.

@@ -97,6 +97,11 @@ fn parameters(
     request: &RerankRequest,
 ) -> Result<Map<String, Json>, PolicyError> {
     let mut merged = version.options().parameters.clone();
+    if request.raw_scores
+        && let Some((name, value)) = version.manifest().raw_scores_parameter()
+    {
+        merged.insert(name.to_owned(), value.clone());
+    }
     if let Some(text) = &request.parameters {
         let own: Map<String, Json> =
             serde_json::from_str(text).map_err(|error| PolicyError::InvalidRequest {
@@ -251,9 +256,11 @@ impl Call {
                 version: version.short_digest().to_owned(),
                 status,
                 score_kind,
+                unit_map: version.manifest().unit_map(score_kind),
                 first_stage,
                 ranking,
                 query_truncated: usage.query_truncated,
+                tokens: usage.tokens,
                 timings,
             },
         })

@@ -1,6 +1,6 @@
 //! A policy's manifest: what `describe` returns. The format is documented in `wit/policy.wit`.
 
-use rerankd_core::{FirstStage, ScoreKind};
+use rerankd_core::{FirstStage, ScoreKind, UnitMap};
 use rerankd_inference::ModelKind;
 use serde::Deserialize;
 use serde_json::Value;
@@ -25,6 +25,9 @@ pub struct PolicyManifest {
     /// Exceptions to `score_kind`; the first that holds counts.
     #[serde(default)]
     score_kind_if: Vec<ScoreKindRule>,
+    /// How a score of kind `blend` gets into `[0, 1]`: `identity` (the default: it is there), `sigmoid`
+    /// (it has no bounds) or `cosine` (it is in `[-1, 1]`).
+    blend_map: Option<String>,
     /// First stages with which a score depends on the other documents, by name.
     #[serde(default)]
     set_relative: Vec<String>,
@@ -99,6 +102,24 @@ impl PolicyManifest {
         ScoreKind::from_name(name).expect("`check` allows known kinds only")
     }
 
+    /// How a score of this kind gets into `[0, 1]`.
+    pub fn unit_map(&self, score_kind: ScoreKind) -> UnitMap {
+        let declared = self.blend_map.as_deref().and_then(UnitMap::from_name);
+        match declared {
+            Some(map) if score_kind == ScoreKind::Blend => map,
+            _ => score_kind.unit_map(),
+        }
+    }
+
+    /// The parameter and its value by which scores become the model's logits, if there is one.
+    pub fn raw_scores_parameter(&self) -> Option<(&str, &Value)> {
+        let mut rules = self.score_kind_if.iter();
+        let rule = rules.find(|rule| {
+            rule.then == ScoreKind::Logit.name() && rule.first_stage.is_none() && rule.is.is_some()
+        })?;
+        Some((rule.parameter.as_deref()?, rule.is.as_ref()?))
+    }
+
     /// Whether, with this first stage, a document's score depends on the other documents.
     pub fn is_set_relative(&self, first_stage: FirstStage) -> bool {
         self.set_relative
@@ -125,6 +146,13 @@ impl PolicyManifest {
                     "`score_kind` must be `logit`, `probability`, `cosine` or `blend`, got `{kind}`"
                 ));
             }
+        }
+        if let Some(map) = &self.blend_map
+            && UnitMap::from_name(map).is_none()
+        {
+            return Err(format!(
+                "`blend_map` must be `identity`, `sigmoid` or `cosine`, got `{map}`"
+            ));
         }
         let stages = self.set_relative.iter().chain(
             self.score_kind_if

@@ -157,9 +157,12 @@ impl Bench {
                 let started = Instant::now();
                 let mut decoded = Native
                     .decode(&Call {
+                        path: "/v1/rerank/{policy}",
                         target: "first-stage",
                         body: &body,
                         limits: &limits,
+                        request_id: "",
+                        unix_seconds: 0,
                     })
                     .map_err(|error| anyhow::anyhow!("{error}"))?;
                 let request = decoded.requests.remove(0);

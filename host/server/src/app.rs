@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use crate::admin::Tokens;
 use crate::admin::tokens::ADMIN_TOKEN;
 use crate::admission::Admission;
+use crate::api_keys::ApiKeys;
 use crate::checkout;
 use crate::config::Config;
 use crate::data_folder::DataFolder;
@@ -45,7 +46,9 @@ pub struct App {
     pub shadow: Shadow,
     /// One permit for each upload that may be under way.
     pub uploads: Semaphore,
-    /// Who may come in.
+    /// Who may call the data plane.
+    pub api_keys: ApiKeys,
+    /// How much may come in.
     pub admission: Admission,
     /// Every metric.
     pub telemetry: Telemetry,
@@ -65,6 +68,7 @@ impl App {
     pub async fn build(config: Config) -> anyhow::Result<Arc<Self>> {
         let data = DataFolder::open(&config.data_dir).map_err(anyhow::Error::msg)?;
         let tokens = Tokens::open(data.clone()).map_err(anyhow::Error::msg)?;
+        let api_keys = ApiKeys::open(config.api_key_file.as_deref()).map_err(anyhow::Error::msg)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let engine = PolicyEngine::new(&config.limits, threads)
             .map_err(|error| anyhow::anyhow!("wasmtime cannot start: {error:#}"))?;
@@ -84,6 +88,7 @@ impl App {
             warn_of_test_models(&version);
         }
         Ok(Arc::new(Self {
+            api_keys,
             admission: Admission::new(&config.limits),
             telemetry: Telemetry::new(&inference, &releases),
             inference,

@@ -1,30 +1,57 @@
-//! Reads request bodies within the limits of size, time, and bytes in flight.
+//! Reads request bodies within the limits of size, time, and bytes in flight, compressed or not.
+
+use std::io::Read;
 
 use axum::body::Bytes;
 use axum::extract::Request;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
+use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt;
 use rerankd_core::{ErrorKind, RerankError};
 
 use crate::admission::Permit;
 use crate::app::App;
 
+/// How much of a compressed body is unpacked between two looks at the limits, bytes.
+const UNPACKED_AT_A_TIME: u64 = 64 << 10;
+
+/// Makes sure that a body is called JSON, or nothing.
+///
+/// # Errors
+/// `UnsupportedMediaType`.
+pub(crate) fn check_is_json(headers: &HeaderMap) -> Result<(), RerankError> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let essence = text.split(';').next().unwrap_or_default().trim();
+    let essence = essence.to_ascii_lowercase();
+    let is_json = match essence.split_once('/') {
+        None => essence.is_empty(),
+        Some(("application", kind)) => kind == "json" || kind.ends_with("+json"),
+        Some(_) => essence == "text/json",
+    };
+    if is_json {
+        return Ok(());
+    }
+    Err(RerankError::new(
+        ErrorKind::UnsupportedMediaType,
+        format!(
+            "the body must be JSON (`Content-Type: application/json`), not `{}`",
+            essence.chars().take(80).collect::<String>()
+        ),
+    ))
+}
+
 /// Reads a whole body. Bytes count as in flight once they are there: what a client announces takes
 /// no room from others. They do until the permit is dropped.
 ///
 /// # Errors
-/// `UnsupportedMediaType` for a compressed body, `TooLarge`, `RequestTimeout`, `Overloaded`, and
+/// `UnsupportedMediaType` for a body compressed otherwise than with gzip, `TooLarge`, `RequestTimeout`, `Overloaded`, and
 /// `BadRequest` for one that breaks off.
 pub(crate) async fn read(app: &App, request: Request) -> Result<(Bytes, Permit), RerankError> {
     let limit = app.config.limits.max_body_bytes;
-    if let Some(encoding) = request.headers().get(header::CONTENT_ENCODING)
-        && encoding != "identity"
-    {
-        return Err(RerankError::new(
-            ErrorKind::UnsupportedMediaType,
-            "the body must not be compressed (`Content-Encoding`)",
-        ));
-    }
+    let is_packed = is_packed(request.headers())?;
     let declared = request
         .headers()
         .get(header::CONTENT_LENGTH)
@@ -34,12 +61,59 @@ pub(crate) async fn read(app: &App, request: Request) -> Result<(Bytes, Permit),
         return Err(too_large(&format!("{size} bytes"), limit));
     }
     let within = app.config.limits.body_timeout;
-    match tokio::time::timeout(within, collect(app, request, limit)).await {
-        Ok(read) => read,
-        Err(_) => Err(RerankError::new(
+    let read = tokio::time::timeout(within, collect(app, request, limit)).await;
+    let (body, permit) = read.map_err(|_| {
+        RerankError::new(
             ErrorKind::RequestTimeout,
             format!("the body did not arrive within {within:?}"),
+        )
+    })??;
+    if is_packed {
+        // However small it is, it may be large inside.
+        return tokio::task::block_in_place(|| unpack(app, &body, permit, limit));
+    }
+    Ok((body, permit))
+}
+
+/// Whether the body is compressed with gzip.
+fn is_packed(headers: &HeaderMap) -> Result<bool, RerankError> {
+    match headers
+        .get(header::CONTENT_ENCODING)
+        .map(|value| value.as_bytes())
+    {
+        None | Some(b"identity" | b"") => Ok(false),
+        Some(b"gzip" | b"x-gzip") => Ok(true),
+        Some(_) => Err(RerankError::new(
+            ErrorKind::UnsupportedMediaType,
+            "a body may be compressed with `gzip` or not at all (`Content-Encoding`)",
         )),
+    }
+}
+
+/// Both the packed body and what was in it count as in flight.
+fn unpack(
+    app: &App,
+    packed: &[u8],
+    mut permit: Permit,
+    limit: usize,
+) -> Result<(Bytes, Permit), RerankError> {
+    let mut decoder = MultiGzDecoder::new(packed);
+    let mut body = Vec::new();
+    loop {
+        let part = decoder.by_ref().take(UNPACKED_AT_A_TIME);
+        let read = { part }.read_to_end(&mut body).map_err(|error| {
+            RerankError::new(
+                ErrorKind::BadRequest,
+                format!("the body is not gzip, as its `Content-Encoding` says: {error}"),
+            )
+        })?;
+        if read == 0 {
+            return Ok((Bytes::from(body), permit));
+        }
+        if body.len() > limit {
+            return Err(too_large("more bytes when it is unpacked", limit));
+        }
+        app.admission.admit_bytes(&mut permit, read)?;
     }
 }
 

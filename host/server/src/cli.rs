@@ -138,6 +138,11 @@ pub struct ServeFlags {
     #[arg(long, value_name = "FILE", env = "RERANKD_ADMIN_TLS_KEY")]
     pub admin_tls_key: Option<PathBuf>,
 
+    /// File of keys, one a line, of which callers of the data plane must send one as `Authorization:
+    /// Bearer KEY`; read anew when it changes
+    #[arg(long, value_name = "FILE", env = "RERANKD_API_KEY_FILE")]
+    pub api_key_file: Option<PathBuf>,
+
     /// Listen off loopback although nothing asks callers of the data plane for a key, or tokens of
     /// the admin plane come in clear
     #[arg(long, env = "RERANKD_INSECURE", value_parser = FalseyValueParser::new())]
@@ -183,6 +188,15 @@ pub struct ServeFlags {
         value_delimiter = ','
     )]
     pub bind_model: Vec<String>,
+
+    /// Policy, or policy@version, that answers a request for reranking that names no model [default:
+    /// semantic-blend if it is served, else the only one]
+    #[arg(long, value_name = "POLICY", env = "RERANKD_DEFAULT_POLICY")]
+    pub default_policy: Option<String>,
+
+    /// Serve metrics under the names of text-embeddings-inference at /metrics of the data plane
+    #[arg(long, env = "RERANKD_TEI_METRICS", value_parser = FalseyValueParser::new())]
+    pub tei_metrics: bool,
 
     /// ONNX Runtime's library, 1.24 or newer [default: that of the source checkout, else the
     /// system's]; also ORT_DYLIB_PATH

@@ -2,20 +2,23 @@
 
 mod proxy;
 mod releases;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rerankd_core::Limits;
+use rerankd_core::{Limits, PolicySelector};
 use rerankd_policy::PolicyOptions;
 use serde::{Deserialize, Serialize};
 
 use self::proxy::FileIndex;
-pub use self::proxy::{DEFAULT_POLICY, ProxyFlags, ProxySettings, UpstreamSettings};
+pub use self::proxy::{ProxyFlags, ProxySettings, UpstreamSettings};
 use self::releases::FileReleases;
 pub use self::releases::{ReleaseFlags, ReleaseSettings};
+use self::wire::FileWire;
+pub use self::wire::WireSettings;
 use crate::checkout;
 use crate::cli::{DataFlags, ServeFlags};
 use crate::data_folder;
@@ -28,6 +31,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// TLS of the data plane.
     pub tls: Option<TlsFiles>,
+    /// Keys of the data plane, of which callers must send one.
+    pub api_key_file: Option<PathBuf>,
     /// Address of the admin plane.
     pub admin_listen: SocketAddr,
     /// More names under which the admin plane may be called, each with or without a port.
@@ -52,6 +57,10 @@ pub struct Config {
     pub limits: Limits,
     /// How releases are checked and watched.
     pub releases: ReleaseSettings,
+    /// Who answers a request that names no policy, where the operator said so.
+    pub default_policy: Option<PolicySelector>,
+    /// How rerank APIs are served.
+    pub wire: WireSettings,
     /// The search proxy, where there is one.
     pub proxy: Option<ProxySettings>,
     /// How long running requests may take to finish at shutdown.
@@ -69,6 +78,7 @@ struct File {
     listen: Option<SocketAddr>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
+    api_key_file: Option<PathBuf>,
     admin_listen: Option<SocketAddr>,
     admin_allow_hosts: Option<Vec<String>>,
     admin_tls_cert: Option<PathBuf>,
@@ -90,11 +100,14 @@ struct File {
     load_models: Option<Vec<String>>,
     onnxruntime: Option<PathBuf>,
     workers: Option<usize>,
+    default_policy: Option<String>,
     drain_ms: Option<u64>,
     log: Option<String>,
     log_format: Option<String>,
     #[serde(default)]
     limits: FileLimits,
+    #[serde(default)]
+    wire: FileWire,
     #[serde(default)]
     releases: FileReleases,
     #[serde(default)]
@@ -152,9 +165,10 @@ impl Config {
             .or(file.listen)
             .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9500)));
         let insecure = flags.insecure || file.insecure == Some(true);
-        if !listen.ip().is_loopback() && !insecure {
+        let api_key_file = flags.api_key_file.clone().or(file.api_key_file);
+        if !listen.ip().is_loopback() && api_key_file.is_none() && !insecure {
             faults.push(format!(
-                "`{listen}` (--listen) can be reached from other machines, and nothing asks them for a key: listen on 127.0.0.1, or say --insecure"
+                "`{listen}` (--listen) can be reached from other machines, and nothing asks them for a key: listen on 127.0.0.1, give it --api-key-file, or say --insecure"
             ));
         }
         let tls = tls_files(
@@ -236,6 +250,10 @@ impl Config {
             faults.push("the number of workers (--workers) must be 1 to 256".to_owned());
         }
         let limits = resolve_limits(&flags, &file.limits, &mut faults);
+        let default_policy = flags.default_policy.clone().or(file.default_policy);
+        let default_policy =
+            default_policy.and_then(|text| wire::selector("--default-policy", &text, &mut faults));
+        let wire = WireSettings::resolve(&flags, file.wire, &mut faults);
         let releases = ReleaseSettings::resolve(&flags.releases, &file.releases, &mut faults);
         let own_runtime = flags
             .onnxruntime
@@ -245,6 +263,7 @@ impl Config {
         let config = Self {
             listen,
             tls,
+            api_key_file,
             admin_listen,
             admin_allow_hosts,
             admin_tls,
@@ -262,6 +281,8 @@ impl Config {
             workers,
             limits,
             releases,
+            default_policy,
+            wire,
             proxy,
             drain: Duration::from_millis(flags.drain_ms.or(file.drain_ms).unwrap_or(30_000)),
             log,
@@ -292,7 +313,7 @@ impl Config {
 
     /// Whether it must be said that this is meant.
     fn needs_insecure(&self) -> bool {
-        !self.listen.ip().is_loopback()
+        !self.listen.ip().is_loopback() && self.api_key_file.is_none()
             || !self.admin_listen.ip().is_loopback() && self.admin_tls.is_none()
     }
 
@@ -313,6 +334,7 @@ impl Config {
             listen: Some(self.listen),
             tls_cert: self.tls.as_ref().map(|tls| tls.certificate.clone()),
             tls_key: self.tls.as_ref().map(|tls| tls.key.clone()),
+            api_key_file: self.api_key_file.clone(),
             admin_listen: Some(self.admin_listen),
             admin_allow_hosts: Some(self.admin_allow_hosts.clone()),
             admin_tls_cert: self.admin_tls.as_ref().map(|tls| tls.certificate.clone()),
@@ -327,6 +349,7 @@ impl Config {
                 candidates => candidates.iter().find(|path| path.is_file()).cloned(),
             },
             workers: self.workers,
+            default_policy: self.default_policy.as_ref().map(ToString::to_string),
             drain_ms: millis(self.drain),
             log: Some(self.log.clone()),
             log_format: Some(if self.log_json { "json" } else { "text" }.to_owned()),
@@ -345,6 +368,7 @@ impl Config {
                 guest_host_calls: Some(limits.guest_host_calls),
                 guest_tensor_mib: Some(limits.guest_tensor_bytes >> 20),
             },
+            wire: self.wire.to_file(),
             releases: self.releases.to_file(),
             policies: self
                 .policies

@@ -1,4 +1,5 @@
-//! Routes of the data plane: one for each path of each protocol, Metarank's encoder form, and health.
+//! Routes of the data plane: one for each path of the protocols, Metarank's encoder form, and what the
+//! server says of itself ([`about`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,14 +8,18 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::extract::{MatchedPath, Path, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::post;
 use rerankd_core::{ErrorKind, RerankError};
 use rerankd_inference::pairs;
-use rerankd_wire::{Answer, PROTOCOLS, Protocol, metarank};
+use rerankd_wire::native::Native;
+use rerankd_wire::{Answer, Protocol, Route, metarank};
 
+use crate::about;
+use crate::admission::Permit;
 use crate::app::App;
 use crate::body;
 use crate::rerank::{self, Incoming};
@@ -31,25 +36,58 @@ type Target = Result<Path<String>, PathRejection>;
 
 /// All routes.
 pub fn routes(app: &Arc<App>) -> Router {
-    let mut router = Router::new()
-        .route("/health/live", get(|| async { "live\n" }))
-        .route("/health/ready", get(ready))
-        .route(
-            "/inference/encoder/{model}",
-            post(encode).fallback(wrong_method),
-        );
-    for &protocol in PROTOCOLS {
-        for path in protocol.paths() {
-            let handler = move |State(app): State<Arc<App>>, target: Target, request: Request| {
-                call(app, protocol, target, request)
-            };
-            router = router.route(path, post(handler).fallback(wrong_method));
+    let mut router = about::routes().route(
+        "/inference/encoder/{model}",
+        post(encode).fallback(|request| wrong_method(&Native, request)),
+    );
+    for route in rerankd_wire::routes() {
+        let (path, fallback) = (route.path, route.fallback());
+        let handler = move |State(app): State<Arc<App>>, target: Target, request: Request| {
+            let route = route.clone();
+            async move { call(&app, &route, target, request).await }
+        };
+        let mut methods = post(handler);
+        if path == "/" {
+            methods = methods.get(about::health);
         }
+        router = router.route(
+            path,
+            methods.fallback(move |request| wrong_method(fallback, request)),
+        );
     }
     router
+        // What is above asks for a key, what is below does not.
+        .route_layer(from_fn_with_state(Arc::clone(app), require_key))
+        .merge(about::open_routes(app.config.wire.tei_metrics))
         .fallback(unknown_route)
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
         .with_state(Arc::clone(app))
+}
+
+/// Refuses callers without a key, in the words of the protocol that is spoken on the path.
+async fn require_key(
+    State(app): State<Arc<App>>,
+    path: MatchedPath,
+    request: Request,
+    next: Next,
+) -> Response {
+    // `GET /` is a health check.
+    let is_open = path.as_str() == "/" && request.method() != Method::POST;
+    let error = match app.api_keys.check(request.headers()) {
+        Err(error) if !is_open => error,
+        _ => return next.run(request).await,
+    };
+    let routes = rerankd_wire::routes();
+    let route = routes.iter().find(|route| route.path == path.as_str());
+    let protocol = route.map_or(&Native as &dyn Protocol, Route::fallback);
+    let request_id = request_id(request.headers());
+    app.telemetry.refused(protocol.name(), &error, &request_id);
+    let answer = protocol.encode_error(&error, &request_id);
+    let mut response = respond(answer, &request_id);
+    let challenge = HeaderValue::from_static("Bearer");
+    let headers = response.headers_mut();
+    headers.insert(header::WWW_AUTHENTICATE, challenge);
+    response
 }
 
 fn name(target: Target) -> Result<String, RerankError> {
@@ -61,36 +99,46 @@ fn name(target: Target) -> Result<String, RerankError> {
     })
 }
 
-async fn call(
-    app: Arc<App>,
-    protocol: &'static dyn Protocol,
-    target: Target,
-    request: Request,
-) -> Response {
+async fn call(app: &Arc<App>, route: &Route, target: Target, request: Request) -> Response {
     let request_id = request_id(request.headers());
     let key = split_key(request.headers());
-    let read = match name(target) {
-        Ok(target) => body::read(&app, request)
-            .await
-            .map(|(body, permit)| (target, body, permit)),
-        Err(error) => Err(error),
-    };
-    let (target, body, _permit) = match read {
+    let (target, body, _permit) = match read(app, route, target, request).await {
         Ok(read) => read,
         Err(error) => {
+            let protocol = route.fallback();
             app.telemetry.refused(protocol.name(), &error, &request_id);
             return respond(protocol.encode_error(&error, &request_id), &request_id);
         }
     };
     let incoming = Incoming {
-        protocol,
+        protocol: rerank::off_the_runtime(body.len(), || route.protocol(&body)),
+        path: route.path,
         target,
         body,
         arrived: Instant::now(),
         key,
         request_id: request_id.clone(),
     };
-    respond(rerank::answer(&app, incoming).await, &request_id)
+    respond(rerank::answer(app, incoming).await, &request_id)
+}
+
+/// The path's parameter, if it has one, and the whole body.
+async fn read(
+    app: &App,
+    route: &Route,
+    target: Target,
+    request: Request,
+) -> Result<(String, Bytes, Permit), RerankError> {
+    let target = if route.path.contains('{') {
+        name(target)?
+    } else {
+        String::new()
+    };
+    if !route.fallback().ignores_content_type() {
+        body::check_is_json(request.headers())?;
+    }
+    let (body, permit) = body::read(app, request).await?;
+    Ok((target, body, permit))
 }
 
 /// Metarank's encoder form: it ranks nothing, so it is no protocol of the line.
@@ -160,33 +208,23 @@ async fn embeddings(app: &App, name: &str, request: Request) -> Result<Answer, R
     metarank::encode_embeddings(&vectors, arrived.elapsed())
 }
 
-async fn ready(State(app): State<Arc<App>>) -> Response {
-    if app.draining.is_on() {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
-    } else {
-        "ready\n".into_response()
-    }
-}
-
 async fn unknown_route(request: Request) -> Response {
-    let paths: Vec<&str> = PROTOCOLS
-        .iter()
-        .flat_map(|protocol| protocol.paths())
-        .copied()
-        .collect();
+    let routes = rerankd_wire::routes();
+    let paths: Vec<&str> = routes.iter().map(|route| route.path).collect();
     let error = RerankError::new(
         ErrorKind::UnknownRoute,
         format!(
-            "no route `{} {}`; there are: POST {}, /inference/encoder/{{model}}; GET /health/live, /health/ready; metrics and models are on the admin plane (--admin-listen)",
+            "no route `{} {}`; there are: POST {}, /inference/encoder/{{model}}; GET {}; metrics and models are on the admin plane (--admin-listen)",
             request.method(),
             shown(request.uri().path()),
-            paths.join(", ")
+            paths.join(", "),
+            about::PATHS.join(", ")
         ),
     );
     plain_error(&error, request.headers())
 }
 
-async fn wrong_method(request: Request) -> Response {
+async fn wrong_method(protocol: &'static dyn Protocol, request: Request) -> Response {
     let error = RerankError::new(
         ErrorKind::MethodNotAllowed,
         format!(
@@ -195,7 +233,8 @@ async fn wrong_method(request: Request) -> Response {
             request.method()
         ),
     );
-    let mut response = plain_error(&error, request.headers());
+    let request_id = request_id(request.headers());
+    let mut response = respond(protocol.encode_error(&error, &request_id), &request_id);
     response
         .headers_mut()
         .insert(header::ALLOW, HeaderValue::from_static("POST"));
@@ -207,7 +246,7 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> http::Response<http_body_util::
         ErrorKind::Internal,
         "the host panicked; its log has the place",
     );
-    let answer = rerankd_wire::native::Native.encode_error(&error, "");
+    let answer = Native.encode_error(&error, "");
     let mut response = http::Response::new(http_body_util::Full::from(answer.body));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
@@ -216,10 +255,7 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> http::Response<http_body_util::
 
 fn plain_error(error: &RerankError, headers: &HeaderMap) -> Response {
     let request_id = request_id(headers);
-    respond(
-        rerankd_wire::native::Native.encode_error(error, &request_id),
-        &request_id,
-    )
+    respond(Native.encode_error(error, &request_id), &request_id)
 }
 
 /// A path as errors show it.
@@ -227,7 +263,7 @@ pub(crate) fn shown(path: &str) -> String {
     path.chars().take(200).collect()
 }
 
-fn respond(answer: Answer, request_id: &str) -> Response {
+pub(crate) fn respond(answer: Answer, request_id: &str) -> Response {
     let mut response = Response::new(Body::from(answer.body));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;

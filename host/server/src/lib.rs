@@ -5,8 +5,10 @@
 //! protocols, [`proxy`] stands before a search engine, [`admin`] is the plane for those who run the server; [`config`] resolves flags,
 //! environment and file into one configuration; [`policy_cli`] is the command `rerankd policy`, and [`cases`] the tests that a policy brings along.
 
+mod about;
 pub mod admin;
 pub mod admission;
+pub mod api_keys;
 pub mod app;
 mod body;
 pub mod cases;
@@ -15,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod data_folder;
 pub mod data_plane;
+mod fresh;
 pub mod listener;
 pub mod policy_cli;
 pub mod proxy;

@@ -27,15 +27,16 @@ use axum::body::Body;
 use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use rerankd_core::{ErrorKind, PolicySelector, RerankError};
+use rerankd_core::{ErrorKind, RerankError};
 use rerankd_wire::search::{self, Endpoint, IndexRule, Rules};
 
 use self::cache::RankingCache;
 use self::exchange::Exchange;
 use self::upstream::Upstream;
 use crate::app::App;
-use crate::config::{DEFAULT_POLICY, ProxySettings};
+use crate::config::ProxySettings;
 use crate::data_plane::{REQUEST_ID, request_id};
+use crate::rerank;
 
 /// What a request is to the proxy, in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,8 +76,17 @@ impl Proxy {
     /// A rule names a policy that does not exist.
     pub fn new(app: &Arc<App>, settings: &ProxySettings) -> anyhow::Result<Arc<Self>> {
         let mut rules = settings.rules.clone();
+        let default = || {
+            let default = rerank::default_policy(app);
+            default.map_err(|error| anyhow::anyhow!("--upstream: {error}"))
+        };
         if rules.indices.is_empty() {
-            rules.default_rule = Some(IndexRule::new("*", default_policy(app)?));
+            rules.default_rule = Some(IndexRule::new("*", default()?));
+        }
+        for rule in &mut rules.indices {
+            if rule.policies.is_empty() {
+                rule.policies.push(default()?);
+            }
         }
         for selector in settings.policies() {
             if app.releases.catalog().route(&selector.name).is_none() {
@@ -163,19 +173,6 @@ impl Proxy {
         };
         exchange.answer(body).await
     }
-}
-
-/// The policy of all searches where the configuration says nothing of indices.
-fn default_policy(app: &App) -> anyhow::Result<PolicySelector> {
-    let active = app.releases.catalog().active();
-    let name = match active.as_slice() {
-        [only] => only.name(),
-        all if all.iter().any(|version| version.name() == DEFAULT_POLICY) => DEFAULT_POLICY,
-        _ => anyhow::bail!(
-            "which policy is to rerank searches? There is no `{DEFAULT_POLICY}`: name one in [[index]] of the configuration file"
-        ),
-    };
-    Ok(PolicySelector::parse(name))
 }
 
 /// An error of our own, in the engine's shape.

@@ -5,12 +5,12 @@
 //! want that, else the protocol's error; both are counted and logged here and nowhere else.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use futures_util::{StreamExt, TryStreamExt};
 use rerankd_core::{
     ErrorKind, FailReason, FirstStage, Judgment, OnFailure, Outcome, PolicySelector, Ranking,
-    RerankError, RerankRequest, Reranked, ScoreKind, SkipReason, Status, Timings,
+    RerankError, RerankRequest, Reranked, ScoreKind, SkipReason, Status, Timings, TokenCount,
 };
 use rerankd_inference::{Deadline, InferenceError, Model, pairs};
 use rerankd_policy::catalog::Chosen;
@@ -30,7 +30,9 @@ const CONCURRENT_REQUESTS: usize = 8;
 pub struct Incoming {
     /// Which protocol it speaks.
     pub protocol: &'static dyn Protocol,
-    /// The path's parameter.
+    /// The pattern of its path.
+    pub path: &'static str,
+    /// The path's parameter; empty if it has none.
     pub target: String,
     /// The whole body.
     pub body: axum::body::Bytes,
@@ -103,9 +105,12 @@ async fn run<'a>(
     shadows: &Shadows,
 ) -> Result<Finished<'a>, RerankError> {
     let call = Call {
+        path: incoming.path,
         target: &incoming.target,
         body: &incoming.body,
         limits: &app.config.limits,
+        request_id: &incoming.request_id,
+        unix_seconds: unix_seconds(),
     };
     let decoded = off_the_runtime(incoming.body.len(), || incoming.protocol.decode(&call))?;
     let Decoded {
@@ -127,7 +132,10 @@ async fn run<'a>(
     };
     let caller = Caller {
         protocol: incoming.protocol.name(),
-        on_failure: incoming.protocol.on_failure(),
+        on_failure: match incoming.protocol.on_failure() {
+            OnFailure::FirstStage => OnFailure::FirstStage,
+            OnFailure::Error => app.config.wire.on_failure,
+        },
         arrived: incoming.arrived,
         request_id: &incoming.request_id,
     };
@@ -135,6 +143,12 @@ async fn run<'a>(
     let running = futures_util::stream::iter(requests.into_iter().map(one));
     let results = running.buffered(ranker.concurrency()).try_collect().await?;
     Ok((reply, results))
+}
+
+/// Now.
+fn unix_seconds() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
 }
 
 /// What says on which side of a canary a call is.
@@ -161,6 +175,82 @@ async fn resolve(app: &App, target: Target, key: &str) -> Result<Ranker, RerankE
                 }
                 Err(_) => Err(unknown_model(app, &selector)),
             }
+        }
+        Target::Named(name) => resolve_name(app, name.as_deref(), key)
+            .await
+            .map(Ranker::Policy),
+        Target::NamedForPairs(name) => {
+            let chosen = resolve_name(app, name.as_deref(), key).await?;
+            refuse_set_relative(&chosen.placed.version).map(|()| Ranker::Policy(chosen))
+        }
+    }
+}
+
+/// Who answers to what a body calls a model.
+pub(crate) async fn resolve_name(
+    app: &App,
+    name: Option<&str>,
+    key: &str,
+) -> Result<Chosen, RerankError> {
+    let Some(name) = name else {
+        return app.releases.resolve(&default_policy(app)?, key).await;
+    };
+    if let Some(policy) = app.config.wire.aliases.get(name) {
+        return app.releases.resolve(policy, key).await;
+    }
+    let selector = PolicySelector::parse(name);
+    let resolved = app.releases.resolve(&selector, key).await;
+    resolved.map_err(|error| match error.kind {
+        ErrorKind::UnknownPolicy => {
+            let aliases = app.config.wire.aliases.keys();
+            let aliases: Vec<String> = aliases.map(|alias| format!("`{alias}`")).collect();
+            let aliases = if aliases.is_empty() {
+                "none (`[wire.aliases]`)".to_owned()
+            } else {
+                aliases.join(", ")
+            };
+            RerankError {
+                kind: ErrorKind::UnknownModel,
+                message: format!("`model`: {}; aliases: {aliases}", error.message),
+                at: Some("model".to_owned()),
+                ..error
+            }
+        }
+        _ => error,
+    })
+}
+
+/// Who answers where nobody is named.
+///
+/// # Errors
+/// `UnknownModel` where nothing says who.
+pub(crate) fn default_policy(app: &App) -> Result<PolicySelector, RerankError> {
+    /// What answers where the operator did not say, if it is served.
+    const USUAL: &str = "semantic-blend";
+    if let Some(policy) = &app.config.default_policy {
+        return Ok(policy.clone());
+    }
+    let active = app.releases.catalog().active();
+    let usual = active.iter().find(|version| version.name() == USUAL);
+    let only = active.first().filter(|_| active.len() == 1);
+    match usual.or(only) {
+        Some(version) => Ok(PolicySelector::parse(version.name())),
+        None => {
+            let names: Vec<String> = active
+                .iter()
+                .map(|version| format!("`{}`", version.name()))
+                .collect();
+            Err(RerankError::new(
+                ErrorKind::UnknownModel,
+                format!(
+                    "the request names no policy, and the server has no default (`--default-policy`); active: {}",
+                    if names.is_empty() {
+                        "none".to_owned()
+                    } else {
+                        names.join(", ")
+                    }
+                ),
+            ))
         }
     }
 }
@@ -237,6 +327,7 @@ pub(crate) async fn rerank(
     app.telemetry
         .fell_back(caller.protocol, &error, caller.request_id);
     let (policy, version, score_kind) = ranker.identity(first_stage);
+    let unit_map = score_kind.unit_map();
     let unscored = if reason == FailReason::Deadline {
         "late"
     } else {
@@ -246,10 +337,12 @@ pub(crate) async fn rerank(
         policy,
         version,
         score_kind,
+        unit_map,
         status: Status::Failed(reason),
         first_stage,
         ranking: Ranking::first_stage(documents, unscored),
         query_truncated: false,
+        tokens: TokenCount::default(),
         timings: Timings {
             total: caller.arrived.elapsed(),
             ..Timings::default()
@@ -363,6 +456,7 @@ async fn run_model(
     let mut judgments = vec![Judgment::unscored("empty"); texts.len()];
     let mut timings = Timings::default();
     let mut query_truncated = false;
+    let mut tokens = TokenCount::default();
     if !present.is_empty() {
         let lane = app.inference.scheduler().open_lane(deadline);
         let chosen = present.iter().map(|&index| texts[index].clone()).collect();
@@ -383,6 +477,7 @@ async fn run_model(
             judgments[present[row]].truncated = true;
         }
         query_truncated = scores.query_truncated;
+        tokens = scores.tokens;
         timings.tokenize = scores.tokenize;
         timings.queue = scores.queue;
         timings.inference = scores.inference;
@@ -400,9 +495,11 @@ async fn run_model(
         version: model.digest()[..8].to_owned(),
         status,
         score_kind: model.manifest().score_kind(),
+        unit_map: model.manifest().score_kind().unit_map(),
         first_stage: request.first_stage,
         ranking,
         query_truncated,
+        tokens,
         timings,
     })
 }

@@ -1,5 +1,6 @@
 //! Every metric, and what is logged about requests.
 
+mod tei;
 mod versions;
 
 use std::io::IsTerminal;
@@ -19,6 +20,7 @@ use rerankd_core::{ErrorKind, Outcome, RerankError, Reranked};
 use rerankd_inference::Inference;
 use rerankd_policy::release::Releases;
 
+use self::tei::TeiMetrics;
 use self::versions::Versions;
 use crate::app::App;
 use crate::config::Config;
@@ -68,6 +70,7 @@ struct ReasonLabels {
 /// The metrics of one process.
 pub struct Telemetry {
     registry: Registry,
+    tei: TeiMetrics,
     requests: Family<RequestLabels, Counter>,
     stages: Family<StageLabels, Histogram, fn() -> Histogram>,
     documents: Family<OutcomeLabels, Counter>,
@@ -103,6 +106,7 @@ impl Telemetry {
             admitted_tokens: Gauge::default(),
             admitted_requests: Gauge::default(),
             registry: Registry::default(),
+            tei: TeiMetrics::new(),
         };
         let t = &telemetry;
         registry.register(
@@ -162,6 +166,7 @@ impl Telemetry {
 
     /// A call was answered with rankings.
     pub(crate) fn answered(&self, protocol: &'static str, results: &[Reranked], request_id: &str) {
+        self.tei.answered(results);
         if results.is_empty() {
             self.count(protocol, "skipped", "no-documents");
         }
@@ -207,6 +212,7 @@ impl Telemetry {
 
     /// A call was answered with an error.
     pub(crate) fn refused(&self, protocol: &'static str, error: &RerankError, request_id: &str) {
+        self.tei.refused(error);
         self.count(protocol, "error", &error.kind.name().replace('_', "-"));
         match error.kind {
             ErrorKind::Internal => {
@@ -291,6 +297,12 @@ impl Telemetry {
         prometheus_client::encoding::text::encode(&mut text, &self.registry)
             .expect("writing to a string cannot fail");
         text
+    }
+
+    /// The metrics under the names of text-embeddings-inference, as Prometheus text.
+    pub(crate) fn render_tei(&self, app: &App) -> String {
+        let (_, rows) = app.inference.scheduler().queued();
+        self.tei.render(rows)
     }
 
     fn count(&self, protocol: &'static str, status: &'static str, reason: &str) {

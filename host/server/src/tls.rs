@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, crypto};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, ServerConfig, crypto};
 use tokio_rustls::TlsAcceptor;
 
 use crate::checkout;
+use crate::fresh::Fresh;
 
 /// Longest time for a handshake; [`Limits::idle_timeout`](rerankd_core::Limits) if that is shorter.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,11 +35,26 @@ pub struct TlsFiles {
 }
 
 impl TlsFiles {
-    /// Reads and checks both.
+    /// Reads and checks both. They are read anew when they change: the next handshake uses what is there
+    /// then, and what is wrong then replaces nothing.
     ///
     /// # Errors
     /// A sentence that names the file and its flag.
     pub fn acceptor(&self) -> Result<TlsAcceptor, String> {
+        let files = self.clone();
+        let paths = vec![self.certificate.clone(), self.key.clone()];
+        let certificate = Fresh::new(self.certificate_flag, paths, move || files.read())?;
+        let provider = Arc::new(crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has suites for TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Current(certificate)));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    fn read(&self) -> Result<CertifiedKey, String> {
         let (certificate, key) = (&self.certificate, &self.key);
         let wrong_certificate = |problem: &str| {
             format!(
@@ -56,37 +74,52 @@ impl TlsFiles {
                 "certificate",
             )));
         }
-        check_key_file(key).map_err(|problem| wrong_key(&problem))?;
+        check_secret_file(key).map_err(|problem| wrong_key(&problem))?;
         let secret = PrivateKeyDer::from_pem_file(key)
             .map_err(|error| wrong_key(&said(error, "private key")))?;
-        let provider = Arc::new(crypto::ring::default_provider());
-        if let Err(error) = provider.key_provider.load_private_key(secret.clone_key()) {
-            return Err(wrong_key(&format!("the key cannot be used: {error}")));
+        let provider = crypto::ring::default_provider();
+        let signing = provider
+            .key_provider
+            .load_private_key(secret)
+            .map_err(|error| wrong_key(&format!("the key cannot be used: {error}")))?;
+        let certified = CertifiedKey::new(chain, signing);
+        match certified.keys_match() {
+            // Some kinds of keys do not say what their public half is.
+            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {
+                Ok(certified)
+            }
+            Err(rustls::Error::InconsistentKeys(_)) => Err(wrong_key(&format!(
+                "it is not the key of the certificate `{}` ({})",
+                certificate.display(),
+                self.certificate_flag
+            ))),
+            Err(error) => Err(wrong_certificate(&format!(
+                "the certificate cannot be used: {error}"
+            ))),
         }
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider has suites for TLS 1.2 and 1.3")
-            .with_no_client_auth()
-            .with_single_cert(chain, secret)
-            .map_err(|error| match error {
-                rustls::Error::InconsistentKeys(_) => wrong_key(&format!(
-                    "it is not the key of the certificate `{}` ({})",
-                    certificate.display(),
-                    self.certificate_flag
-                )),
-                error => wrong_certificate(&format!("the certificate cannot be used: {error}")),
-            })?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(TlsAcceptor::from(Arc::new(config)))
     }
 }
 
-fn check_key_file(key: &Path) -> Result<(), String> {
-    let meta = std::fs::metadata(key).map_err(|error| error.to_string())?;
+/// Shows every client the certificate of now.
+#[derive(Debug)]
+struct Current(Fresh<CertifiedKey>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.get())
+    }
+}
+
+/// Makes sure that nobody else can read what is in a file (its group may) or write to it.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn check_secret_file(file: &Path) -> Result<(), String> {
+    let meta = std::fs::metadata(file).map_err(|error| error.to_string())?;
     if meta.mode() & TOO_OPEN_FOR_A_KEY != 0 {
         return Err(format!(
             "others can read or write this key: its mode must be 0600 or 0640, `chmod 600 {}`",
-            key.display()
+            file.display()
         ));
     }
     let owner = meta.uid();

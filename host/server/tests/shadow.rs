@@ -11,7 +11,7 @@ use rerankd::admission::Admission;
 use rerankd::shadow::{MAX_QUEUED_JOBS, MAX_REQUEST_BYTES, Shadow, ShadowJob};
 use rerankd_core::{
     Document, FailReason, FirstStage, Judgment, Limits, Outcome, Ranking, RerankRequest, Reranked,
-    ScoreKind, Status, Timings,
+    ScoreKind, Status, Timings, TokenCount, UnitMap,
 };
 use rerankd_inference::{Deadline, Inference, InferenceConfig, pairs};
 use rerankd_policy::TrafficBook;
@@ -147,9 +147,11 @@ fn live(status: Status, scores: &[f64]) -> Reranked {
         version: LIVE[..8].into(),
         status,
         score_kind: ScoreKind::Blend,
+        unit_map: UnitMap::Identity,
         first_stage: FirstStage::None,
         ranking: Ranking::new(scores.iter().map(judge).collect()),
         query_truncated: false,
+        tokens: TokenCount::default(),
         timings: Timings::default(),
     }
 }

@@ -57,14 +57,13 @@ pub(crate) fn error(error: &RerankError, request_id: &str) -> Answer {
             request_id,
         },
     };
-    error_of(error, to_json(&body))
+    failure(error, code, &body)
 }
 
-/// A response for `error` with this JSON body: its status, `Rerank-Status`, `Retry-After`.
-pub(crate) fn error_of(error: &RerankError, body: Vec<u8>) -> Answer {
-    let code = error.kind.http_status();
+/// The answer for a failure, with a status and a body of the protocol's own.
+pub(crate) fn failure(error: &RerankError, code: u16, body: &impl Serialize) -> Answer {
     let status = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut answer = json(status, body);
+    let mut answer = json(status, to_json(body));
     answer
         .headers
         .insert(&RERANK_STATUS, error_status_header(error));
@@ -94,6 +93,24 @@ pub(crate) fn one_result(results: &[Reranked], documents: usize) -> Result<&Rera
         [result] if result.ranking.documents() == documents => Ok(result),
         _ => Err(misfit()),
     }
+}
+
+/// For callers who want an error where a text does not fit the model.
+///
+/// # Errors
+/// `TooLong`, in the words of text-embeddings-inference, which clients know.
+pub(crate) fn refuse_cut_texts(results: &[Reranked]) -> Result<(), RerankError> {
+    let mut cut = results.iter().map(|result| result.tokens);
+    let Some((given, window)) = cut.find_map(|tokens| Some((tokens.longest_cut?, tokens.window)))
+    else {
+        return Ok(());
+    };
+    Err(RerankError::new(
+        ErrorKind::TooLong,
+        format!(
+            "Input validation error: `inputs` must have less than {window} tokens. Given: {given}"
+        ),
+    ))
 }
 
 /// The results are not those of the requests.

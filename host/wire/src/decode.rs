@@ -34,6 +34,14 @@ impl<'p> Place<'p> {
         }
     }
 
+    /// An `Empty` at this place.
+    pub(crate) fn empty(self, problem: impl fmt::Display) -> RerankError {
+        RerankError {
+            kind: ErrorKind::Empty,
+            ..self.error(problem)
+        }
+    }
+
     /// A `TooLarge` at this place.
     pub(crate) fn too_large(self, problem: impl fmt::Display) -> RerankError {
         RerankError {
@@ -105,7 +113,8 @@ impl<'p> Place<'p> {
         self.error(format_args!("missing; expected {what}"))
     }
 
-    fn field_names(self, json: Json<'_>) -> Result<Vec<String>, RerankError> {
+    /// Names of fields, at least one, none twice.
+    pub(crate) fn field_names(self, json: Json<'_>) -> Result<Vec<String>, RerankError> {
         self.expect(Kind::Array, json)?;
         let mut names: Vec<String> = Vec::new();
         for (index, item) in json.items().enumerate() {

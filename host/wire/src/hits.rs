@@ -49,6 +49,10 @@ impl Protocol for Hits {
         &["/v1/rerank/{policy}/hits"]
     }
 
+    fn ignores_content_type(&self) -> bool {
+        true
+    }
+
     fn on_failure(&self) -> OnFailure {
         OnFailure::FirstStage
     }

@@ -1,36 +1,154 @@
 //! Wire protocols: bytes to [`rerankd_core`] types and back.
 //!
 //! Pure functions. A protocol is one module that knows its JSON and nothing of another protocol, of
-//! HTTP servers or of policies; the server makes a route of each entry of [`PROTOCOLS`]. Reading
-//! order: [`native`], [`hits`], [`metarank`] (the protocols); [`search`] (the search proxy); [`status`] (the `Rerank-Status`
-//! header); `decode`, `value`, `json` (reading), `engine` (search responses); `answer` (writing).
+//! HTTP servers or of policies; the server makes its routes of [`routes`]. Reading order:
+//!
+//! - rerankd's own forms: [`native`], [`hits`];
+//! - rerank APIs: [`superset`] (Cohere, Jina and all who look like them), [`voyage`],
+//!   [`xinference`], [`infinity`], [`vllm`], [`tei`], [`nvidia`], [`bedrock`], [`metarank`];
+//! - what rerank APIs share: `asked` (reading), `listing` (scores and order), `numbers`, `pairs`
+//!   (protocols with a score for each pair), `list_body` (writing), [`models`] (who is there);
+//! - [`search`]: the search proxy, and `engine`: search responses;
+//! - what all share: [`status`] (the `Rerank-Status` header), `decode`, `value`, `json` (reading),
+//!   `answer` (writing).
 //!
 //! A new protocol is one file with a `Protocol` in it, one line in [`PROTOCOLS`], and a folder of
 //! recorded messages in `fixtures/`.
 
 mod answer;
+mod asked;
+pub mod bedrock;
 mod decode;
 mod engine;
 pub mod hits;
+pub mod infinity;
 mod json;
+mod list_body;
+mod listing;
 pub mod metarank;
+pub mod models;
 pub mod native;
+mod numbers;
+pub mod nvidia;
+mod pairs;
 pub mod search;
 pub mod status;
+pub mod superset;
+pub mod tei;
 mod value;
+pub mod vllm;
+pub mod voyage;
+pub mod xinference;
+
+use std::borrow::Cow;
 
 use rerankd_core::{Limits, OnFailure, PolicySelector, RerankError, RerankRequest, Reranked};
 
-/// Every protocol that is served.
-pub static PROTOCOLS: &[&dyn Protocol] = &[&native::Native, &hits::Hits, &metarank::Cross];
+/// Every protocol that is served. Where several share a path, the first that claims a body has it.
+pub static PROTOCOLS: &[&dyn Protocol] = &[
+    &native::Native,
+    &hits::Hits,
+    &metarank::Cross,
+    &tei::Rerank,
+    &tei::Predict,
+    &voyage::Voyage,
+    &xinference::Xinference,
+    &vllm::Rerank,
+    &vllm::Score,
+    &infinity::Infinity,
+    &nvidia::Nvidia,
+    &bedrock::Bedrock,
+    &superset::Superset,
+];
+
+/// Every path with the protocols that are spoken there, in the order of [`PROTOCOLS`].
+pub fn routes() -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    for &protocol in PROTOCOLS {
+        for &path in protocol.paths() {
+            match routes.iter_mut().find(|route| route.path == path) {
+                Some(route) => route.protocols.push(protocol),
+                None => routes.push(Route {
+                    path,
+                    protocols: vec![protocol],
+                }),
+            }
+        }
+    }
+    routes
+}
+
+/// One path of the data plane.
+#[derive(Clone)]
+pub struct Route {
+    /// The path, as an axum pattern.
+    pub path: &'static str,
+    protocols: Vec<&'static dyn Protocol>,
+}
+
+impl Route {
+    /// The protocol that a body speaks.
+    pub fn protocol(&self, body: &[u8]) -> &'static dyn Protocol {
+        let [several @ .., _] = self.protocols.as_slice() else {
+            return self.fallback();
+        };
+        if several.is_empty() {
+            return self.fallback();
+        }
+        let keys = Keys::of(body);
+        let claimed = several.iter().find(|protocol| protocol.claims(&keys));
+        claimed.copied().unwrap_or_else(|| self.fallback())
+    }
+
+    /// The protocol of bodies that no other claims, and of errors that come before there is a body.
+    pub fn fallback(&self) -> &'static dyn Protocol {
+        self.protocols
+            .last()
+            .copied()
+            .expect("`routes` makes no path without a protocol")
+    }
+}
+
+/// The keys of a body, by which protocols that share a path are told apart. Of a body that is no
+/// JSON object there are none.
+pub struct Keys<'a>(Vec<Cow<'a, str>>);
+
+impl<'a> Keys<'a> {
+    fn of(body: &'a [u8]) -> Self {
+        let members = json::parse(body).ok().into_iter();
+        Self(
+            members
+                .flat_map(|body| body.members())
+                .map(|(key, _)| key)
+                .collect(),
+        )
+    }
+
+    /// Whether the body has this key, even if it is null.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|own| own == key)
+    }
+}
 
 /// One shape of request and answer, and the paths where it is spoken.
 pub trait Protocol: Sync {
     /// One word, used in metrics and as the folder's name in `fixtures/`.
     fn name(&self) -> &'static str;
 
-    /// The paths, answered on `POST`, as axum patterns with one parameter: `/v1/rerank/{policy}`.
+    /// The paths, answered on `POST`, as axum patterns with at most one parameter:
+    /// `/v1/rerank/{policy}`.
     fn paths(&self) -> &'static [&'static str];
+
+    /// Whether a body is of this protocol, where the path alone does not say. The last protocol of
+    /// a path is not asked.
+    fn claims(&self, _body: &Keys<'_>) -> bool {
+        true
+    }
+
+    /// Whether `Content-Type` means nothing; else it must be JSON's, if it is there.
+    fn ignores_content_type(&self) -> bool {
+        false
+    }
 
     /// What to answer when reranking fails and the request does not say.
     fn on_failure(&self) -> OnFailure;
@@ -49,21 +167,31 @@ pub trait Protocol: Sync {
 /// One call of a protocol's route.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
-    /// What stands in the path for its parameter, percent-decoded.
+    /// The pattern of the path: one of [`Protocol::paths`].
+    pub path: &'a str,
+    /// What stands in the path for its parameter, percent-decoded; empty if it has none.
     pub target: &'a str,
     /// The whole body, decompressed.
     pub body: &'a [u8],
     /// What one request may use.
     pub limits: &'a Limits,
+    /// Names the call, for answers that carry an id.
+    pub request_id: &'a str,
+    /// When it came, for answers that say so: seconds since 1970, UTC.
+    pub unix_seconds: u64,
 }
 
-/// What a route's name may stand for.
+/// Who shall rerank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// A policy.
     Policy(PolicySelector),
     /// A policy, or else a model whose raw pair score is wanted.
     PolicyOrModel(PolicySelector),
+    /// What the body calls a model: a policy, or an alias of one. `None` is the default policy.
+    Named(Option<String>),
+    /// The same, for scores of pairs: each must not depend on the others.
+    NamedForPairs(Option<String>),
 }
 
 /// A decoded call: what to rerank, and how to turn the results into the answer.

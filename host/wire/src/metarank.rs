@@ -16,16 +16,16 @@
 //! {"embeddings":[[0.1,0.2],[0.3,0.4]],"took":5}
 //! ```
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use rerankd_core::{
-    Document, ErrorKind, FailReason, Limits, OnFailure, Outcome, PolicySelector, RerankError,
-    RerankRequest, Reranked, SkipReason, Status,
+    ErrorKind, Limits, OnFailure, PolicySelector, RerankError, RerankRequest, Reranked,
 };
 
 use crate::decode::Place;
-use crate::json::{self, Json, Kind, quoted};
+use crate::json::{self, Json, Kind};
+use crate::numbers::{number_f32, number_f64};
+use crate::pairs::{PairPlaces, Pairs};
 use crate::{Answer, Call, Decoded, Protocol, Reply, Target, answer};
 
 /// The cross-encoder form.
@@ -40,32 +40,27 @@ impl Protocol for Cross {
         &["/inference/cross/{model}"]
     }
 
+    fn ignores_content_type(&self) -> bool {
+        true
+    }
+
     fn on_failure(&self) -> OnFailure {
         OnFailure::Error
     }
 
     fn decode<'a>(&self, call: &Call<'a>) -> Result<Decoded<'a>, RerankError> {
         let items = read_list(call.body, "input", call.limits)?;
-        let mut requests: Vec<RerankRequest> = Vec::new();
-        let mut by_query = HashMap::new();
-        let mut reply = CrossReply {
-            places: Vec::with_capacity(items.len()),
-        };
+        let mut pairs = Pairs::new(RerankRequest::new("", Vec::new()));
         let input = Place::Body.key("input");
         for (index, item) in items.into_iter().enumerate() {
             let (query, text) = read_pair(input.item(index), item)?;
-            let request = *by_query.entry(query).or_insert_with_key(|query| {
-                requests.push(RerankRequest::new(query, Vec::new()));
-                requests.len() - 1
-            });
-            let documents = &mut requests[request].documents;
-            reply.places.push((request, documents.len()));
-            documents.push(Document::from_text(text));
+            pairs.push(query, text);
         }
+        let (requests, places) = pairs.finish();
         Ok(Decoded {
             target: Target::PolicyOrModel(PolicySelector::parse(call.target)),
             requests,
-            reply: Box::new(reply),
+            reply: Box::new(CrossReply { places }),
         })
     }
 
@@ -148,22 +143,15 @@ fn read_pair(place: Place<'_>, item: Json<'_>) -> Result<(String, String), Reran
 }
 
 struct CrossReply {
-    /// For each input, the position of its request and of its document therein.
-    places: Vec<(usize, usize)>,
+    places: PairPlaces,
 }
 
 impl Reply for CrossReply {
     fn encode(self: Box<Self>, results: &[Reranked]) -> Result<Answer, RerankError> {
-        let mut scores = Vec::with_capacity(self.places.len());
-        for (index, &(request, document)) in self.places.iter().enumerate() {
-            let result = results.get(request).ok_or_else(answer::misfit)?;
-            let judgments = result.ranking.judgments();
-            let judgment = judgments.get(document).ok_or_else(answer::misfit)?;
-            match &judgment.outcome {
-                Outcome::Scored(score) => scores.push(number_f64(*score)),
-                outcome => return Err(no_score(index, outcome, result.status)),
-            }
-        }
+        let scores = self.places.scores(results, |index| {
+            Place::Body.key("input").item(index).key("text").to_string()
+        })?;
+        let scores = scores.into_iter().map(|(score, _)| number_f64(score));
         // Each total counts from the arrival of the whole call.
         let took = results
             .iter()
@@ -179,78 +167,8 @@ impl Reply for CrossReply {
     }
 }
 
-/// Why the call has no answer: what became of `input[index]`.
-fn no_score(index: usize, outcome: &Outcome, status: Status) -> RerankError {
-    let input = Place::Body.key("input");
-    let item = input.item(index);
-    let text = item.key("text");
-    let (kind, problem) = match (status, outcome) {
-        (Status::Failed(FailReason::Deadline), _) => (
-            ErrorKind::DeadlineExceeded,
-            "was not scored before the deadline".to_owned(),
-        ),
-        (Status::Failed(FailReason::Overloaded), _) => (
-            ErrorKind::Overloaded,
-            "was not scored: the server is overloaded".to_owned(),
-        ),
-        (Status::Failed(FailReason::Internal), _) => (
-            ErrorKind::Internal,
-            "was not scored: the server failed".to_owned(),
-        ),
-        (Status::Skipped(SkipReason::NoText), _) => (ErrorKind::BadRequest, NO_TEXT.to_owned()),
-        (_, Outcome::Unscored(reason)) => match reason.as_str() {
-            "empty" => (ErrorKind::BadRequest, NO_TEXT.to_owned()),
-            "late" => (
-                ErrorKind::DeadlineExceeded,
-                "was not scored before the deadline".to_owned(),
-            ),
-            reason => (
-                ErrorKind::PolicyFault,
-                format!(
-                    "was not scored ({}), which this route cannot say",
-                    quoted(reason)
-                ),
-            ),
-        },
-        _ => (
-            ErrorKind::PolicyFault,
-            "was filtered by the policy, which this route cannot say".to_owned(),
-        ),
-    };
-    RerankError {
-        kind,
-        ..text.error(problem)
-    }
-}
-
-const NO_TEXT: &str = "has no text to score";
-
 /// A compact JSON array of numbers or arrays that are printed already.
 fn list(items: impl IntoIterator<Item = String>) -> String {
     let items: Vec<String> = items.into_iter().collect();
     format!("[{}]", items.join(","))
-}
-
-/// A model's score is an f32 on its way through f64, and prints as the shortest text that reads back
-/// as that f32; a policy's prints as the shortest that reads back as the f64.
-fn number_f64(number: f64) -> String {
-    let single = number as f32;
-    if f64::from(single) == number {
-        number_f32(single)
-    } else {
-        with_point(&number)
-    }
-}
-
-fn number_f32(number: f32) -> String {
-    with_point(&number)
-}
-
-/// The number with a decimal point in any case, as typed clients (Java, Scala) expect of a float.
-fn with_point(number: &impl serde::Serialize) -> String {
-    let text = String::from_utf8_lossy(&answer::to_json(number)).into_owned();
-    match text.find('e') {
-        Some(at) if !text.contains('.') => format!("{}.0{}", &text[..at], &text[at..]),
-        _ => text,
-    }
 }

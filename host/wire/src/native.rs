@@ -48,6 +48,10 @@ impl Protocol for Native {
         &["/v1/rerank/{policy}"]
     }
 
+    fn ignores_content_type(&self) -> bool {
+        true
+    }
+
     fn on_failure(&self) -> OnFailure {
         OnFailure::FirstStage
     }

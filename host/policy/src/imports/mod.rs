@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rerankd_core::Limits;
+use rerankd_core::{Limits, TokenCount};
 use rerankd_inference::{Lane, Model};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtxView, WasiView};
@@ -60,6 +60,8 @@ pub(crate) struct Usage {
     /// Rows that did not run in time.
     pub(crate) late_rows: usize,
     pub(crate) query_truncated: bool,
+    /// What the tokenizer made of the texts.
+    pub(crate) tokens: TokenCount,
     /// What a model or the tokenizer could not do, if it was the host's failure.
     pub(crate) host_failure: Option<String>,
 }

@@ -48,6 +48,7 @@ impl GuestState {
         self.usage.host_time += started.elapsed();
         match encoded {
             Ok(encoding) => {
+                self.usage.tokens.add(encoding.tokens);
                 let cut = |row: &usize| encoding.truncated.iter().any(|&cut| cut as usize == *row);
                 self.usage.query_truncated |=
                     encoding.query_truncated || query_rows.iter().any(cut);

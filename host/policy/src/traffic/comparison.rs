@@ -142,7 +142,9 @@ impl ShadowComparison {
 
 #[cfg(test)]
 mod tests {
-    use rerankd_core::{FirstStage, Judgment, Outcome, Ranking, ScoreKind, Status, Timings};
+    use rerankd_core::{
+        FirstStage, Judgment, Outcome, Ranking, ScoreKind, Status, Timings, TokenCount, UnitMap,
+    };
     use serde_json::json;
 
     use super::*;
@@ -158,9 +160,11 @@ mod tests {
             version: "12345678".into(),
             status: Status::Applied,
             score_kind,
+            unit_map: score_kind.unit_map(),
             first_stage: FirstStage::None,
             ranking: Ranking::new(scores.iter().map(judge).collect()),
             query_truncated: false,
+            tokens: TokenCount::default(),
             timings: Timings::default(),
         }
     }

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
-use rerankd_core::{Judgment, Outcome, Ranking, ScoreKind, SkipReason, Timings};
+use rerankd_core::{
+    Judgment, Outcome, Ranking, ScoreKind, SkipReason, Timings, TokenCount, UnitMap,
+};
 use serde_json::json;
 
 use super::*;
@@ -19,9 +21,11 @@ fn ranked(status: Status, scores: &[Option<f64>]) -> Result<Invoked, PolicyError
             version: "12345678".into(),
             status,
             score_kind: ScoreKind::Blend,
+            unit_map: UnitMap::Identity,
             first_stage: FirstStage::Scored,
             ranking: Ranking::new(scores.iter().map(judge).collect()),
             query_truncated: false,
+            tokens: TokenCount::default(),
             timings: Timings {
                 guest: Duration::from_millis(2),
                 inference: Duration::from_millis(10),

@@ -159,9 +159,12 @@ fn read(position: usize, raw: &RawValue) -> Result<Case, String> {
 /// The request as the native route would read it.
 fn request(raw: &RawValue) -> Result<RerankRequest, String> {
     let call = Call {
+        path: "",
         target: "",
         body: raw.get().as_bytes(),
         limits: &Limits::default(),
+        request_id: "",
+        unix_seconds: 0,
     };
     let decoded = Native.decode(&call).map_err(|error| error.message)?;
     let first = decoded.requests.into_iter().next();

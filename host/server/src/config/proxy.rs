@@ -17,9 +17,6 @@ use serde::{Deserialize, Serialize};
 use super::{File, tls_files};
 use crate::tls::TlsFiles;
 
-/// The policy of searches where nobody names one.
-pub const DEFAULT_POLICY: &str = "semantic-blend";
-
 /// Hits that are reranked where nobody says how many.
 const DEFAULT_WINDOW: usize = 100;
 
@@ -350,16 +347,9 @@ fn client_config(
     Some(config)
 }
 
-/// What the file says of indices; where it says nothing, all of them are reranked by
-/// [`DEFAULT_POLICY`], but for the engine's own.
+/// What the file says of indices. A rule that names no policy has none yet: the default policy is known
+/// when policies are.
 fn rules(indices: &[FileIndex], faults: &mut Vec<String>) -> Rules {
-    if indices.is_empty() {
-        let default = IndexRule::new("*", PolicySelector::parse(DEFAULT_POLICY));
-        return Rules {
-            indices: Vec::new(),
-            default_rule: Some(default),
-        };
-    }
     Rules {
         indices: indices.iter().map(|index| rule(index, faults)).collect(),
         default_rule: None,
@@ -373,7 +363,7 @@ fn rule(index: &FileIndex, faults: &mut Vec<String>) -> IndexRule {
         wrong("`pattern` must not be empty; `*` is every index".to_owned());
     }
     let policies = match index.policies.as_deref() {
-        None => vec![PolicySelector::parse(DEFAULT_POLICY)],
+        None => Vec::new(),
         Some([]) => {
             wrong(
                 "`policies` must name at least one; `enabled = false` reranks nothing".to_owned(),

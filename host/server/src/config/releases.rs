@@ -14,7 +14,7 @@ pub struct ReleaseFlags {
     #[arg(long, value_name = "MIB", env = "RERANKD_MAX_COMPONENT_MIB")]
     pub max_component_mib: Option<usize>,
 
-    /// Longest time to compile a component, milliseconds [default: 60000]
+    /// Longest time to compile a component, milliseconds [default: 300000]
     #[arg(long, value_name = "MS", env = "RERANKD_COMPILE_TIMEOUT_MS")]
     pub compile_timeout_ms: Option<u64>,
 

@@ -18,7 +18,7 @@ use crate::data_folder;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest wait for an answer: a release is compiled and tested meanwhile.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Longest time for the body of an answer to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);

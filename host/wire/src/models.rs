@@ -1,0 +1,65 @@
+//! Who is there to rerank: `GET /v1/models` and `GET /v1/models/{name}`. Xinference's client does not
+//! rerank before it has seen its model there.
+
+use http::StatusCode;
+use rerankd_core::RerankError;
+use serde::Serialize;
+
+use crate::{Answer, answer, list_body};
+
+/// A name that a body may have under `model`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelName {
+    /// The name, which may be an alias.
+    pub name: String,
+    /// The policy that answers to it.
+    pub policy: String,
+}
+
+/// The answer of `GET /v1/models`.
+pub fn encode_list(names: &[ModelName]) -> Answer {
+    let body = List {
+        object: "list",
+        data: names.iter().map(Entry::of).collect(),
+    };
+    answer::json(StatusCode::OK, answer::to_json(&body))
+}
+
+/// The answer of `GET /v1/models/{name}`.
+pub fn encode_one(name: &ModelName) -> Answer {
+    answer::json(StatusCode::OK, answer::to_json(&Entry::of(name)))
+}
+
+/// The error of these routes.
+pub fn encode_error(error: &RerankError) -> Answer {
+    list_body::encode_error(error)
+}
+
+#[derive(Serialize)]
+struct List<'a> {
+    object: &'static str,
+    data: Vec<Entry<'a>>,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    owned_by: &'static str,
+    model_type: &'static str,
+    model_name: &'a str,
+}
+
+impl<'a> Entry<'a> {
+    fn of(name: &'a ModelName) -> Self {
+        Self {
+            id: &name.name,
+            object: "model",
+            created: 0,
+            owned_by: "rerankd",
+            model_type: "rerank",
+            model_name: &name.policy,
+        }
+    }
+}

@@ -1,0 +1,81 @@
+// The clients: each is a class that says what it is, how it is pointed at a server, and what it makes of
+// refusals. `rank` gives [{index, score, text}], best first.
+
+import { Cohere, CohereClient, CohereClientV2, CohereError } from "cohere-ai";
+import { VoyageAIClient, VoyageAIError } from "voyageai";
+
+class CohereV1 {
+    static clientName = "cohere-ai CohereClient";
+    static package = "cohere-ai";
+    static model = "rerank-v3.5";
+    static errors = {
+        400: Cohere.BadRequestError,
+        404: Cohere.NotFoundError,
+        424: CohereError,
+        429: Cohere.TooManyRequestsError,
+    };
+    static tries = 3;
+
+    constructor(url) {
+        this.client = new CohereClient({ token: "key", environment: url });
+    }
+
+    async rank(query, documents, model, topN) {
+        return cohereResults(await this.client.rerank({ query, documents, model, topN }));
+    }
+
+    async rankWithDocuments(query, documents, model) {
+        return cohereResults(await this.client.rerank({ query, documents, model, returnDocuments: true }));
+    }
+}
+
+class CohereV2 extends CohereV1 {
+    static clientName = "cohere-ai CohereClientV2";
+
+    constructor(url) {
+        super(url);
+        this.client = new CohereClientV2({ token: "key", environment: url });
+    }
+
+    // The second version of the API does not send documents back.
+    rankWithDocuments = undefined;
+}
+
+class Voyage {
+    static clientName = "voyageai (JavaScript)";
+    static package = "voyageai";
+    static model = "rerank-2.5";
+    static errors = { 400: VoyageAIError, 404: VoyageAIError, 424: VoyageAIError, 429: VoyageAIError };
+    static tries = 3;
+
+    constructor(url) {
+        // With `returnDocuments` it sends what Jina's clients send, but wants another answer.
+        this.client = new VoyageAIClient({ apiKey: "key", environment: `${url}/voyage/v1` });
+    }
+
+    async rank(query, documents, model, topK) {
+        return voyageResults(await this.client.rerank({ query, documents, model, topK }));
+    }
+
+    async rankWithDocuments(query, documents, model) {
+        return voyageResults(await this.client.rerank({ query, documents, model, returnDocuments: true }));
+    }
+}
+
+function cohereResults(answer) {
+    return answer.results.map((result) => ({
+        index: result.index,
+        score: result.relevanceScore,
+        text: result.document?.text,
+    }));
+}
+
+function voyageResults(answer) {
+    return answer.data.map((result) => ({
+        index: result.index,
+        score: result.relevanceScore,
+        text: result.document,
+    }));
+}
+
+export const modules = { cohere_ai: [CohereV1, CohereV2], voyageai: [Voyage] };

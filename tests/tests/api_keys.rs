@@ -1,0 +1,141 @@
+//! Keys of the data plane: who is let in, in whose words others are refused, and keys that change while
+//! the server runs.
+
+use rerankd_tests::rerankd::Refusal;
+use rerankd_tests::{Answer, Folder, Rerankd, eventually};
+use serde_json::json;
+
+const KEY: &str = "k-0123456789abcdef";
+const OTHER: &str = "k-fedcba9876543210";
+
+fn key_file(content: &str, mode: u32) -> (Folder, String) {
+    let folder = Folder::new();
+    let path = folder.write("keys", content);
+    folder.set_mode("keys", mode);
+    let path = path.to_str().expect("the path is UTF-8").to_owned();
+    (folder, path)
+}
+
+fn rank(server: &Rerankd, headers: &[(&str, &str)]) -> Answer {
+    let body = json!({"query": "crocs", "documents": ["crocs", "boots"]}).to_string();
+    let path = "/v1/rerank/first-stage";
+    server.call("POST", path, headers, body.as_bytes())
+}
+
+fn with(server: &Rerankd, key: &str) -> u16 {
+    rank(server, &[("Authorization", &format!("Bearer {key}"))]).status
+}
+
+#[test]
+fn only_who_has_a_key_is_answered() {
+    let (_folder, file) = key_file(&format!("# search team\n{KEY}\n\n  {OTHER}  \n"), 0o600);
+    let server = Rerankd::start(&["--api-key-file", &file]);
+    assert_eq!((with(&server, KEY), with(&server, OTHER)), (200, 200));
+    let bearer = format!("bearer {KEY}");
+    assert_eq!(rank(&server, &[("Authorization", &bearer)]).status, 200);
+    let prefix = format!("Bearer {}", &KEY[..KEY.len() - 1]);
+    let basic = format!("Basic {KEY}");
+    let long = format!("Bearer {KEY}x");
+    for (headers, says) in [
+        (
+            &[][..],
+            "no API key: send it as `Authorization: Bearer KEY`",
+        ),
+        (&[("Authorization", "")], "has no API key"),
+        (&[("Authorization", "Bearer")], "has no API key"),
+        (&[("Authorization", KEY)], "has no API key"),
+        (&[("Authorization", &basic)], "has no API key"),
+        (&[("Authorization", &prefix)], "the API key is not known"),
+        (&[("Authorization", &long)], "the API key is not known"),
+        (&[("Authorization", "Bearer # search team")], "not known"),
+    ] {
+        let answer = rank(&server, headers);
+        assert_eq!(answer.status, 401, "{headers:?}");
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        let message = answer.error_message();
+        assert!(message.contains(says), "{message}");
+        let status = answer.header("rerank-status").expect("it has one");
+        assert!(status.contains("status=error"), "{status}");
+        assert!(!answer.text().contains(KEY));
+    }
+    // Metarank's encoder form ranks nothing, and is no more open for that.
+    let encoder = "/inference/encoder/anything";
+    assert_eq!(server.post_text(encoder, "{}").status, 401);
+    for path in ["/health/live", "/health/ready"] {
+        server.get(path).ok();
+    }
+    assert_eq!(server.get("/nowhere").status, 404);
+    let refused = [("status", "error"), ("reason", "unauthorized")];
+    let refused = [&[("protocol", "native")][..], &refused].concat();
+    assert_eq!(server.metric("rerankd_requests_total", &refused), 9.0);
+}
+
+#[test]
+fn keys_change_while_the_server_runs() {
+    let (folder, file) = key_file(KEY, 0o640);
+    let server = Rerankd::start(&["--api-key-file", &file]);
+    assert_eq!((with(&server, KEY), with(&server, OTHER)), (200, 401));
+    folder.write("keys", OTHER);
+    eventually("the new key is known", || {
+        (with(&server, OTHER) == 200).then_some(())
+    });
+    assert_eq!(with(&server, KEY), 401);
+    // What is wrong replaces nothing.
+    folder.write("keys", "short");
+    eventually("it says so", || {
+        assert_eq!(with(&server, OTHER), 200);
+        let said = server.stderr().contains("line 1: a key must have");
+        said.then_some(())
+    });
+    assert_eq!(with(&server, OTHER), 200);
+    assert!(!server.stderr().contains(KEY) && !server.stderr().contains(OTHER));
+}
+
+fn refused(content: &str, mode: u32) -> Refusal {
+    let (_folder, file) = key_file(content, mode);
+    Rerankd::run(Rerankd::command(&["serve", "--api-key-file", &file]))
+}
+
+#[test]
+fn a_wrong_file_keeps_the_server_from_starting() {
+    for (content, mode, says) in [
+        ("", 0o600, "there is no key in it; expected one a line"),
+        ("# none\n", 0o600, "there is no key in it"),
+        (
+            "0123456789abcdef\nshort\n",
+            0o600,
+            "line 2: a key must have at least 16 characters",
+        ),
+        ("0123456789 abcdef\n", 0o600, "without spaces"),
+        (KEY, 0o644, "its mode must be 0600 or 0640"),
+    ] {
+        let refusal = refused(content, mode);
+        assert_eq!(refusal.code, Some(1), "{refusal:?}");
+        for part in ["(--api-key-file)", says] {
+            assert!(refusal.stderr.contains(part), "{refusal:?}");
+        }
+        assert!(!refusal.stderr.contains(KEY));
+    }
+    let missing = ["serve", "--api-key-file", "/nonexistent/keys"];
+    let refusal = Rerankd::run(Rerankd::command(&missing));
+    assert!(
+        refusal
+            .stderr
+            .contains("`/nonexistent/keys` (--api-key-file)"),
+        "{refusal:?}"
+    );
+}
+
+#[test]
+fn with_a_key_it_listens_off_loopback() {
+    let (_folder, file) = key_file(KEY, 0o600);
+    let arguments = ["serve", "--listen", "0.0.0.0:0", "--api-key-file", &file];
+    let server = Rerankd::spawn(Rerankd::command(&arguments));
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], server.address().port()));
+    let mut connection = rerankd_tests::Connection::open(address).expect("it listens");
+    let path = "/v1/rerank/first-stage";
+    connection
+        .request("POST", path, &[("Host", "any")], b"{}")
+        .expect("it is open");
+    assert_eq!(connection.answer().expect("it is answered").status, 401);
+}
