@@ -171,13 +171,15 @@ def check_page(path, before, after, status):
         raise DemoError(f"POST {path} did not rerank; it says Rerank-Status: {status}")
 
 
-def show_side_by_side(before, after, grades, paint):
-    """One line a rank: the engine's hit on the left, rerankd's on the right."""
+def show_side_by_side(before, after, grades, paint, window=None):
+    """One line a rank: the engine's hit on the left, rerankd's on the right, which came from `window`,
+    the hits that the engine has of them all.
+    """
     columns = shutil.get_terminal_size((110, 24)).columns
     columns = max(SHOWN_COLUMNS[0], min(columns - 1, SHOWN_COLUMNS[1]))
     # Rank, grade and a gap on the left; movement, score, grade and gaps on the right.
     title_width = (columns - 8 - 20) // 2
-    old_ranks = {hit["_id"]: rank for rank, hit in enumerate(before, start=1)}
+    old_ranks = {hit["_id"]: rank for rank, hit in enumerate(window or before, start=1)}
     head = f"  #  g  {'before':<{title_width}}  {'move':<4} {'score':>7}  g  after"
     say(paint.bold(head))
     for rank, (old, new) in enumerate(zip(before, after), start=1):

@@ -103,9 +103,13 @@ def show(engine, proxy, paint):
     )
     if [hit["_id"] for hit in before] == [hit["_id"] for hit in after]:
         raise demo.DemoError("the proxy did not rerank anything.")
-    demo.show_side_by_side(before, after, about["judgments"]["grades"], paint)
+    window = json.loads(engine.request("POST", path, {**body, "size": 100, "_source": False}))
+    grades = about["judgments"]["grades"]
+    demo.show_side_by_side(before, after, grades, paint, window["hits"]["hits"])
     old, new = (demo.ndcg_at_10(hits, about["judgments"]) for hits in (before, after))
     demo.say(f"\n  NDCG@10 by people's grades: {old:.3f} before, {paint.bold(f'{new:.3f} after')}")
+    hint = "This search was chosen because it gains much; docs/benchmarks.md has the mean of many."
+    demo.say(paint.dim(f"  {hint}"))
     demo.say(paint.title("What to try next"))
     demo.say("  Why was this not reranked? Every answer says so in `Rerank-Status`:")
     sorted_search = json.dumps({**body, "sort": ["_doc"], "size": 1})
