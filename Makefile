@@ -18,7 +18,7 @@ EXPORT := .venv/export/bin/python models/export
 	record-elasticsearch record-contract docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-22s%s\n", $$1, $$2 }' Makefile
 
 build: runtime policies ## build the server, the bundled policies, and fetch ONNX Runtime
 	cargo build --release -p rerankd

@@ -182,8 +182,8 @@ def check_errors(name, own, through):
         assert str(before) == str(after), (before, after)
     # An error of rerankd itself is one of the client's, too.
     kind = calls[400][0]
-    ours = raised(kind, lambda: through.search(query=SHOES, headers={"Rerankd-Windw": "1"}))
-    assert through.status_of(ours) == 400 and "windw" in str(ours), ours
+    ours = raised(kind, lambda: through.search(query=SHOES, headers={"Rerankd-Windows": "1"}))
+    assert through.status_of(ours) == 400 and "windows" in str(ours), ours
 
 
 CHECKS = [

@@ -134,7 +134,7 @@ fn assert_first_stage(answer: &Answer, policy: &str, reason: &str, unscored: &st
 #[test]
 fn every_faulty_guest_is_named_in_a_test() {
     let tests = [
-        include_str!("engines/main.rs"),
+        include_str!("engines/proxy.rs"),
         include_str!("faulty_guests.rs"),
         include_str!("policies_at_start.rs"),
         include_str!("release_pipeline.rs"),
