@@ -46,7 +46,13 @@ class Voyage {
     static clientName = "voyageai (JavaScript)";
     static package = "voyageai";
     static model = "rerank-2.5";
-    static errors = { 400: VoyageAIError, 401: VoyageAIError, 404: VoyageAIError, 424: VoyageAIError, 429: VoyageAIError };
+    static errors = {
+        400: VoyageAIError,
+        401: VoyageAIError,
+        404: VoyageAIError,
+        424: VoyageAIError,
+        429: VoyageAIError,
+    };
     static tries = 3;
 
     constructor(url, key) {
