@@ -10,7 +10,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use rerankd_core::{ErrorKind, RerankError};
 use rerankd_wire::models::{self, ModelName};
-use rerankd_wire::tei;
+use rerankd_wire::native::Native;
+use rerankd_wire::{Answer, Protocol, tei};
 
 use crate::app::App;
 use crate::data_plane::{request_id, respond};
@@ -48,6 +49,15 @@ pub(crate) fn open_routes(tei_metrics: bool) -> Router<Arc<App>> {
         router = router.route("/metrics", get(metrics));
     }
     router
+}
+
+/// What goes wrong on one of [`PATHS`], or on a path that is none's: in the words of whose it is.
+pub(crate) fn encode_error(path: &str, error: &RerankError, request_id: &str) -> Answer {
+    match path {
+        "/info" => tei::encode_get_error(error),
+        "/v1/models" | "/v1/models/{name}" => models::encode_error(error),
+        _ => Native.encode_error(error, request_id),
+    }
 }
 
 /// Where Xinference's client looks whether it has to send its key.

@@ -79,10 +79,14 @@ async fn require_key(
     };
     let routes = rerankd_wire::routes();
     let route = routes.iter().find(|route| route.path == path.as_str());
-    let protocol = route.map_or(&Native as &dyn Protocol, Route::fallback);
     let request_id = request_id(request.headers());
-    app.telemetry.refused(protocol.name(), &error, &request_id);
-    let answer = protocol.encode_error(&error, &request_id);
+    let answer = match route.map(Route::fallback) {
+        Some(protocol) => {
+            app.telemetry.refused(protocol.name(), &error, &request_id);
+            protocol.encode_error(&error, &request_id)
+        }
+        None => about::encode_error(path.as_str(), &error, &request_id),
+    };
     let mut response = respond(answer, &request_id);
     let challenge = HeaderValue::from_static("Bearer");
     let headers = response.headers_mut();
