@@ -1,5 +1,5 @@
 //! Routes of the data plane: one for each path of the protocols, Metarank's encoder form, and what the
-//! server says of itself ([`about`]).
+//! server says of itself (`about`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

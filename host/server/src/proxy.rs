@@ -1,12 +1,12 @@
 //! The search proxy: a listener that answers for a search engine, and reranks its searches on the way.
 //!
-//! [`Proxy::answer`] sees every request. What is no search goes through untouched ([`pass`]). A search
+//! `Proxy::answer` sees every request. What is no search goes through untouched (`pass`). A search
 //! is read and planned (`rerankd_wire::search`), the engine is asked for the whole window, a policy
-//! ranks it, and the client gets its page of that ([`single`], [`multi`]). Whatever goes wrong on our
+//! ranks it, and the client gets its page of that (`single`, `multi`). Whatever goes wrong on our
 //! side ends in the engine's own page; only the engine's own trouble is an error.
 //!
-//! Reading order: [`exchange`] (one search and the engine), [`single`], [`multi`], [`ranking`] and
-//! [`cache`] (the policy), [`pass`], [`upstream`], [`body`], [`headers`], [`gzip`].
+//! Reading order: `exchange` (one search and the engine), `single`, `multi`, `ranking` and
+//! `cache` (the policy), `pass`, `upstream`, `body`, `headers`, `gzip`.
 
 mod body;
 mod cache;

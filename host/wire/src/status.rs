@@ -58,7 +58,7 @@ pub fn search_status_header(search: SearchStatus<'_>) -> HeaderValue {
 }
 
 /// The header for the answer to an `_msearch`: `item=n` counts the searches from 0; `items` is there
-/// where several in a row, from `item` on, share a member. After [`MOST_MEMBERS`] there are no more.
+/// where several in a row, from `item` on, share a member. After 64 of them there are no more.
 pub fn multi_search_status_header(searches: &[SearchStatus<'_>]) -> HeaderValue {
     let mut list = ListSerializer::new();
     let runs = searches.chunk_by(|a, b| match (a, b) {
