@@ -67,7 +67,7 @@ fn only_who_has_a_key_is_answered() {
     assert_eq!(server.get("/nowhere").status, 404);
     let refused = [("status", "error"), ("reason", "unauthorized")];
     let refused = [&[("protocol", "native")][..], &refused].concat();
-    assert_eq!(server.metric("rerankd_requests_total", &refused), 9.0);
+    assert_eq!(server.metric("rerankd_requests_total", &refused), 8.0);
 }
 
 #[test]

@@ -67,7 +67,6 @@ fn an_unknown_route_lists_those_that_there_are() {
         ("POST", "/v1/rerank/a/b/c"),
         ("GET", "/v2"),
         ("GET", "/metrics"),
-        ("GET", "/v1/cluster/auth"),
     ] {
         let answer = SERVER.call(method, path, &[], b"");
         assert_eq!(answer.status, 404, "{method} {path}");

@@ -28,6 +28,11 @@ pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id
 
 pub(crate) static SPLIT_KEY: HeaderName = HeaderName::from_static("rerankd-key");
 
+/// Metarank's encoder form, in metrics.
+const ENCODER: &str = "metarank-encoder";
+
+const ENCODER_PATH: &str = "/inference/encoder/{model}";
+
 /// Longest request id that is taken over from a caller.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -37,7 +42,7 @@ type Target = Result<Path<String>, PathRejection>;
 /// All routes.
 pub fn routes(app: &Arc<App>) -> Router {
     let mut router = about::routes().route(
-        "/inference/encoder/{model}",
+        ENCODER_PATH,
         post(encode).fallback(|request| wrong_method(&Native, request)),
     );
     for route in rerankd_wire::routes() {
@@ -85,7 +90,14 @@ async fn require_key(
             app.telemetry.refused(protocol.name(), &error, &request_id);
             protocol.encode_error(&error, &request_id)
         }
-        None => about::encode_error(path.as_str(), &error, &request_id),
+        None if path.as_str() == ENCODER_PATH => {
+            app.telemetry.refused(ENCODER, &error, &request_id);
+            metarank::encode_encoder_error(&error, &request_id)
+        }
+        None => {
+            app.telemetry.refused("about", &error, &request_id);
+            about::encode_error(path.as_str(), &error, &request_id)
+        }
     };
     let mut response = respond(answer, &request_id);
     let challenge = HeaderValue::from_static("Bearer");
@@ -155,8 +167,7 @@ async fn encode(State(app): State<Arc<App>>, target: Target, request: Request) -
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) => {
-            app.telemetry
-                .refused("metarank-encoder", &error, &request_id);
+            app.telemetry.refused(ENCODER, &error, &request_id);
             metarank::encode_encoder_error(&error, &request_id)
         }
     };

@@ -151,7 +151,7 @@ fn what_is_not_reranked_goes_on_byte_for_byte() {
 }
 
 #[test]
-fn options_hold_for_all_and_a_searchs_own_are_above_them() {
+fn options_hold_for_all_and_those_of_one_search_are_above_them() {
     let own = r#"{"query":{"match":{"title":"clog"}},"ext":{"rerankd":{"window":3}}}"#;
     let search = of(&["{}", QUERY, "{}", own])
         .at("a&rerankd_window=5")
