@@ -82,7 +82,7 @@ engines: .venv/engines/requirements.txt ## get the real search engines of the te
 demo: build ## build, start the server, rerank a page of Elasticsearch, stay until Ctrl-C
 	exec $(PYTHON) demo/demo.py --binary target/release/rerankd
 
-demo-search: build ## start OpenSearch and the proxy before it, show one search with and without, stay until Ctrl-C
+demo-search: build engines ## start OpenSearch and the proxy before it, show one search with and without, stay until Ctrl-C
 	exec $(PYTHON) demo/search.py --binary target/release/rerankd $(if $(DEMO_ONCE),--exit)
 
 test: build faulty examples openapi-tools client-tools engines test-guest test-examples ## build what the tests need and run all of them
@@ -170,7 +170,7 @@ models: .venv/export/requirements.txt ## make models/* anew, those too that are 
 eval: models ## measure ranking quality; DATA=folder has the judged searches
 	$(EXPORT)/evaluate.py $(if $(DATA),--data $(DATA))
 
-eval-e2e: build ## measure searches of a real OpenSearch with and without the proxy, into docs/benchmarks.md
+eval-e2e: build engines ## measure searches of a real OpenSearch with and without the proxy, into docs/benchmarks.md
 	$(PYTHON) scripts/evaluate-search.py --page docs/benchmarks.md $(if $(DATA),--data $(DATA))
 
 .venv/export/requirements.txt: models/export/requirements.txt

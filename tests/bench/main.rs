@@ -63,7 +63,7 @@ fn run_part(page: &Path, part: Part) -> Result<()> {
             (releases::MARKER, findings.render(&machine()?)?)
         }
         Part::Proxy => {
-            let findings = proxy::measure(root, &texts[1], is_quick())?;
+            let findings = proxy::measure(root, &texts[0], is_quick())?;
             (proxy::MARKER, findings.render(&machine()?)?)
         }
     };
