@@ -1,19 +1,14 @@
 //! Reads request bodies within the limits of size, time, and bytes in flight, compressed or not.
 
-use std::io::Read;
-
 use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
-use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt;
 use rerankd_core::{ErrorKind, RerankError};
 
 use crate::admission::Permit;
 use crate::app::App;
-
-/// How much of a compressed body is unpacked between two looks at the limits, bytes.
-const UNPACKED_AT_A_TIME: u64 = 64 << 10;
+use crate::gzip::{self, Encoding, Packed};
 
 /// Makes sure that a body is called JSON, or nothing.
 ///
@@ -77,13 +72,10 @@ pub(crate) async fn read(app: &App, request: Request) -> Result<(Bytes, Permit),
 
 /// Whether the body is compressed with gzip.
 fn is_packed(headers: &HeaderMap) -> Result<bool, RerankError> {
-    match headers
-        .get(header::CONTENT_ENCODING)
-        .map(|value| value.as_bytes())
-    {
-        None | Some(b"identity" | b"") => Ok(false),
-        Some(b"gzip" | b"x-gzip") => Ok(true),
-        Some(_) => Err(RerankError::new(
+    match gzip::encoding(headers) {
+        Encoding::Identity => Ok(false),
+        Encoding::Gzip => Ok(true),
+        Encoding::Other => Err(RerankError::new(
             ErrorKind::UnsupportedMediaType,
             "a body may be compressed with `gzip` or not at all (`Content-Encoding`)",
         )),
@@ -97,23 +89,15 @@ fn unpack(
     mut permit: Permit,
     limit: usize,
 ) -> Result<(Bytes, Permit), RerankError> {
-    let mut decoder = MultiGzDecoder::new(packed);
-    let mut body = Vec::new();
-    loop {
-        let part = decoder.by_ref().take(UNPACKED_AT_A_TIME);
-        let read = { part }.read_to_end(&mut body).map_err(|error| {
-            RerankError::new(
-                ErrorKind::BadRequest,
-                format!("the body is not gzip, as its `Content-Encoding` says: {error}"),
-            )
-        })?;
-        if read == 0 {
-            return Ok((Bytes::from(body), permit));
-        }
-        if body.len() > limit {
-            return Err(too_large("more bytes when it is unpacked", limit));
-        }
-        app.admission.admit_bytes(&mut permit, read)?;
+    let room = |size| app.admission.admit_bytes(&mut permit, size);
+    match gzip::unpack(packed, limit, room) {
+        Ok(body) => Ok((Bytes::from(body), permit)),
+        Err(Packed::Broken(error)) => Err(RerankError::new(
+            ErrorKind::BadRequest,
+            format!("the body is not gzip, as its `Content-Encoding` says: {error}"),
+        )),
+        Err(Packed::TooLarge) => Err(too_large("more bytes when it is unpacked", limit)),
+        Err(Packed::NoRoom(error)) => Err(error),
     }
 }
 

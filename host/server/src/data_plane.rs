@@ -1,8 +1,8 @@
 //! Routes of the data plane: one for each path of the protocols, Metarank's encoder form, and what the
 //! server says of itself (`about`).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use axum::Router;
@@ -297,6 +297,8 @@ fn split_key(headers: &HeaderMap) -> Option<String> {
 /// The caller's request id if it is a sane one, else one of our own.
 pub(crate) fn request_id(headers: &HeaderMap) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
+    // Asking the system each time would be one call in seven of a passed request.
+    static PROCESS: LazyLock<u32> = LazyLock::new(std::process::id);
     let given = headers
         .get(&REQUEST_ID)
         .and_then(|value| value.to_str().ok());
@@ -307,7 +309,7 @@ pub(crate) fn request_id(headers: &HeaderMap) -> String {
         Some(id) => id.to_owned(),
         None => {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            format!("{:08x}-{number:x}", std::process::id())
+            format!("{:08x}-{number:x}", *PROCESS)
         }
     }
 }

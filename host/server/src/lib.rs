@@ -18,6 +18,7 @@ pub mod config;
 pub mod data_folder;
 pub mod data_plane;
 mod fresh;
+mod gzip;
 pub mod listener;
 pub mod policy_cli;
 pub mod proxy;

@@ -6,12 +6,11 @@
 //! side ends in the engine's own page; only the engine's own trouble is an error.
 //!
 //! Reading order: `exchange` (one search and the engine), `single`, `multi`, `ranking` and
-//! `cache` (the policy), `pass`, `upstream`, `body`, `headers`, `gzip`.
+//! `cache` (the policy), `pass`, `upstream`, `body`, `headers`.
 
 mod body;
 mod cache;
 mod exchange;
-mod gzip;
 mod headers;
 mod multi;
 mod pass;

@@ -93,6 +93,8 @@ struct Options {
     return_text: bool,
     /// Whether a text that does not fit is an error.
     whole_texts: bool,
+    /// Whether texts may be cut at their start alone.
+    whole_starts: bool,
 }
 
 impl Options {
@@ -101,10 +103,29 @@ impl Options {
             "raw_scores" => self.raw_scores = place.boolean(value)?,
             "return_text" => self.return_text = place.boolean(value)?,
             "truncate" => self.whole_texts = !place.boolean(value)?,
-            "truncation_direction" => check_direction(place, value)?,
+            "truncation_direction" => self.whole_starts = !cuts_the_end(place, value)?,
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Texts are cut at their end; who wants anything else is told when one was cut.
+    fn check_cuts(&self, results: &[Reranked]) -> Result<(), RerankError> {
+        if self.whole_texts {
+            answer::refuse_cut_texts(results)?;
+        }
+        if self.whole_starts
+            && results
+                .iter()
+                .any(|result| result.tokens.longest_cut.is_some())
+        {
+            return Err(RerankError::new(
+                ErrorKind::TooLong,
+                "a text is longer than the model's window, and `truncation_direction` is `left`: \
+                 texts can be cut at their end only (`right`)",
+            ));
+        }
+        Ok(())
     }
 
     fn scale(&self) -> Scale {
@@ -116,11 +137,12 @@ impl Options {
     }
 }
 
-/// Texts are cut at their end, whatever is asked for; a word that means nothing is a mistake.
-fn check_direction(place: Place<'_>, value: Json<'_>) -> Result<(), RerankError> {
+/// Whether texts may be cut at their end.
+fn cuts_the_end(place: Place<'_>, value: Json<'_>) -> Result<bool, RerankError> {
     const WANTED: &str = "`left` or `right`";
     match value.string().as_deref() {
-        Some("Left" | "left" | "Right" | "right") => Ok(()),
+        Some("Right" | "right") => Ok(true),
+        Some("Left" | "left") => Ok(false),
         Some(other) => Err(place.error(format_args!("expected {WANTED}, got {}", quoted(other)))),
         None => Err(place.expected(WANTED, value)),
     }
@@ -146,9 +168,7 @@ struct RerankReply<'a> {
 
 impl Reply for RerankReply<'_> {
     fn encode(self: Box<Self>, results: &[Reranked]) -> Result<Answer, RerankError> {
-        if self.options.whole_texts {
-            answer::refuse_cut_texts(results)?;
-        }
+        self.options.check_cuts(results)?;
         let result = answer::one_result(results, self.texts.len())?;
         let lines = listing::list(result, &self.wish)?.lines.into_iter();
         let ranks: Vec<Rank> = lines
@@ -309,9 +329,7 @@ struct PredictReply {
 
 impl Reply for PredictReply {
     fn encode(self: Box<Self>, results: &[Reranked]) -> Result<Answer, RerankError> {
-        if self.options.whole_texts {
-            answer::refuse_cut_texts(results)?;
-        }
+        self.options.check_cuts(results)?;
         let scores = self.places.scores(results, |index| {
             let place = Place::Body.key("inputs");
             if self.is_one_pair {

@@ -15,12 +15,12 @@ use rerankd_wire::search::{Forward, SearchCall};
 use rerankd_wire::status::{RERANK_STATUS, SearchStatus, search_status_header};
 
 use super::body::{Activity, Collected, collect};
-use super::gzip::{self, Encoding};
 use super::ranking::Asker;
 use super::upstream::{Asked, Payload, root_cause};
 use super::{Kind, Proxy, headers, pass};
 use crate::admission::Permit;
 use crate::data_plane::SPLIT_KEY;
+use crate::gzip::{self, Encoding, Packed};
 use crate::rerank::off_the_runtime;
 
 /// Headers that are options of ours start like this.
@@ -65,6 +65,14 @@ pub(super) struct Found {
     _room: Permit,
 }
 
+/// Why a body is not read.
+enum Unread {
+    /// It is compressed in another way, or broken.
+    Encoding,
+    TooLarge,
+    NoRoom,
+}
+
 impl Exchange<'_> {
     /// Reads the search and answers it.
     ///
@@ -99,19 +107,16 @@ impl Exchange<'_> {
                 return Err(RerankError::new(ErrorKind::BadRequest, problem));
             }
         };
-        let plain = match gzip::encoding(&self.head.headers) {
-            Encoding::Identity => Some(raw.clone()),
-            Encoding::Gzip => {
-                let unpacked = off_the_runtime(raw.len(), || gzip::unpack(&raw, limit));
-                // What it is packed has room; unpacked it needs its own.
-                let fits = |plain: &Vec<u8>| admission.admit_bytes(&mut room, plain.len()).is_ok();
-                unpacked.filter(fits).map(Bytes::from)
+        let plain = match self.plain(&self.head.headers, &raw, &mut room) {
+            Ok(plain) => plain,
+            Err(unread) => {
+                let status = match unread {
+                    Unread::Encoding => SearchStatus::Skipped(SkipReason::ContentType),
+                    Unread::TooLarge => SearchStatus::Skipped(SkipReason::Limit),
+                    Unread::NoRoom => SearchStatus::Failed(FailReason::Overloaded),
+                };
+                return self.pass_raw(raw, status).await;
             }
-            Encoding::Other => None,
-        };
-        let Some(plain) = plain else {
-            let status = SearchStatus::Skipped(SkipReason::ContentType);
-            return self.pass_raw(raw, status).await;
         };
         let sent = Sent {
             raw,
@@ -121,6 +126,31 @@ impl Exchange<'_> {
         match self.kind {
             Kind::MultiSearch => self.multi(&sent).await,
             Kind::Search | Kind::Passed => self.single(&sent).await,
+        }
+    }
+
+    /// A body as it was before it was compressed for the way. What it is packed has room; unpacked it
+    /// needs its own.
+    fn plain(
+        &self,
+        headers: &http::HeaderMap,
+        raw: &Bytes,
+        room: &mut Permit,
+    ) -> Result<Bytes, Unread> {
+        match gzip::encoding(headers) {
+            Encoding::Identity => Ok(raw.clone()),
+            Encoding::Other => Err(Unread::Encoding),
+            Encoding::Gzip => {
+                let limit = self.proxy.settings.max_rewrite_bytes;
+                let admission = &self.proxy.app.admission;
+                let room = |size| admission.admit_bytes(room, size);
+                match off_the_runtime(raw.len(), || gzip::unpack(raw, limit, room)) {
+                    Ok(plain) => Ok(Bytes::from(plain)),
+                    Err(Packed::Broken(_)) => Err(Unread::Encoding),
+                    Err(Packed::TooLarge) => Err(Unread::TooLarge),
+                    Err(Packed::NoRoom(_)) => Err(Unread::NoRoom),
+                }
+            }
         }
     }
 
@@ -266,17 +296,12 @@ impl Exchange<'_> {
                 ));
             }
         };
-        let plain = match gzip::encoding(&head.headers) {
-            Encoding::Identity => Some(raw),
-            Encoding::Gzip => {
-                let unpacked = off_the_runtime(raw.len(), || gzip::unpack(&raw, limit));
-                let fits = |plain: &Vec<u8>| admission.admit_bytes(&mut room, plain.len()).is_ok();
-                unpacked.filter(fits).map(Bytes::from)
+        let body = match self.plain(&head.headers, &raw, &mut room) {
+            Ok(body) => body,
+            Err(Unread::NoRoom) => return failed(FailReason::Overloaded),
+            Err(Unread::Encoding | Unread::TooLarge) => {
+                return failed(FailReason::UpstreamResponse);
             }
-            Encoding::Other => None,
-        };
-        let Some(body) = plain else {
-            return failed(FailReason::UpstreamResponse);
         };
         if status != StatusCode::OK {
             // Where the window alone is too large for an index, that is no failure.

@@ -378,6 +378,19 @@ fn a_text_that_does_not_fit_is_an_error_only_for_those_who_want_it_whole() {
         encode(protocol, &body.replace("false", "true")).unwrap();
         encode(protocol, &body.replace("false", "null")).unwrap();
     }
+    // Only the end of a text can be cut, which is no use to who wants to keep it.
+    for (direction, fits) in [("left", false), ("Left", false), ("right", true)] {
+        let body = format!(r#"{{"query":"q","texts":["a"],"truncation_direction":"{direction}"}}"#);
+        let answer = encode(&tei::Rerank, &body);
+        assert_eq!(answer.is_ok(), fits, "{direction}");
+        if let Err(error) = answer {
+            assert_eq!(error.kind, ErrorKind::TooLong);
+            assert!(
+                error.message.contains("`truncation_direction`"),
+                "{error:?}"
+            );
+        }
+    }
 }
 
 #[test]
