@@ -9,6 +9,7 @@ mod bare;
 mod end_to_end;
 mod machine;
 mod measure;
+mod passing;
 mod process;
 mod proxy;
 mod releases;

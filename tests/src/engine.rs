@@ -53,6 +53,11 @@ impl Engine {
         self.name
     }
 
+    /// The process that started it and ends it.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
