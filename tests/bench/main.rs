@@ -7,6 +7,7 @@
 
 mod bare;
 mod end_to_end;
+mod load;
 mod machine;
 mod measure;
 mod passing;
@@ -15,6 +16,7 @@ mod proxy;
 mod releases;
 mod report;
 mod server;
+mod soak;
 mod texts;
 
 use std::path::{Path, PathBuf};
@@ -27,12 +29,16 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
     let [what, page] = &std::env::args().skip(1).collect::<Vec<_>>()[..] else {
-        eprintln!("usage: rerankd-bench IN_PROCESS.json|releases|proxy PAGE.md (see run.sh)");
+        eprintln!(
+            "usage: rerankd-bench IN_PROCESS.json|releases|proxy|load|soak PAGE.md (see run.sh)"
+        );
         return ExitCode::from(2);
     };
     let done = match what.as_str() {
         "releases" => run_part(Path::new(page), Part::Releases),
         "proxy" => run_part(Path::new(page), Part::Proxy),
+        "load" => run_part(Path::new(page), Part::Load),
+        "soak" => run_part(Path::new(page), Part::Soak),
         in_process => run(Path::new(in_process), Path::new(page)),
     };
     match done {
@@ -49,6 +55,8 @@ fn main() -> ExitCode {
 enum Part {
     Releases,
     Proxy,
+    Load,
+    Soak,
 }
 
 fn run_part(page: &Path, part: Part) -> Result<()> {
@@ -66,6 +74,14 @@ fn run_part(page: &Path, part: Part) -> Result<()> {
         Part::Proxy => {
             let findings = proxy::measure(root, &texts[0], is_quick())?;
             (proxy::MARKER, findings.render(&machine()?)?)
+        }
+        Part::Load => {
+            let findings = load::measure(root, &texts[0], is_quick())?;
+            (load::MARKER, findings.render(&machine()?)?)
+        }
+        Part::Soak => {
+            let findings = soak::measure(root, &texts[0], is_quick())?;
+            (soak::MARKER, findings.render(&machine()?)?)
         }
     };
     report::replace(page, marker, &tables)?;

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds and runs all benches, and writes the tables of docs/benchmarks.md. `make bench` calls it.
-# BENCH_QUICK=1 only tries it out. With the argument `releases` or `proxy` only that part is run.
+# BENCH_QUICK=1 only tries it out. With an argument only that part is run: `releases`,
+# `proxy`, `load`, or `soak`, which no other run includes.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -22,8 +23,18 @@ proxy() {
     target/release/rerankd-bench proxy docs/benchmarks.md
 }
 
+load() {
+    echo "bench: more load than it can take (about 4 minutes)"
+    target/release/rerankd-bench load docs/benchmarks.md
+}
+
+soak() {
+    echo "bench: mixed traffic for ${SOAK_MINUTES:-30} minutes"
+    target/release/rerankd-bench soak docs/benchmarks.md
+}
+
 case ${1-} in
-releases | proxy)
+releases | proxy | load | soak)
     cargo build --release --workspace --bins
     "$1"
     exit
@@ -52,3 +63,4 @@ echo "bench: the process as a whole (about 10 minutes)"
 target/release/rerankd-bench target/bench/in-process.json docs/benchmarks.md
 releases
 proxy
+load

@@ -355,6 +355,9 @@ pub struct Timings {
     pub guest: Duration,
     /// From the arrival of the whole request to the ranking.
     pub total: Duration,
+    /// What workers spent on its rows, all of them together, and the policy's own computing: the part
+    /// of the machine that it took.
+    pub worked: Duration,
 }
 
 /// What the host's tokenizers made of a request's texts.

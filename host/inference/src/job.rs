@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rerankd_core::TokenCount;
 use tokio::sync::Notify;
@@ -26,6 +26,8 @@ pub struct RunOutput {
     pub late_rows: usize,
     /// When the first row started, if any did.
     pub first_start: Option<Instant>,
+    /// What all its runs took, whichever worker they ran on.
+    pub run_time: Duration,
 }
 
 /// The row of a text.
@@ -65,6 +67,7 @@ struct Progress {
     outputs: Vec<Vec<f32>>,
     rows_run: usize,
     first_start: Option<Instant>,
+    run_time: Duration,
     error: Option<InferenceError>,
 }
 
@@ -86,6 +89,7 @@ impl Job {
                 outputs,
                 rows_run: 0,
                 first_start: None,
+                run_time: Duration::ZERO,
                 error: None,
             }),
             done: Notify::new(),
@@ -126,9 +130,12 @@ impl Job {
         let longest = rows.iter().map(|&row| lengths[row]).max().unwrap_or(0);
         let tokens: usize = rows.iter().map(|&row| lengths[row]).sum();
         let started = Instant::now();
-        let result = self.model.session().run(&self.batch.gather(rows, scratch));
+        let cost = self.model.cost();
+        let inputs = self.batch.gather(rows, scratch);
+        let before = cost.clock().now();
+        let result = self.model.session().run(&inputs);
+        cost.observe(rows.len() * longest, cost.clock().now() - before);
         let took = started.elapsed();
-        self.model.observe(rows.len() * longest, took);
         statistics.runs.fetch_add(1, Ordering::Relaxed);
         statistics
             .rows_run
@@ -144,12 +151,12 @@ impl Job {
             .run_ns
             .fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
         match result {
-            Ok(outputs) => self.store(rows, &outputs, started),
+            Ok(outputs) => self.store(rows, &outputs, started, took),
             Err(problem) => self.fail(problem),
         }
     }
 
-    fn store(&self, rows: &[usize], outputs: &[Tensor], started: Instant) {
+    fn store(&self, rows: &[usize], outputs: &[Tensor], started: Instant, took: Duration) {
         let mut progress = self.progress();
         for (position, tensor) in outputs.iter().enumerate() {
             let row_dims = &self.model.output_row_dims()[position];
@@ -171,6 +178,7 @@ impl Job {
             }
         }
         progress.rows_run += rows.len();
+        progress.run_time += took;
         progress.first_start = Some(progress.first_start.map_or(started, |at| at.min(started)));
     }
 
@@ -231,6 +239,7 @@ impl Job {
             tensors,
             late_rows: self.batch.rows() - progress.rows_run,
             first_start: progress.first_start,
+            run_time: progress.run_time,
         })
     }
 }

@@ -9,10 +9,11 @@
 //! 4. `worker`: a few threads take runs and put their outputs back in the caller's order;
 //! 5. [`backend`]: what runs a run; `backend/onnx.rs` is the only file that names ONNX Runtime.
 //!
-//! [`model`] holds a loaded model, [`manifest`] what its folder says about it, and [`runtime`] the
+//! [`model`] holds a loaded model, `cost` what its runs take, [`manifest`] what its folder says about it, and [`runtime`] the
 //! models of one process.
 
 pub mod backend;
+mod cost;
 pub mod error;
 mod job;
 pub mod manifest;

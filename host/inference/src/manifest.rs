@@ -145,6 +145,10 @@ pub struct Execution {
     pub graph_optimization: GraphOptimization,
     /// `int8` or `fp32`: says what the file is, changes nothing.
     pub precision: String,
+    /// Most tokens of one run, padding included, for rows that may share a run; a calibration at load
+    /// decides where there is none.
+    #[serde(default)]
+    pub run_tokens: Option<usize>,
 }
 
 /// Which rows may share a run without changing a score.
@@ -248,6 +252,9 @@ impl ModelManifest {
                 "`max_tokens` must be at least 8, got {}",
                 self.max_tokens
             ));
+        }
+        if self.execution.run_tokens == Some(0) {
+            return Err("`execution.run_tokens` must be at least 1, got 0".to_owned());
         }
         if ScoreKind::from_name(&self.score_kind).is_none() {
             return Err(format!(

@@ -3,20 +3,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use crate::backend::{Backend, Port, RunInput, Session, View};
+use crate::cost::{Clock, RunCost};
 use crate::error::InferenceError;
 use crate::manifest::{ModelFile, ModelManifest};
 use crate::tensor::{ElementType, Tensor};
 use crate::tokenizer::ModelTokenizer;
-
-/// Tokens in a warm-up row, and how many such rows are run.
-const WARM_UP_TOKENS: usize = 32;
-const WARM_UP_RUNS: usize = 3;
 
 /// A model that can be run.
 pub struct Model {
@@ -27,8 +23,7 @@ pub struct Model {
     session: Box<dyn Session>,
     /// Sizes of each output's dimensions after the first, as one row gave them.
     output_row_dims: Vec<Vec<usize>>,
-    /// Smoothed cost of one token in a run, nanoseconds.
-    token_cost_ns: AtomicU64,
+    cost: RunCost,
 }
 
 impl Model {
@@ -49,10 +44,11 @@ impl Model {
             tokenizer: Arc::new(tokenizer),
             session,
             output_row_dims: Vec::new(),
-            token_cost_ns: AtomicU64::new(0),
+            cost: RunCost::default(),
         };
         model.check_inputs()?;
-        model.output_row_dims = model.warm_up()?;
+        model.output_row_dims = model.run_window()?;
+        model.cost = model.calibrate()?;
         Ok(model)
     }
 
@@ -91,24 +87,16 @@ impl Model {
         &self.output_row_dims
     }
 
-    /// How many tokens fit into a run of this length, by the smoothed cost of recent runs.
-    pub fn tokens_within(&self, run: Duration) -> usize {
-        let cost = self.token_cost_ns.load(Ordering::Relaxed).max(1);
-        let tokens = u64::try_from(run.as_nanos()).unwrap_or(u64::MAX) / cost;
-        usize::try_from(tokens).unwrap_or(usize::MAX)
+    /// What its runs cost.
+    pub(crate) fn cost(&self) -> &RunCost {
+        &self.cost
     }
 
-    /// Notes what a run of `tokens` tokens took.
-    pub(crate) fn observe(&self, tokens: usize, took: Duration) {
-        let sample = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX) / (tokens.max(1) as u64);
-        let before = self.token_cost_ns.load(Ordering::Relaxed);
-        // An exponential average over about 16 runs. Losing an update to a race costs nothing.
-        let after = if before == 0 {
-            sample
-        } else {
-            before - before / 16 + sample / 16
-        };
-        self.token_cost_ns.store(after.max(1), Ordering::Relaxed);
+    /// Tokens of one run, padding included: what the manifest says, else what `run` is enough for by
+    /// the cost of recent runs.
+    pub fn tokens_within(&self, run: Duration) -> usize {
+        let fixed = self.manifest.execution.run_tokens;
+        fixed.unwrap_or_else(|| self.cost.tokens_within(run))
     }
 
     fn unusable(&self, problem: String) -> InferenceError {
@@ -139,10 +127,9 @@ impl Model {
         }
     }
 
-    /// Runs a row that fills the window and then some short ones, so that what is wrong shows at
-    /// start, the first request is not the slowest, and the cost of a token is known. Returns the
-    /// shape of an output's row.
-    fn warm_up(&self) -> Result<Vec<Vec<usize>>, InferenceError> {
+    /// Runs a row that fills the window, so that what is wrong shows at start, and the first request is
+    /// not the slowest. Returns the shape of an output's row.
+    fn run_window(&self) -> Result<Vec<Vec<usize>>, InferenceError> {
         let window = self.manifest.max_tokens;
         let outputs = self.run_row(window).map_err(|problem| {
             self.unusable(format!(
@@ -150,18 +137,21 @@ impl Model {
             ))
         })?;
         self.check_outputs(&outputs)?;
-        let tokens = WARM_UP_TOKENS.min(window);
-        for _ in 0..WARM_UP_RUNS {
-            let started = Instant::now();
-            self.run_row(tokens)
-                .map_err(|problem| self.unusable(problem))?;
-            self.token_cost_ns.store(0, Ordering::Relaxed);
-            self.observe(tokens, started.elapsed());
-        }
         Ok(outputs
             .iter()
             .map(|tensor| tensor.dims()[1..].to_vec())
             .collect())
+    }
+
+    /// Finds out what its runs cost.
+    fn calibrate(&self) -> Result<RunCost, InferenceError> {
+        let clock = match self.manifest.execution.provider.as_str() {
+            "cpu" => Clock::Thread,
+            _ => Clock::Wall,
+        };
+        let run = |tokens| self.run_row(tokens).map(drop);
+        RunCost::calibrate(clock, self.manifest.max_tokens, run)
+            .map_err(|problem| self.unusable(problem))
     }
 
     /// Runs one row of this many tokens, all the same.

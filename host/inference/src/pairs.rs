@@ -32,6 +32,8 @@ pub struct PairScores {
     pub queue: Duration,
     /// Time from then until the last row.
     pub inference: Duration,
+    /// What the rows took, all workers together.
+    pub run_time: Duration,
 }
 
 struct Rows {
@@ -42,6 +44,7 @@ struct Rows {
     tokenize: Duration,
     queue: Duration,
     inference: Duration,
+    run_time: Duration,
 }
 
 /// Scores each text for the query.
@@ -98,6 +101,7 @@ pub async fn score(
         tokenize: rows.tokenize,
         queue: rows.queue,
         inference: rows.inference,
+        run_time: rows.run_time,
     })
 }
 
@@ -153,6 +157,7 @@ async fn run(
         tokenize: encoded - started,
         queue: first_start - encoded,
         inference: first_start.elapsed(),
+        run_time: output.run_time,
     })
 }
 

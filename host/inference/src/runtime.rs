@@ -121,7 +121,10 @@ impl Inference {
             model = model.name(),
             digest = &model.digest()[..8],
             load_ms = started.elapsed().as_millis() as u64,
+            run_us = model.cost().fixed().as_micros() as u64,
+            token_us = model.cost().token().as_nanos() as f64 / 1e3,
             tokens_per_run = model.tokens_within(crate::scheduler::RUN_TIME),
+            padding_per_run = model.cost().slack(),
             "model loaded"
         );
         let mut loaded = self.loaded();

@@ -35,10 +35,6 @@ pub const RUN_TIME: Duration = Duration::from_millis(20);
 /// Rows in one slice of the caller's order.
 const SLICE_ROWS: usize = 32;
 
-/// A row joins a run if it is at most this many tokens shorter than the longest: padding it costs
-/// less than the fixed cost of another run, which is that of about 20 tokens (reading the weights).
-const PACKING_SLACK_TOKENS: usize = 16;
-
 /// Texts tokenized as one piece of work, about half a millisecond.
 const ENCODE_CHUNK: usize = 12;
 
@@ -501,10 +497,12 @@ impl QueuedJob {
                 let whole = model.tokens_within(RUN_TIME);
                 let share = self.pending_tokens.div_ceil(workers);
                 let budget = whole.min(share.max(whole / 2));
+                // A row joins a run if padding it costs less than another run.
+                let slack = model.cost().slack();
                 let longest = slice.front().map_or(0, |&row| lengths[row]);
                 while let Some(&row) = slice.front() {
-                    let fits = (rows.len() + 1) * longest <= budget
-                        && longest - lengths[row] <= PACKING_SLACK_TOKENS;
+                    let fits =
+                        (rows.len() + 1) * longest <= budget && longest - lengths[row] <= slack;
                     if !rows.is_empty() && !fits {
                         break;
                     }

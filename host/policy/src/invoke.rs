@@ -240,12 +240,14 @@ impl Call {
             }
             Err(fault) => return Err(self.fault(state, fault)),
         };
+        let guest = call_time.saturating_sub(usage.host_time);
         let timings = Timings {
             queue: usage.queue_time,
             tokenize: usage.tokenize_time,
             inference: usage.inference_time,
-            guest: call_time.saturating_sub(usage.host_time),
+            guest,
             total: self.started.elapsed(),
+            worked: usage.run_time + guest,
         };
         Ok(Invoked {
             peak_memory_bytes: state.limiter.peak_bytes,

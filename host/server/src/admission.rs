@@ -1,18 +1,26 @@
 //! Who may come in: bounds on bytes, tokens and policy instances of all requests together, and a
-//! refusal at once for a request that could not start in time.
+//! refusal at once for a request that could not start in time, or that the others would make late.
+
+mod forecast;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rerankd_core::{ErrorKind, Limits, RerankError, RerankRequest};
+use rerankd_core::{ErrorKind, Limits, RerankError, RerankRequest, Reranked};
 use rerankd_inference::{Deadline, Inference};
+
+use self::forecast::{Load, Paces};
 
 /// Tokens that a document is reckoned to have beside its text, and a request beside its documents.
 const TOKENS_PER_ROW: usize = 4;
 
 /// Characters a token, roughly, for the reckoning before anything is tokenized.
 const BYTES_PER_TOKEN: usize = 4;
+
+/// The part of a request's time that its share of the machine may take by the forecast. The rest is for
+/// what a forecast does not know: requests that come later share too, and no two take the same.
+const PART_FOR_SHARING: f64 = 0.6;
 
 /// No document counts for more than this: models cut it.
 const MAX_TOKENS_PER_DOCUMENT: usize = 512;
@@ -23,6 +31,9 @@ pub struct Admission {
     bytes: Arc<AtomicUsize>,
     tokens: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
+    /// Worker time of all admitted requests, microseconds.
+    work: Arc<AtomicUsize>,
+    paces: Paces,
 }
 
 /// What an admitted request holds; given back at drop.
@@ -45,6 +56,8 @@ impl Admission {
             bytes: Arc::default(),
             tokens: Arc::default(),
             requests: Arc::default(),
+            work: Arc::default(),
+            paces: Paces::default(),
         }
     }
 
@@ -73,12 +86,14 @@ impl Admission {
     }
 
     /// Room for the work of a call, and its deadline. A call runs one policy instance at a time,
-    /// however many requests it has.
+    /// however many requests it has. `ranker` is the digest of the version, or of the model, that
+    /// ranks.
     ///
     /// # Errors
     /// `Overloaded`, with the time after which another try makes sense.
     pub fn admit(
         &self,
+        ranker: &str,
         requests: &[RerankRequest],
         arrived: Instant,
         inference: &Inference,
@@ -86,9 +101,27 @@ impl Admission {
         let asked = requests.iter().filter_map(|request| request.timeout).min();
         let (deadline, wait) = self.in_time(asked, arrived, inference)?;
         let mut permit = Permit::default();
+        self.take_work(
+            &mut permit,
+            ranker,
+            requests,
+            (deadline, arrived),
+            inference,
+        )?;
         self.take_tokens(&mut permit, requests, wait)?;
         self.take_instance(&mut permit, wait)?;
         Ok((permit, deadline))
+    }
+
+    /// Notes what a request took, so that it is known what the next one will.
+    pub fn learn(&self, ranker: &str, estimated_tokens: usize, reranked: &Reranked) {
+        let (ranking, worked) = (&reranked.ranking, reranked.timings.worked);
+        // Rows that did not run in time took nothing, but would have.
+        let (all, scored) = (ranking.documents(), ranking.scored());
+        if scored > 0 {
+            let whole = worked.mul_f64(all.max(1) as f64 / scored as f64);
+            self.paces.of(ranker).learn(estimated_tokens, whole);
+        }
     }
 
     /// Room for one policy instance, before it is known which documents it will have.
@@ -113,13 +146,22 @@ impl Admission {
     /// As [`admit`](Self::admit).
     pub fn admit_reserved(
         &self,
+        ranker: &str,
         request: &RerankRequest,
         arrived: Instant,
         inference: &Inference,
     ) -> Result<(Permit, Deadline), RerankError> {
         let (deadline, wait) = self.in_time(request.timeout, arrived, inference)?;
         let mut permit = Permit::default();
-        self.take_tokens(&mut permit, std::slice::from_ref(request), wait)?;
+        let requests = std::slice::from_ref(request);
+        self.take_work(
+            &mut permit,
+            ranker,
+            requests,
+            (deadline, arrived),
+            inference,
+        )?;
+        self.take_tokens(&mut permit, requests, wait)?;
         Ok((permit, deadline))
     }
 
@@ -139,6 +181,39 @@ impl Admission {
             return Err(overloaded("no row could start before the deadline", wait));
         }
         Ok((deadline, wait))
+    }
+
+    /// Room for the work itself: refused is what would be in time alone, but not beside the others.
+    /// What is late by itself comes in as long as it has half of the machine: the head of its list is
+    /// scored.
+    fn take_work(
+        &self,
+        permit: &mut Permit,
+        ranker: &str,
+        requests: &[RerankRequest],
+        (deadline, arrived): (Deadline, Instant),
+        inference: &Inference,
+    ) -> Result<(), RerankError> {
+        let tokens = requests.iter().map(estimated_tokens).sum();
+        let own = self.paces.of(ranker).expect(tokens);
+        let others = self.work.load(Ordering::Acquire) as u64;
+        let load = Load {
+            work: Duration::from_micros(others),
+            requests: self.requests.load(Ordering::Acquire),
+            workers: inference.scheduler().workers(),
+        };
+        let (alone, beside) = load.forecast(own);
+        let waited = arrived.elapsed();
+        let most = (deadline.start_by - arrived).mul_f64(PART_FOR_SHARING);
+        let most = most.max(waited + alone * 2);
+        if waited + beside > most {
+            let reason = "with those before it, it would not be done before the deadline";
+            return Err(overloaded(reason, load.work / load.workers.max(1) as u32));
+        }
+        let own = usize::try_from(own.as_micros()).unwrap_or(usize::MAX / 2);
+        self.work.fetch_add(own, Ordering::AcqRel);
+        permit.0.push((Arc::clone(&self.work), own));
+        Ok(())
     }
 
     fn take_tokens(
@@ -186,7 +261,8 @@ fn overloaded(reason: &str, retry_after: Duration) -> RerankError {
     .with_retry_after(retry_after)
 }
 
-fn estimated_tokens(request: &RerankRequest) -> usize {
+/// Tokens of a request, before anything is tokenized.
+pub(crate) fn estimated_tokens(request: &RerankRequest) -> usize {
     let query = request.query.len() / BYTES_PER_TOKEN;
     let rows = request.documents.iter().map(|document| {
         let bytes: usize = document

@@ -199,9 +199,12 @@ async fn embeddings(app: &App, name: &str, request: Request) -> Result<Answer, R
         .map(rerankd_core::Document::from_text)
         .collect();
     let cost = rerankd_core::RerankRequest::new("", documents);
-    let (_room, deadline) =
-        app.admission
-            .admit(std::slice::from_ref(&cost), arrived, &app.inference)?;
+    let (_room, deadline) = app.admission.admit(
+        model.digest(),
+        std::slice::from_ref(&cost),
+        arrived,
+        &app.inference,
+    )?;
     let lane = app.inference.scheduler().open_lane(deadline);
     let late = || {
         RerankError::new(

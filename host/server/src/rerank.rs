@@ -17,6 +17,7 @@ use rerankd_policy::catalog::Chosen;
 use rerankd_policy::{PolicyError, PolicyVersion, invoke, split};
 use rerankd_wire::{Answer, Call, Decoded, Protocol, Target};
 
+use crate::admission::estimated_tokens;
 use crate::app::App;
 use crate::shadow::ShadowJob;
 
@@ -122,9 +123,9 @@ async fn run<'a>(
     if requests.is_empty() {
         return Ok((reply, Vec::new()));
     }
-    let admitted = app
-        .admission
-        .admit(&requests, incoming.arrived, &app.inference);
+    let admitted =
+        app.admission
+            .admit(ranker.digest(), &requests, incoming.arrived, &app.inference);
     // The permit is held until the last result.
     let (_permit, admitted) = match admitted {
         Ok((permit, deadline)) => (Some(permit), Ok(deadline)),
@@ -300,6 +301,7 @@ pub(crate) async fn rerank(
     let first_stage = request.first_stage;
     let asked = request.on_failure;
     let on_failure = asked.unwrap_or(caller.on_failure);
+    let tokens = estimated_tokens(&request);
     let result = match (admitted, ranker) {
         (Err(error), _) => Err(error),
         (Ok(deadline), Ranker::Policy(chosen)) => {
@@ -310,7 +312,10 @@ pub(crate) async fn rerank(
         }
     };
     let error = match result {
-        Ok(reranked) => return Ok(reranked),
+        Ok(reranked) => {
+            app.admission.learn(ranker.digest(), tokens, &reranked);
+            return Ok(reranked);
+        }
         Err(error) => error,
     };
     let reason = match error.kind {
@@ -356,6 +361,14 @@ impl Ranker {
         match self {
             Self::Policy(_) => 1,
             Self::Model(_) => CONCURRENT_REQUESTS,
+        }
+    }
+
+    /// Of the version, or of the model.
+    pub(crate) fn digest(&self) -> &str {
+        match self {
+            Self::Policy(chosen) => chosen.placed.version.digest(),
+            Self::Model(model) => model.digest(),
         }
     }
 
@@ -481,6 +494,7 @@ async fn run_model(
         timings.tokenize = scores.tokenize;
         timings.queue = scores.queue;
         timings.inference = scores.inference;
+        timings.worked = scores.run_time;
     }
     timings.total = caller.arrived.elapsed();
     let ranking = Ranking::new(judgments);

@@ -237,7 +237,7 @@ fn nothing_is_taken_while_more_than_half_is_admitted() {
             let inference = &host().inference;
             fixture
                 .admission
-                .admit(&requests, Instant::now(), inference)
+                .admit("ranker", &requests, Instant::now(), inference)
                 .unwrap()
         };
         let two = [admit(), admit()];

@@ -57,6 +57,8 @@ pub(crate) struct Usage {
     pub(crate) queue_time: Duration,
     /// Rows running.
     pub(crate) inference_time: Duration,
+    /// What its rows took, all workers together.
+    pub(crate) run_time: Duration,
     /// Rows that did not run in time.
     pub(crate) late_rows: usize,
     pub(crate) query_truncated: bool,

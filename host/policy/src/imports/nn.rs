@@ -262,6 +262,7 @@ impl HostGraphExecutionContext for GuestState {
             .map_or(took, |at| at.duration_since(started));
         self.usage.queue_time += waited;
         self.usage.inference_time += took.saturating_sub(waited);
+        self.usage.run_time += output.run_time;
         self.usage.late_rows += output.late_rows;
         let mut outputs = Vec::with_capacity(output.tensors.len());
         for (name, tensor) in output.tensors {

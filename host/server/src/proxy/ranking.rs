@@ -102,9 +102,10 @@ impl Proxy {
                 ..known
             });
         }
-        let admitted = app
-            .admission
-            .admit_reserved(&request, started, &app.inference);
+        let ranker = Ranker::Policy(chosen);
+        let admitted =
+            app.admission
+                .admit_reserved(ranker.digest(), &request, started, &app.inference);
         // The permit is held until the ranking is there.
         let (_permit, admitted) = match admitted {
             Ok((permit, deadline)) => (Some(permit), Ok(deadline)),
@@ -116,7 +117,6 @@ impl Proxy {
             arrived: started,
             request_id: asker.request_id,
         };
-        let ranker = Ranker::Policy(chosen);
         let reranked = rerank::rerank(app, &caller, &ranker, request, admitted, shadows).await?;
         self.rankings.put(key, &reranked);
         Ok(reranked)

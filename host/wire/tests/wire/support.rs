@@ -98,6 +98,7 @@ pub(crate) fn reranked(judgments: Vec<Judgment>) -> Reranked {
             inference: Duration::from_millis(22),
             guest: Duration::ZERO,
             total: Duration::from_micros(23_400),
+            worked: Duration::ZERO,
         },
     }
 }
