@@ -9,10 +9,14 @@
 //! 4. `worker`: a few threads take runs and put their outputs back in the caller's order;
 //! 5. [`backend`]: what runs a run; `backend/onnx.rs` is the only file that names ONNX Runtime.
 //!
+//! What was tokenized or run before is in [`cache`]; [`stored`] is the form in which rows are kept, and
+//! given out.
+//!
 //! [`model`] holds a loaded model, [`manifest`] what its folder says about it, and [`runtime`] the
 //! models of one process.
 
 pub mod backend;
+pub mod cache;
 pub mod error;
 mod job;
 pub mod manifest;
@@ -21,11 +25,13 @@ pub mod pairs;
 pub mod rows;
 pub mod runtime;
 pub mod scheduler;
+pub mod stored;
 pub mod template;
 pub mod tensor;
 pub mod tokenizer;
 mod worker;
 
+pub use cache::{CacheSettings, CacheUsage};
 pub use error::InferenceError;
 pub use manifest::{ModelKind, ModelManifest, RowIndependence};
 pub use model::Model;
