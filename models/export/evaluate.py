@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Measures the bi-encoder: int8 against fp32, and both against BM25, on judged searches.
+"""Measures the bi-encoder: int8 against fp32, and both against BM25, on judged searches; and each with
+its vectors rounded to half precision.
 
     python models/export/evaluate.py [--data FOLDER] [--max-tokens N] [--separator TEXT]
         [--first N] [--threads N] [--model LABEL=FOLDER]...
@@ -126,6 +127,10 @@ def evaluate(folder: Path, first: int | None, separator: str, encoders: dict[str
         of_document = dict(zip(documents, encoder.embed([texts[d] for d in documents])))
         of_query = dict(zip(test, encoder.embed([queries[q] for q in test])))
         vectors[name] = (of_document, of_query)
+        # As `output_precision = "fp16"` gives them out.
+        vectors[f"{name} in half"] = tuple(
+            {text: np.float32(np.float16(vector)) for text, vector in of.items()} for of in vectors[name]
+        )
 
     print(f"\n{folder.name}: {len(test)} queries, {len(documents)} documents")
     if {"int8", "fp32"} <= vectors.keys():
@@ -147,7 +152,7 @@ def evaluate(folder: Path, first: int | None, separator: str, encoders: dict[str
                 totals.setdefault(name, []).append(ndcg(order, qrels[query], exponential))
         print(f"  NDCG@{TOP}, {'exponential' if exponential else 'linear'} gain")
         for name, values in totals.items():
-            print(f"    {name:16} {np.mean(values):.4f}")
+            print(f"    {name:22} {np.mean(values):.4f}")
 
 
 def main() -> None:

@@ -153,6 +153,9 @@ def manifest(model: Model, digests: dict[str, str]) -> str:
         'graph_optimization = "all"',
         f'precision = "{model.precision}"',
     ]
+    if bi:
+        # No ranking on judged searches moves by it (the model's README.md).
+        lines += ['output_precision = "fp16"']
     return "\n".join(lines) + "\n"
 
 

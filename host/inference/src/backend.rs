@@ -25,6 +25,22 @@ pub trait Session: Send + Sync {
     fn run(&self, inputs: &[RunInput<'_>]) -> Result<Vec<Tensor>, String>;
 }
 
+/// What this processor can do, as far as kernels are chosen by it.
+fn processor_features() -> Vec<&'static str> {
+    let mut features = Vec::new();
+    macro_rules! note {
+        ($detected:ident: $($feature:tt)*) => {
+            $(if std::arch::$detected!($feature) { features.push($feature); })*
+        };
+    }
+    #[cfg(target_arch = "x86_64")]
+    note!(is_x86_feature_detected: "sse4.1" "avx" "avx2" "fma" "f16c" "avxvnni" "avx512f" "avx512bw"
+        "avx512dq" "avx512vl" "avx512vnni" "avx512bf16" "avx512fp16");
+    #[cfg(target_arch = "aarch64")]
+    note!(is_aarch64_feature_detected: "neon" "dotprod" "i8mm" "bf16" "fp16" "sve" "sve2");
+    features
+}
+
 /// An input or output of a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
@@ -97,4 +113,14 @@ pub trait Backend: Send + Sync {
 
     /// Name and version, for logs and fingerprints.
     fn version(&self) -> &str;
+
+    /// All that may change a number beside the model: version, processor and what it can do.
+    fn fingerprint(&self) -> String {
+        format!(
+            "{} {} {}",
+            self.version(),
+            std::env::consts::ARCH,
+            processor_features().join(",")
+        )
+    }
 }

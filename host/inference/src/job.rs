@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use rerankd_core::TokenCount;
 use tokio::sync::Notify;
 
+use crate::cache::encodings::EncodingCache;
+use crate::cache::rows::Recalled;
 use crate::error::InferenceError;
 use crate::model::Model;
 use crate::rows::{RowBatch, Scratch};
@@ -25,10 +27,15 @@ pub struct RunOutput {
     /// How many rows did not run in time.
     pub late_rows: usize,
     /// When the first row started, if any did.
+    /// For rows that were all known, when they were asked for.
     pub first_start: Option<Instant>,
     /// What all its runs took, whichever worker they ran on.
     pub run_time: Duration,
 }
+
+/// Texts of one call that are looked up where they are asked for, bytes: about 100 µs. The workers
+/// do it for more.
+const RECALL_BYTES: usize = 128 << 10;
 
 /// The row of a text.
 struct EncodedRow {
@@ -45,6 +52,9 @@ pub(crate) struct EncodeJob {
     query: Option<String>,
     encoded_query: OnceLock<Result<EncodedText, InferenceError>>,
     texts: Vec<String>,
+    cache: Option<Arc<EncodingCache>>,
+    /// Positions of the texts that the workers have to do.
+    todo: Vec<usize>,
     rows: Mutex<Vec<Option<Result<EncodedRow, InferenceError>>>>,
     remaining: AtomicUsize,
     withdrawn: AtomicBool,
@@ -58,6 +68,8 @@ pub(crate) struct Job {
     remaining: AtomicUsize,
     withdrawn: AtomicBool,
     start_by: Instant,
+    /// The rows that were known, and where to keep the others.
+    recalled: Option<Recalled>,
     progress: Mutex<Progress>,
     done: Notify,
 }
@@ -65,30 +77,45 @@ pub(crate) struct Job {
 struct Progress {
     /// One buffer an output, filled with NaN at first.
     outputs: Vec<Vec<f32>>,
-    rows_run: usize,
+    /// Rows that were known or have run.
+    rows_done: usize,
     first_start: Option<Instant>,
     run_time: Duration,
     error: Option<InferenceError>,
 }
 
 impl Job {
-    pub(crate) fn new(model: &Arc<Model>, batch: RowBatch, start_by: Instant) -> Self {
+    pub(crate) fn new(
+        model: &Arc<Model>,
+        batch: RowBatch,
+        start_by: Instant,
+        recalled: Option<Recalled>,
+    ) -> Self {
         let rows = batch.rows();
-        let outputs = model
+        let mut outputs: Vec<Vec<f32>> = model
             .output_row_dims()
             .iter()
             .map(|dims| vec![f32::NAN; rows * dims.iter().product::<usize>()])
             .collect();
+        let mut rows_known = 0;
+        for (row, known) in recalled.iter().flat_map(|r| r.found.iter().enumerate()) {
+            if let Some(bytes) = known {
+                let mut cells = row_cells(model, &mut outputs, row);
+                model.row_form().unpack(bytes, &mut cells);
+                rows_known += 1;
+            }
+        }
         Self {
             model: Arc::clone(model),
             batch,
-            remaining: AtomicUsize::new(rows),
+            remaining: AtomicUsize::new(rows - rows_known),
             withdrawn: AtomicBool::new(false),
             start_by,
+            recalled,
             progress: Mutex::new(Progress {
                 outputs,
-                rows_run: 0,
-                first_start: None,
+                rows_done: rows_known,
+                first_start: (rows_known == rows).then(Instant::now),
                 run_time: Duration::ZERO,
                 error: None,
             }),
@@ -157,27 +184,47 @@ impl Job {
     }
 
     fn store(&self, rows: &[usize], outputs: &[Tensor], started: Instant, took: Duration) {
-        let mut progress = self.progress();
+        let mut data: Vec<&[f32]> = Vec::with_capacity(outputs.len());
         for (position, tensor) in outputs.iter().enumerate() {
             let row_dims = &self.model.output_row_dims()[position];
-            let TensorData::F32(data) = tensor.data() else {
+            let TensorData::F32(cells) = tensor.data() else {
                 unreachable!("a session's outputs are FP32")
             };
             if tensor.dims().first() != Some(&rows.len()) || tensor.dims()[1..] != row_dims[..] {
-                drop(progress);
                 return self.fail(format!(
                     "output {position} of {} rows has the shape {:?}; expected {row_dims:?} a row",
                     rows.len(),
                     tensor.dims()
                 ));
             }
-            let stride: usize = row_dims.iter().product();
-            for (from, &row) in rows.iter().enumerate() {
-                progress.outputs[position][row * stride..(row + 1) * stride]
-                    .copy_from_slice(&data[from * stride..(from + 1) * stride]);
+            data.push(cells);
+        }
+        let form = self.model.row_form();
+        let packs = self.recalled.is_some() || !form.is_exact();
+        let mut progress = self.progress();
+        for (from, &row) in rows.iter().enumerate() {
+            let given: Vec<&[f32]> = data
+                .iter()
+                .map(|cells| {
+                    let stride = cells.len() / rows.len();
+                    &cells[from * stride..(from + 1) * stride]
+                })
+                .collect();
+            let packed = if packs { form.pack(&given) } else { None };
+            let mut cells = row_cells(&self.model, &mut progress.outputs, row);
+            match &packed {
+                Some(bytes) if !form.is_exact() => form.unpack(bytes, &mut cells),
+                _ => {
+                    for (cells, given) in cells.iter_mut().zip(given) {
+                        cells.copy_from_slice(given);
+                    }
+                }
+            }
+            if let (Some(bytes), Some(recalled)) = (packed, &self.recalled) {
+                recalled.keep(row, bytes);
             }
         }
-        progress.rows_run += rows.len();
+        progress.rows_done += rows.len();
         progress.run_time += took;
         progress.first_start = Some(progress.first_start.map_or(started, |at| at.min(started)));
     }
@@ -216,7 +263,7 @@ impl Job {
             .iter()
             .map(|buffer| vec![0.0; buffer.len()])
             .collect();
-        let complete = progress.rows_run == self.batch.rows();
+        let complete = progress.rows_done == self.batch.rows();
         let outputs = if complete {
             std::mem::take(&mut progress.outputs)
         } else {
@@ -237,11 +284,23 @@ impl Job {
             .collect();
         Ok(RunOutput {
             tensors,
-            late_rows: self.batch.rows() - progress.rows_run,
+            late_rows: self.batch.rows() - progress.rows_done,
             first_start: progress.first_start,
             run_time: progress.run_time,
         })
     }
+}
+
+/// The cells of one row, by output.
+fn row_cells<'o>(model: &Model, outputs: &'o mut [Vec<f32>], row: usize) -> Vec<&'o mut [f32]> {
+    outputs
+        .iter_mut()
+        .zip(model.output_row_dims())
+        .map(|(buffer, dims)| {
+            let stride: usize = dims.iter().product();
+            &mut buffer[row * stride..(row + 1) * stride]
+        })
+        .collect()
 }
 
 impl EncodeJob {
@@ -249,17 +308,56 @@ impl EncodeJob {
         tokenizer: &Arc<ModelTokenizer>,
         query: Option<String>,
         texts: Vec<String>,
+        cache: Option<&Arc<EncodingCache>>,
     ) -> Self {
-        Self {
+        let mut job = Self {
             tokenizer: Arc::clone(tokenizer),
             query,
             encoded_query: OnceLock::new(),
-            rows: Mutex::new((0..texts.len()).map(|_| None).collect()),
-            remaining: AtomicUsize::new(texts.len()),
+            rows: Mutex::default(),
+            remaining: AtomicUsize::new(0),
             texts,
+            cache: cache.map(Arc::clone),
+            todo: Vec::new(),
             withdrawn: AtomicBool::new(false),
             done: Notify::new(),
+        };
+        let rows = job.recall();
+        job.todo = (0..rows.len()).filter(|&row| rows[row].is_none()).collect();
+        job.remaining = AtomicUsize::new(job.todo.len());
+        job.rows = Mutex::new(rows);
+        job
+    }
+
+    /// The rows of the texts that are known, if it takes next to no time to find out.
+    fn recall(&self) -> Vec<Option<Result<EncodedRow, InferenceError>>> {
+        let unknown = || self.texts.iter().map(|_| None).collect();
+        let bytes: usize = self.texts.iter().chain(&self.query).map(String::len).sum();
+        let Some(cache) = self.cache.as_ref().filter(|_| bytes <= RECALL_BYTES) else {
+            return unknown();
+        };
+        if let Some(query) = &self.query {
+            let Some(query) = cache.recall(&self.tokenizer, query) else {
+                return unknown();
+            };
+            let _ = self.encoded_query.set(Ok(self.tokenizer.as_query(&query)));
+            cache.count(self.tokenizer.model(), 1, 0);
         }
+        let rows: Vec<_> = self
+            .texts
+            .iter()
+            .map(|text| {
+                let text = cache.recall(&self.tokenizer, text)?;
+                Some(self.assemble(&text))
+            })
+            .collect();
+        cache.count(self.tokenizer.model(), rows.iter().flatten().count(), 0);
+        rows
+    }
+
+    /// How many texts the workers have to do.
+    pub(crate) fn missing(&self) -> usize {
+        self.todo.len()
     }
 
     /// Resolves when every text is tokenized.
@@ -272,36 +370,55 @@ impl EncodeJob {
         self.withdrawn.store(true, Ordering::Relaxed);
     }
 
-    /// Tokenizes some of the texts on the calling thread.
-    pub(crate) fn encode(&self, texts: std::ops::Range<usize>, statistics: &Statistics) {
+    /// Does some of the [`missing`](Self::missing) texts on the calling thread.
+    pub(crate) fn encode(&self, missing: std::ops::Range<usize>, statistics: &Statistics) {
         if self.withdrawn.load(Ordering::Relaxed) {
             return;
         }
+        let texts = &self.todo[missing];
+        let mut known = 0;
         let encoded: Vec<_> = texts
-            .clone()
-            .map(|position| self.encode_one(position))
+            .iter()
+            .map(|&position| {
+                let (text, was_known) = self.encode_text(&self.texts[position])?;
+                known += usize::from(was_known);
+                self.assemble(&text)
+            })
             .collect();
         statistics
             .texts_encoded
-            .fetch_add(texts.len() as u64, Ordering::Relaxed);
+            .fetch_add((texts.len() - known) as u64, Ordering::Relaxed);
+        if let Some(cache) = &self.cache {
+            cache.count(self.tokenizer.model(), known, texts.len() - known);
+        }
         let mut rows = self
             .rows
             .lock()
             .expect("nothing panics while it holds the rows");
-        for (position, row) in texts.zip(encoded) {
+        for (&position, row) in texts.iter().zip(encoded) {
             rows[position] = Some(row);
         }
     }
 
-    fn encode_one(&self, position: usize) -> Result<EncodedRow, InferenceError> {
-        let text = self.tokenizer.encode_text(&self.texts[position])?;
+    /// A text's encoding, and whether it was known.
+    fn encode_text(&self, text: &str) -> Result<(Arc<EncodedText>, bool), InferenceError> {
+        match &self.cache {
+            Some(cache) => cache.encode(&self.tokenizer, text),
+            None => Ok((Arc::new(self.tokenizer.encode_text(text)?), false)),
+        }
+    }
+
+    fn assemble(&self, text: &EncodedText) -> Result<EncodedRow, InferenceError> {
         let mut given = text.given() + self.tokenizer.special_tokens(self.query.is_some());
         let (row, truncated) = match &self.query {
             None => self.tokenizer.assemble_single(text),
             Some(query) => {
                 let query = self
                     .encoded_query
-                    .get_or_init(|| self.tokenizer.encode_query(query))
+                    .get_or_init(|| {
+                        let (query, _) = self.encode_text(query)?;
+                        Ok(self.tokenizer.as_query(&query))
+                    })
                     .as_ref()
                     .map_err(Clone::clone)?;
                 given += query.given();

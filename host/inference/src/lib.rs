@@ -9,10 +9,14 @@
 //! 4. `worker`: a few threads take runs and put their outputs back in the caller's order;
 //! 5. [`backend`]: what runs a run; `backend/onnx.rs` is the only file that names ONNX Runtime.
 //!
-//! [`model`] holds a loaded model, `cost` what its runs take, [`manifest`] what its folder says about it, and [`runtime`] the
-//! models of one process.
+//! What was tokenized or run before is in [`cache`]; [`stored`] is the form in which rows are kept, and
+//! given out.
+//!
+//! [`model`] holds a loaded model, `cost` what its runs take, [`manifest`] what its folder says about
+//! it, and [`runtime`] the models of one process.
 
 pub mod backend;
+pub mod cache;
 mod cost;
 pub mod error;
 mod job;
@@ -22,11 +26,13 @@ pub mod pairs;
 pub mod rows;
 pub mod runtime;
 pub mod scheduler;
+pub mod stored;
 pub mod template;
 pub mod tensor;
 pub mod tokenizer;
 mod worker;
 
+pub use cache::{CacheSettings, CacheUsage};
 pub use error::InferenceError;
 pub use manifest::{ModelKind, ModelManifest, RowIndependence};
 pub use model::Model;

@@ -149,6 +149,20 @@ pub struct Execution {
     /// decides where there is none.
     #[serde(default)]
     pub run_tokens: Option<usize>,
+    /// To what outputs are rounded before anybody sees them.
+    #[serde(default)]
+    pub output_precision: OutputPrecision,
+}
+
+/// To what a model's outputs are rounded, whether they are kept in a cache or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutputPrecision {
+    /// They are what the model computes.
+    #[default]
+    Fp32,
+    /// Vectors of length 1 are rounded to half precision: half the memory in the row cache.
+    Fp16,
 }
 
 /// Which rows may share a run without changing a score.
@@ -218,6 +232,9 @@ impl ModelManifest {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
+        if self.execution.output_precision == OutputPrecision::Fp16 {
+            hash.update(b"output fp16");
+        }
         hex::encode(hash.finalize())
     }
 
@@ -283,6 +300,11 @@ impl ModelManifest {
             }
             ModelKind::BiEncoder if self.pooling.is_none() => {
                 Err("a bi-encoder needs `[pooling]`".to_owned())
+            }
+            _ if self.execution.output_precision == OutputPrecision::Fp16
+                && !self.pooling.as_ref().is_some_and(|pooling| pooling.normalized) =>
+            {
+                Err("`output_precision = \"fp16\"` is for vectors of length 1: `pooling.normalized` must be true".to_owned())
             }
             _ => Ok(()),
         }

@@ -8,9 +8,11 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::backend::{Backend, Port, RunInput, Session, View};
+use crate::cache::key::KeyMaker;
 use crate::cost::{Clock, RunCost};
 use crate::error::InferenceError;
 use crate::manifest::{ModelFile, ModelManifest};
+use crate::stored::RowForm;
 use crate::tensor::{ElementType, Tensor};
 use crate::tokenizer::ModelTokenizer;
 
@@ -23,6 +25,10 @@ pub struct Model {
     session: Box<dyn Session>,
     /// Sizes of each output's dimensions after the first, as one row gave them.
     output_row_dims: Vec<Vec<usize>>,
+    /// How rows of outputs are kept and given out.
+    row_form: RowForm,
+    /// Makes the keys of rows in the cache.
+    row_keys: KeyMaker,
     cost: RunCost,
 }
 
@@ -39,6 +45,8 @@ impl Model {
         let session = backend.open(&manifest, &folder.join(&manifest.files.model.path), &graph)?;
         let mut model = Self {
             digest: manifest.digest(),
+            row_keys: row_keys(&manifest, &backend.fingerprint()),
+            row_form: RowForm::new(&manifest, session.outputs(), &[]),
             manifest,
             folder: folder.to_owned(),
             tokenizer: Arc::new(tokenizer),
@@ -48,6 +56,11 @@ impl Model {
         };
         model.check_inputs()?;
         model.output_row_dims = model.run_window()?;
+        model.row_form = RowForm::new(
+            &model.manifest,
+            model.session.outputs(),
+            &model.output_row_dims,
+        );
         model.cost = model.calibrate()?;
         Ok(model)
     }
@@ -85,6 +98,16 @@ impl Model {
     /// For each output of the session, the sizes of the dimensions after the first.
     pub fn output_row_dims(&self) -> &[Vec<usize>] {
         &self.output_row_dims
+    }
+
+    /// How rows of its outputs are kept and given out.
+    pub fn row_form(&self) -> &RowForm {
+        &self.row_form
+    }
+
+    /// Makes keys of its rows.
+    pub(crate) fn row_keys(&self) -> &KeyMaker {
+        &self.row_keys
     }
 
     /// What its runs cost.
@@ -209,6 +232,18 @@ impl Model {
             None => Err(self.unusable("the manifest names no output".to_owned())),
         }
     }
+}
+
+/// What the keys of a model's rows have in common. Its digest stands for graph, tokenizer, provider
+/// and output precision.
+fn row_keys(manifest: &ModelManifest, fingerprint: &str) -> KeyMaker {
+    let optimization = format!("{:?}", manifest.execution.graph_optimization);
+    let mut parts = vec!["rows 1".to_owned(), fingerprint.to_owned()];
+    parts.extend([manifest.digest(), optimization]);
+    parts.extend(manifest.input_names());
+    parts.extend(manifest.outputs.names());
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    KeyMaker::new(&parts)
 }
 
 fn read_checked(folder: &Path, file: &ModelFile) -> Result<Vec<u8>, InferenceError> {

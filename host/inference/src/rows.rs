@@ -150,6 +150,27 @@ impl RowBatch {
         &self.lengths
     }
 
+    /// Writes all that a row gives to the model, cut to its true length: what rows that are equal have
+    /// in common, and no others.
+    pub(crate) fn write_row(&self, row: usize, into: &mut Vec<u8>) {
+        for input in &self.inputs {
+            let stride = input.row_elements();
+            let take = if input.has_tokens {
+                self.lengths[row]
+            } else {
+                stride
+            };
+            let cells = row * stride..row * stride + take;
+            into.extend((take as u32).to_le_bytes());
+            match &input.data {
+                TensorData::I64(data) => write_integers(&data[cells], into),
+                TensorData::F32(data) => {
+                    into.extend(data[cells].iter().flat_map(|x| x.to_le_bytes()));
+                }
+            }
+        }
+    }
+
     /// Copies some rows, cut to the longest of them, into `scratch` and returns them as the inputs
     /// of a run, in the order of the session's inputs.
     pub fn gather<'s>(&self, rows: &[usize], scratch: &'s mut Scratch) -> Vec<RunInput<'s>> {
@@ -187,6 +208,23 @@ impl RowBatch {
 #[derive(Debug, Default)]
 pub struct Scratch {
     buffers: Vec<TensorData>,
+}
+
+/// Integers in as many bytes each as the largest needs, that number before them: a digest is taken of
+/// them, and most are small.
+fn write_integers(cells: &[i64], into: &mut Vec<u8>) {
+    // What is negative sets the highest bit.
+    let all = cells.iter().fold(0_u64, |all, &cell| all | cell as u64);
+    if u8::try_from(all).is_ok() {
+        into.push(1);
+        into.extend(cells.iter().map(|&cell| cell as u8));
+    } else if u16::try_from(all).is_ok() {
+        into.push(2);
+        into.extend(cells.iter().flat_map(|&cell| (cell as u16).to_le_bytes()));
+    } else {
+        into.push(8);
+        into.extend(cells.iter().flat_map(|cell| cell.to_le_bytes()));
+    }
 }
 
 fn gather_rows<T: Copy>(data: &[T], rows: &[usize], stride: usize, take: usize) -> Vec<T> {

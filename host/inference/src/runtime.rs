@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::backend::Backend;
 use crate::backend::onnx::OnnxRuntime;
+use crate::cache::{CacheSettings, CacheUsage, Caches};
 use crate::error::InferenceError;
 use crate::manifest::{MANIFEST_FILE, ModelManifest};
 use crate::model::Model;
@@ -24,6 +25,8 @@ pub struct InferenceConfig {
     pub check_file: fn(&Path) -> Result<(), String>,
     /// Worker threads; `None` is one a core of the process's CPU quota and affinity.
     pub workers: Option<usize>,
+    /// How much of what was computed is kept.
+    pub caches: CacheSettings,
 }
 
 /// Loaded models and the workers that run them.
@@ -51,11 +54,12 @@ impl Inference {
         // Follows the affinity mask and the cgroup's CPU quota, not the machine's cores.
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = config.workers.unwrap_or_else(cores);
-        let scheduler =
-            Scheduler::start(workers).map_err(|error| InferenceError::UnusableModel {
+        let scheduler = Scheduler::start(workers, Caches::new(config.caches)).map_err(|error| {
+            InferenceError::UnusableModel {
                 model: "all".to_owned(),
                 problem: format!("no worker threads: {error}"),
-            })?;
+            }
+        })?;
         let mut inference = Self {
             scheduler,
             pinned: Vec::new(),
@@ -150,6 +154,11 @@ impl Inference {
     /// The queue.
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
+    }
+
+    /// What became of each cache, by its name in metrics; those that are off are left out.
+    pub fn caches(&self) -> Vec<(&'static str, CacheUsage)> {
+        self.scheduler.caches().usage()
     }
 
     /// Name and version of the backend.

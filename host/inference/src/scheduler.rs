@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::cache::Caches;
 use crate::error::InferenceError;
 pub use crate::job::RunOutput;
 use crate::job::{EncodeJob, Job};
@@ -99,6 +100,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     wake: Condvar,
     pub(crate) statistics: Statistics,
+    caches: Caches,
     workers: usize,
 }
 
@@ -161,16 +163,17 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// Starts `workers` threads (at least one).
+    /// Starts `workers` threads (at least one), which look into these caches first.
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub fn start(workers: usize) -> std::io::Result<Self> {
+    pub fn start(workers: usize, caches: Caches) -> std::io::Result<Self> {
         let workers = workers.max(1);
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             wake: Condvar::new(),
             statistics: Statistics::default(),
+            caches,
             workers,
         });
         let threads = (0..workers)
@@ -222,6 +225,11 @@ impl Scheduler {
     /// Counters since the start.
     pub fn statistics(&self) -> &Statistics {
         &self.shared.statistics
+    }
+
+    /// What was computed before.
+    pub fn caches(&self) -> &Caches {
+        &self.shared.caches
     }
 
     /// Tokens and rows that wait, without those of background lanes.
@@ -281,8 +289,9 @@ impl Lane {
         query: Option<String>,
         texts: Vec<String>,
     ) -> Result<Encoding, InferenceError> {
-        let count = texts.len();
-        let job = Arc::new(EncodeJob::new(tokenizer, query, texts));
+        let cache = self.shared.caches.encodings();
+        let job = Arc::new(EncodeJob::new(tokenizer, query, texts, cache));
+        let count = job.missing();
         if count > 0 {
             let chunks = (0..count)
                 .step_by(ENCODE_CHUNK)
@@ -309,10 +318,19 @@ impl Lane {
         model: &Arc<Model>,
         batch: RowBatch,
     ) -> Result<RunOutput, InferenceError> {
-        let rows = batch.rows();
-        let tokens: usize = batch.lengths().iter().sum();
-        let slices = plan(model, batch.lengths());
-        let job = Arc::new(Job::new(model, batch, self.deadline.start_by));
+        let cache = self.shared.caches.rows();
+        let recalled = cache.and_then(|cache| cache.recall(model, &batch));
+        let missing = match &recalled {
+            Some(recalled) => recalled.missing(),
+            None => (0..batch.rows()).collect(),
+        };
+        let job = Arc::new(Job::new(model, batch, self.deadline.start_by, recalled));
+        let rows = missing.len();
+        if rows == 0 {
+            return job.finish();
+        }
+        let tokens: usize = missing.iter().map(|&row| job.lengths()[row]).sum();
+        let slices = plan(model, job.lengths(), missing);
         let queued = QueuedJob {
             job: Arc::clone(&job),
             slices,
@@ -522,9 +540,8 @@ impl QueuedJob {
     }
 }
 
-/// Slices of the caller's order, longest row first inside each.
-fn plan(model: &Model, lengths: &[usize]) -> VecDeque<VecDeque<usize>> {
-    let positions: Vec<usize> = (0..lengths.len()).collect();
+/// Slices of these positions, which are in the caller's order, longest row first inside each.
+fn plan(model: &Model, lengths: &[usize], positions: Vec<usize>) -> VecDeque<VecDeque<usize>> {
     if model.manifest().execution.row_independence == RowIndependence::None {
         return VecDeque::from([VecDeque::from(positions)]);
     }

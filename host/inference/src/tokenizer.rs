@@ -5,8 +5,10 @@
 //! document is cut, unless the query alone fills more than half the window.
 
 use rerankd_core::TokenCount;
+use sha2::{Digest, Sha256};
 use tokenizers::Tokenizer;
 
+use crate::cache::key::{Key, KeyMaker};
 use crate::error::InferenceError;
 use crate::manifest::Inputs;
 use crate::template::{Template, TokenRow};
@@ -23,6 +25,8 @@ pub struct ModelTokenizer {
     single: Template,
     pair: Template,
     max_tokens: usize,
+    /// Makes keys of texts.
+    keys: KeyMaker,
 }
 
 /// The token ids of one text, without special tokens.
@@ -78,7 +82,17 @@ impl ModelTokenizer {
             single,
             pair,
             max_tokens,
+            keys: KeyMaker::new(&[
+                "encodings 1",
+                &hex::encode(Sha256::digest(json)),
+                &max_tokens.to_string(),
+            ]),
         })
+    }
+
+    /// The key of a text's encoding.
+    pub(crate) fn key(&self, text: &str) -> Key {
+        self.keys.key(text.as_bytes())
     }
 
     /// The model's name.
@@ -115,13 +129,14 @@ impl ModelTokenizer {
                     model: self.model.clone(),
                     problem: error.to_string(),
                 })?;
-        let mut encoded = EncodedText {
-            ids: encoding.get_ids().to_vec(),
-            truncated: cut,
+        // What is kept is not larger than the window, in capacity either.
+        let ids = encoding.get_ids();
+        let kept = ids.len().min(self.max_tokens);
+        Ok(EncodedText {
+            ids: ids[..kept].to_vec(),
+            truncated: cut || kept < ids.len(),
             given: encoding.len(),
-        };
-        encoded.cut_to(self.max_tokens);
-        Ok(encoded)
+        })
     }
 
     /// A query for [`assemble_pair`](Self::assemble_pair): cut to half the window.
@@ -129,9 +144,17 @@ impl ModelTokenizer {
     /// # Errors
     /// [`InferenceError::Tokenizer`].
     pub fn encode_query(&self, query: &str) -> Result<EncodedText, InferenceError> {
-        let mut encoded = self.encode_text(query)?;
-        encoded.cut_to(self.max_tokens / 2);
-        Ok(encoded)
+        Ok(self.as_query(&self.encode_text(query)?))
+    }
+
+    /// A text as the query of a pair: cut to half the window.
+    pub(crate) fn as_query(&self, text: &EncodedText) -> EncodedText {
+        let (ids, truncated) = text.cut_to(self.max_tokens / 2);
+        EncodedText {
+            ids: ids.to_vec(),
+            truncated,
+            given: text.given,
+        }
     }
 
     /// How many special tokens a row has: of a pair, or of a text alone.
@@ -141,26 +164,32 @@ impl ModelTokenizer {
     }
 
     /// The row of a text alone, and whether the text was cut.
-    pub fn assemble_single(&self, mut text: EncodedText) -> (TokenRow, bool) {
-        text.cut_to(self.max_tokens - self.single.special_tokens());
-        (self.single.assemble(&[&text.ids]), text.truncated)
+    pub fn assemble_single(&self, text: &EncodedText) -> (TokenRow, bool) {
+        let (ids, truncated) = text.cut_to(self.max_tokens - self.single.special_tokens());
+        (self.single.assemble(&[ids]), truncated)
     }
 
     /// The row of a pair, and whether the text was cut. `query` comes from
     /// [`encode_query`](Self::encode_query).
-    pub fn assemble_pair(&self, query: &EncodedText, mut text: EncodedText) -> (TokenRow, bool) {
+    pub fn assemble_pair(&self, query: &EncodedText, text: &EncodedText) -> (TokenRow, bool) {
         let room = self.max_tokens - self.pair.special_tokens();
-        text.cut_to(room.saturating_sub(query.ids.len()));
-        (self.pair.assemble(&[&query.ids, &text.ids]), text.truncated)
+        let (ids, truncated) = text.cut_to(room.saturating_sub(query.ids.len()));
+        (self.pair.assemble(&[&query.ids, ids]), truncated)
     }
 }
 
 impl EncodedText {
-    fn cut_to(&mut self, tokens: usize) {
-        if self.ids.len() > tokens {
-            self.ids.truncate(tokens);
-            self.truncated = true;
+    /// The first `tokens` ids, and whether a part of the text is left out then.
+    fn cut_to(&self, tokens: usize) -> (&[u32], bool) {
+        match self.ids.get(..tokens) {
+            Some(head) => (head, self.truncated || tokens < self.ids.len()),
+            None => (&self.ids, self.truncated),
         }
+    }
+
+    /// The token ids.
+    pub(crate) fn ids(&self) -> &[u32] {
+        &self.ids
     }
 
     /// Tokens of the whole text; at least, where it was cut before it was tokenized.

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use rerankd_inference::rows::RowBatch;
 use rerankd_inference::{
-    Deadline, Inference, InferenceConfig, InferenceError, Lane, Model, Tensor, TensorData, pairs,
+    CacheSettings, Deadline, Inference, InferenceConfig, InferenceError, Lane, Model, Tensor,
+    TensorData, pairs,
 };
 
 const INT8: &str = "all-minilm-l6-v2";
@@ -44,6 +45,7 @@ fn inference() -> &'static Inference {
             models: vec![INT8.to_owned(), FP32.to_owned()],
             check_file: |_| Ok(()),
             workers: Some(2),
+            caches: CacheSettings::OFF,
         })
         .unwrap()
     })
@@ -407,6 +409,7 @@ fn a_runtime_that_is_missing_or_is_none_gives_one_clear_sentence() {
             models: Vec::new(),
             check_file: |_| Ok(()),
             workers: Some(1),
+            caches: CacheSettings::OFF,
         };
         Inference::start(&config).err().unwrap()
     };

@@ -39,7 +39,7 @@ fn uncut(strategy: TruncationStrategy) -> Tokenizer {
 
 fn single(text: &str) -> (Vec<u32>, bool) {
     let tokenizer = ours();
-    let (row, cut) = tokenizer.assemble_single(tokenizer.encode_text(text).unwrap());
+    let (row, cut) = tokenizer.assemble_single(&tokenizer.encode_text(text).unwrap());
     (row.ids, cut)
 }
 
@@ -84,7 +84,7 @@ proptest! {
         prop_assume!(!query.trim().is_empty());
         let tokenizer = ours();
         let encoded_query = tokenizer.encode_query(&query).unwrap();
-        let (row, _) = tokenizer.assemble_pair(&encoded_query, tokenizer.encode_text(&text).unwrap());
+        let (row, _) = tokenizer.assemble_pair(&encoded_query, &tokenizer.encode_text(&text).unwrap());
         if text.chars().count() <= WINDOW * CHARACTERS_PER_TOKEN && !encoded_query.truncated() {
             let reference = uncut(TruncationStrategy::OnlySecond)
                 .encode((query.as_str(), text.as_str()), true)
@@ -101,7 +101,7 @@ fn a_query_longer_than_half_the_window_is_cut_and_says_so() {
     let tokenizer = ours();
     let query = tokenizer.encode_query(&"shoe ".repeat(100)).unwrap();
     assert!(query.truncated());
-    let (row, cut) = tokenizer.assemble_pair(&query, tokenizer.encode_text("red shoes").unwrap());
+    let (row, cut) = tokenizer.assemble_pair(&query, &tokenizer.encode_text("red shoes").unwrap());
     assert!(!cut, "the document fits into the other half");
     assert_eq!(row.ids.len(), WINDOW / 2 + 2 + 3);
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rerankd_core::{Document, FirstStage, Limits, RerankRequest, Status};
-use rerankd_inference::{Deadline, Inference, InferenceConfig, pairs};
+use rerankd_inference::{CacheSettings, Deadline, Inference, InferenceConfig, pairs};
 use rerankd_policy::artifact::Artifact;
 use rerankd_policy::traffic::{TrafficSnapshot, Words};
 use rerankd_policy::version::CompiledPolicy;
@@ -39,6 +39,7 @@ fn host() -> &'static Host {
             models: vec![MODEL.to_owned()],
             check_file: |_| Ok(()),
             workers: Some(1),
+            caches: CacheSettings::OFF,
         });
         Host {
             engine: Arc::new(PolicyEngine::new(&Limits::default(), 2).unwrap()),

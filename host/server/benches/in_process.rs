@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rerankd_core::{Document, Field, FirstStage, Limits, RerankRequest, Value};
 use rerankd_inference::backend::onnx::OnnxRuntime;
-use rerankd_inference::{Deadline, Inference, InferenceConfig, Model};
+use rerankd_inference::{CacheSettings, Deadline, Inference, InferenceConfig, Model};
 use rerankd_policy::artifact::Artifact;
 use rerankd_policy::version::CompiledPolicy;
 use rerankd_policy::{Invoked, PolicyEngine, PolicyOptions, PolicyVersion, TrafficBook, invoke};
@@ -73,6 +73,7 @@ fn main() -> anyhow::Result<()> {
         models: vec!["all-minilm-l6-v2".to_owned()],
         check_file: |_| Ok(()),
         workers: None,
+        caches: CacheSettings::OFF,
     })?);
     let version = |name: &str| -> anyhow::Result<Arc<PolicyVersion>> {
         let artifact = Artifact::inspect(component(name)?, usize::MAX)?;

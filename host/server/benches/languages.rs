@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rerankd_core::{Document, Field, FirstStage, Limits, RerankRequest, Value};
-use rerankd_inference::{Deadline, Inference, InferenceConfig};
+use rerankd_inference::{CacheSettings, Deadline, Inference, InferenceConfig};
 use rerankd_policy::artifact::Artifact;
 use rerankd_policy::version::CompiledPolicy;
 use rerankd_policy::{Invoked, PolicyEngine, PolicyOptions, PolicyVersion, TrafficBook, invoke};
@@ -88,6 +88,7 @@ impl Bench {
                 models: vec!["all-minilm-l6-v2".to_owned()],
                 check_file: |_| Ok(()),
                 workers: None,
+                caches: CacheSettings::OFF,
             })?),
             limits,
         })

@@ -207,6 +207,10 @@ pub struct ServeFlags {
     #[arg(long, value_name = "N", env = "RERANKD_WORKERS")]
     pub workers: Option<usize>,
 
+    /// What is about caches
+    #[command(flatten)]
+    pub caches: crate::config::CacheFlags,
+
     /// Largest request body, bytes
     #[arg(long, value_name = "BYTES", env = "RERANKD_MAX_BODY_BYTES")]
     pub max_body_bytes: Option<usize>,

@@ -1,5 +1,6 @@
 //! One resolved configuration out of flags, environment, file and defaults.
 
+mod caches;
 mod proxy;
 mod releases;
 mod wire;
@@ -10,9 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rerankd_core::{Limits, PolicySelector};
+use rerankd_inference::CacheSettings;
 use rerankd_policy::PolicyOptions;
 use serde::{Deserialize, Serialize};
 
+pub use self::caches::CacheFlags;
+use self::caches::FileCaches;
 use self::proxy::FileIndex;
 pub use self::proxy::{ProxyFlags, ProxySettings, UpstreamSettings};
 use self::releases::FileReleases;
@@ -53,6 +57,8 @@ pub struct Config {
     pub onnxruntime: Vec<PathBuf>,
     /// Threads that run models; `None` is the CPU quota.
     pub workers: Option<usize>,
+    /// How much of what was computed is kept.
+    pub caches: CacheSettings,
     /// Limits of the data plane.
     pub limits: Limits,
     /// How releases are checked and watched.
@@ -106,6 +112,8 @@ struct File {
     log_format: Option<String>,
     #[serde(default)]
     limits: FileLimits,
+    #[serde(default)]
+    caches: FileCaches,
     #[serde(default)]
     wire: FileWire,
     #[serde(default)]
@@ -250,6 +258,7 @@ impl Config {
             faults.push("the number of workers (--workers) must be 1 to 256".to_owned());
         }
         let limits = resolve_limits(&flags, &file.limits, &mut faults);
+        let caches = caches::resolve(&flags.caches, &file.caches, &mut faults);
         let default_policy = flags.default_policy.clone().or(file.default_policy);
         let default_policy =
             default_policy.and_then(|text| wire::selector("--default-policy", &text, &mut faults));
@@ -279,6 +288,7 @@ impl Config {
             // A library that somebody named is not replaced by another in silence.
             onnxruntime: own_runtime.map_or_else(checkout::onnxruntime, |path| vec![path]),
             workers,
+            caches,
             limits,
             releases,
             default_policy,
@@ -368,6 +378,7 @@ impl Config {
                 guest_host_calls: Some(limits.guest_host_calls),
                 guest_tensor_mib: Some(limits.guest_tensor_bytes >> 20),
             },
+            caches: caches::to_file(&self.caches),
             wire: self.wire.to_file(),
             releases: self.releases.to_file(),
             policies: self

@@ -1,5 +1,6 @@
 //! Every metric, and what is logged about requests.
 
+mod caches;
 mod tei;
 mod versions;
 
@@ -20,6 +21,7 @@ use rerankd_core::{ErrorKind, Outcome, RerankError, Reranked};
 use rerankd_inference::Inference;
 use rerankd_policy::release::Releases;
 
+use self::caches::Caches;
 use self::tei::TeiMetrics;
 use self::versions::Versions;
 use crate::app::App;
@@ -157,6 +159,7 @@ impl Telemetry {
             t.admitted_requests.clone(),
         );
         registry.register_collector(Box::new(Rows(Arc::clone(inference))));
+        registry.register_collector(Box::new(Caches(Arc::clone(inference))));
         registry.register_collector(Box::new(Versions(Arc::clone(releases))));
         Self {
             registry,

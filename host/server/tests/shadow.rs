@@ -13,7 +13,7 @@ use rerankd_core::{
     Document, FailReason, FirstStage, Judgment, Limits, Outcome, Ranking, RerankRequest, Reranked,
     ScoreKind, Status, Timings, TokenCount, UnitMap,
 };
-use rerankd_inference::{Deadline, Inference, InferenceConfig, pairs};
+use rerankd_inference::{CacheSettings, Deadline, Inference, InferenceConfig, pairs};
 use rerankd_policy::TrafficBook;
 use rerankd_policy::artifact::Artifact;
 use rerankd_policy::traffic::{ShadowSnapshot, Words};
@@ -50,6 +50,7 @@ fn host() -> &'static Host {
             models: vec![MODEL.to_owned()],
             check_file: |_| Ok(()),
             workers: Some(1),
+            caches: CacheSettings::OFF,
         });
         Host {
             engine: Arc::new(PolicyEngine::new(&limits(), 2).unwrap()),

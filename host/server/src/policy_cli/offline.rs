@@ -252,6 +252,7 @@ impl Host {
             models: Vec::new(),
             check_file: checkout::check_owner,
             workers: config.workers,
+            caches: config.caches,
         });
         let inference = inference.map_err(|error| Failure::Usage(error.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
