@@ -82,6 +82,9 @@ engines: .venv/engines/requirements.txt ## get the real search engines of the te
 demo: build ## build, start the server, rerank a page of Elasticsearch, stay until Ctrl-C
 	exec $(PYTHON) demo/demo.py --binary target/release/rerankd
 
+demo-opensearch: build engines plugin ## start OpenSearch with the plugin and rerankd beside it, show one search with and without, stay until Ctrl-C
+	exec $(PYTHON) demo/opensearch.py --binary target/release/rerankd $(if $(DEMO_ONCE),--exit)
+
 demo-search: build engines ## start OpenSearch and the proxy before it, show one search with and without, stay until Ctrl-C
 	exec $(PYTHON) demo/search.py --binary target/release/rerankd $(if $(DEMO_ONCE),--exit)
 
