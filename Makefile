@@ -155,7 +155,7 @@ audit: ## known vulnerabilities of the dependencies (fetches the advisory databa
 	$(CARGO_DENY) --locked check advisories
 	$(CARGO_DENY) --locked --config deny.toml --manifest-path guest/Cargo.toml check advisories
 
-bench: build examples engines ## measure, as ratios in one run, into docs/benchmarks.md
+bench: build examples engines plugin ## measure, as ratios in one run, into docs/benchmarks.md
 	tests/bench/run.sh
 
 bench-releases: build examples ## the part of it about releases while searches run
@@ -163,6 +163,9 @@ bench-releases: build examples ## the part of it about releases while searches r
 
 bench-proxy: build engines ## the part of it about the search proxy
 	tests/bench/run.sh proxy
+
+bench-plugin: build engines plugin ## the part of it about the plugin of OpenSearch
+	tests/bench/run.sh plugin
 
 bench-languages: build examples ## measure policies in other languages, into docs/benchmarks.md
 	cargo bench -p rerankd --bench languages -- docs/benchmarks.md
