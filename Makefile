@@ -88,7 +88,7 @@ demo-opensearch: build engines plugin ## start OpenSearch with the plugin and re
 demo-search: build engines ## start OpenSearch and the proxy before it, show one search with and without, stay until Ctrl-C
 	exec $(PYTHON) demo/search.py --binary target/release/rerankd $(if $(DEMO_ONCE),--exit)
 
-test: build faulty examples openapi-tools client-tools engines test-guest test-examples ## build what the tests need and run all of them
+test: build faulty examples openapi-tools client-tools engines plugin test-guest test-examples ## build what the tests need and run all of them
 	cargo test --release --workspace
 
 # In the development profile: it shares its dependencies with guest/componentize.
@@ -125,8 +125,14 @@ test-examples: .venv/python/requirements.txt ## run the native tests of the poli
 	cd guest/examples/python && ../../../.venv/python/bin/python -m unittest --quiet
 	scripts/npm --prefix guest/examples/javascript test --silent
 
-test-long: build faulty examples openapi-tools client-tools engines ## run the host's tests together with the long ones
+test-long: build faulty examples openapi-tools client-tools engines plugin ## run the host's tests together with the long ones
 	RERANKD_LONG_TESTS=1 cargo test --release --workspace
+
+test-plugin-versions: build faulty engines plugin ## run the tests of the plugin on the other versions of OpenSearch, too
+	$(PYTHON) scripts/engines.py fetch --all-versions
+	for version in 3.4.0 2.19.6; do \
+		RERANKD_TEST_OPENSEARCH=$$version cargo test --release -p rerankd-tests --test plugin || exit 1; \
+	done
 
 check: check-format check-lints check-docs check-dependencies check-spelling ## everything that needs no running
 
