@@ -19,8 +19,15 @@ fn scores(answer: &Answer) -> Vec<f32> {
 fn the_same_hits_are_ranked_the_same_through_plugin_proxy_and_endpoint() {
     let _turn = turn();
     let upstream = format!("http://{}", WORLD.engine.address());
-    let proxy = Rerankd::start(&["--upstream", &upstream, "--proxy-listen", "127.0.0.1:0"]);
     for policy in ["semantic-blend", "cross-encoder"] {
+        let proxy = Rerankd::start(&[
+            "--upstream",
+            &upstream,
+            "--proxy-listen",
+            "127.0.0.1:0",
+            "--default-policy",
+            policy,
+        ]);
         let body = |options: Value| {
             let mut body = search(QUERY);
             body["size"] = json!(100);
@@ -40,7 +47,7 @@ fn the_same_hits_are_ranked_the_same_through_plugin_proxy_and_endpoint() {
         let through = engine::call(
             proxy.proxy_address(),
             "POST",
-            &format!("/products/_search?search_pipeline=_none&rerankd_policy={policy}"),
+            "/products/_search?search_pipeline=_none",
             &json_type,
             plain.to_string().as_bytes(),
         )

@@ -29,7 +29,7 @@ fn the_nodes_own_sidecar_is_reached_by_tls_and_with_the_token() {
 fn ranked() -> f64 {
     WORLD.secured.metric(
         "rerankd_requests_total",
-        &[("protocol", "native"), ("status", "partial")],
+        &[("protocol", "native"), ("status", "applied")],
     )
 }
 

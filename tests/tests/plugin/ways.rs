@@ -22,7 +22,7 @@ fn expected() -> Vec<String> {
 #[track_caller]
 fn is_reranked(answer: &Answer, expected: &[String]) {
     let fate = marker::fate(answer);
-    assert_eq!(fate.status, "partial", "{fate:?}");
+    assert_eq!(fate.status, "applied", "{fate:?}");
     assert_eq!(fate.policy.as_deref(), Some("nearest-length"));
     assert_eq!(ids(answer.text()), expected);
     let header = answer.header("rerank-status").expect("it has the header");
@@ -89,7 +89,7 @@ fn a_template_is_reranked_by_default_and_by_name() {
     let answer = engine::call(address, "POST", path, &headers, lines.as_bytes()).ok();
     let read = marker::read(&answer);
     let fate = read.fates[0].as_ref().expect("something is said");
-    assert_eq!(fate.status, "partial");
+    assert_eq!(fate.status, "applied");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn an_msearch_says_of_each_item_what_became_of_it() {
         (said["status"].clone(), said["reason"].clone())
     };
     for item in [0, 1] {
-        assert_eq!(said(item).0, "partial", "{item}");
+        assert_eq!(said(item).0, "applied", "{item}");
         assert_eq!(ids(&body["responses"][item].to_string()), expected);
     }
     assert_eq!(said(2), (json!("skipped"), json!("sort")));
@@ -183,7 +183,7 @@ fn what_happened_is_told_in_full() {
     let _turn = turn();
     let answer = WORLD.post(NAMED, &search(QUERY)).ok();
     let said = marker::object(&answer);
-    assert_eq!(said["status"], "partial");
+    assert_eq!(said["status"], "applied");
     assert_eq!(said["policy"], "nearest-length");
     assert_eq!(said["version"].as_str().map(str::len), Some(8), "{said}");
     assert!(
@@ -195,7 +195,7 @@ fn what_happened_is_told_in_full() {
         "{said}"
     );
     let header = answer.header("rerank-status").expect("it has the header");
-    assert!(header.starts_with("rerankd;status=partial;"), "{header}");
+    assert!(header.starts_with("rerankd;status=applied;"), "{header}");
     assert_eq!(
         answer
             .headers
@@ -227,7 +227,7 @@ fn answers_in_other_formats_are_reranked_all_the_same() {
         .ok();
     assert_eq!(ids(parts.text()), expected);
     let status = parts.header("rerank-status").expect("it has the header");
-    assert!(status.contains("status=partial"), "{status}");
+    assert!(status.contains("status=applied"), "{status}");
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn times_of_phases_profile_and_total_stay() {
     body["suggest"] = json!({"spelling": {"text": "gardn", "term": {"field": "title"}}});
     let path = "/products/_search?phase_took=true";
     let got = WORLD.post(path, &body).ok();
-    assert_eq!(marker::fate(&got).status, "partial");
+    assert_eq!(marker::fate(&got).status, "applied");
     let own = WORLD
         .post(&format!("{path}&search_pipeline=_none"), &body)
         .ok();
@@ -283,25 +283,6 @@ fn a_response_processor_alone_reranks_the_page_that_it_gets() {
     assert_eq!(ids(got.text()), own);
     let sent: Value = serde_json::from_slice(&sidecar.asked()[0].body).expect("it is JSON");
     assert_eq!(sent["documents"].as_array().map(Vec::len), Some(10));
-}
-
-#[test]
-fn a_request_processor_alone_never_lets_the_window_out() {
-    let _turn = turn();
-    let name = fresh_name();
-    let made = json!({"request_processors": [{"rerankd_window": {"policy": "nearest-length"}}]});
-    let put = WORLD.put_pipeline(&name, &made);
-    if put.status == 400 {
-        // It is as good to refuse it.
-        return;
-    }
-    let got = WORLD
-        .post(
-            &format!("/products/_search?search_pipeline={name}"),
-            &search(QUERY),
-        )
-        .ok();
-    assert_eq!(ids(got.text()).len(), 10, "{}", got.text());
 }
 
 #[test]
@@ -417,7 +398,7 @@ fn an_option_in_a_search_is_enough_where_the_cluster_allows_it() {
         marker::read(&multi).fates[0]
             .as_ref()
             .map(|fate| &*fate.status),
-        Some("partial")
+        Some("applied")
     );
     drop(auto);
     let off = WORLD.post(paths[0], &body).ok();
