@@ -11,7 +11,7 @@ CARGO_DENY := .ci/tool cargo-deny
 EXPORT := .venv/export/bin/python models/export
 
 .DEFAULT_GOAL := help
-.PHONY: help build runtime policies faulty examples policies-python policies-javascript demo \
+.PHONY: help build runtime policies plugin faulty examples policies-python policies-javascript demo \
 	test test-guest test-examples test-long openapi-tools client-tools engines demo-search eval-e2e check check-format \
 	check-lints check-docs check-dependencies check-spelling audit bench bench-releases bench-proxy \
 	bench-languages models eval \
@@ -31,6 +31,17 @@ policies: ## build guest/policies/*, with their cases, into guest/dist/policies
 
 faulty: ## build the guests that break the rules, for the host's tests
 	guest/build.sh faulty
+
+PLUGIN := plugin/opensearch
+PLUGIN_SOURCES := $(PLUGIN)/pom.xml $(shell find $(PLUGIN)/src -type f)
+
+plugin: $(PLUGIN)/dist/rerankd-opensearch3.zip ## build the OpenSearch plugin into plugin/opensearch/dist (needs a JDK 21 or later, Maven)
+
+# Both zips come from one run.
+$(PLUGIN)/dist/rerankd-opensearch3.zip: $(PLUGIN_SOURCES)
+	JAVA_HOME="$$($(PYTHON) scripts/engines.py java 21)" && export JAVA_HOME && \
+		test -n "$$JAVA_HOME" && mvn -q -B -Dstyle.color=never -f $(PLUGIN)/pom.xml clean package
+	touch $(PLUGIN)/dist/*.zip
 
 examples: policies-python policies-javascript ## build the policies in other languages into guest/dist/examples
 
