@@ -266,6 +266,39 @@ fn times_of_phases_profile_and_total_stay() {
 }
 
 #[test]
+fn the_engines_own_searches_for_groups_are_left_alone() {
+    let _turn = turn();
+    let sidecar = reversing();
+    let options = json!({"url": sidecar.url(), "policy": "scripted", "fields": ["title", "text"]});
+    let name = fresh_name();
+    WORLD.put_pipeline(&name, &pipeline(&options)).ok();
+    let mut body = search(QUERY);
+    body["collapse"] = json!({"field": "brand", "inner_hits": {"name": "others", "size": 3}});
+    let path = format!("/products/_search?search_pipeline={name}");
+    let got = WORLD.post(&path, &body).ok();
+    let own = WORLD.alone(&body).json();
+    assert_eq!(sidecar.asked().len(), 1);
+    let inner = |page: &Value| -> Vec<(String, Value)> {
+        let hits = page["hits"]["hits"].as_array().expect("a list of hits");
+        let one = |hit: &Value| {
+            (
+                hit["fields"]["brand"].to_string(),
+                hit["inner_hits"].clone(),
+            )
+        };
+        let mut all: Vec<_> = hits.iter().map(one).collect();
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all
+    };
+    assert_eq!(inner(&got.json()), inner(&own));
+    let headers = got.headers.iter();
+    assert_eq!(
+        headers.filter(|(name, _)| name == "rerank-status").count(),
+        1
+    );
+}
+
+#[test]
 fn a_response_processor_alone_reranks_the_page_that_it_gets() {
     let _turn = turn();
     let sidecar = reversing();
