@@ -6,6 +6,7 @@
 //! which can be run alone (`make bench-releases`).
 
 mod bare;
+mod client;
 mod end_to_end;
 mod machine;
 mod measure;

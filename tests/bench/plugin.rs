@@ -11,6 +11,7 @@ use rerankd_tests::{Engine, Setup, Upstream, require};
 use serde_json::{Value, json};
 
 use crate::Result;
+use crate::client::{Call, Client, applied};
 use crate::machine::Facts;
 use crate::measure::{Samples, milliseconds};
 use crate::report::QUICK;
@@ -50,48 +51,6 @@ struct Reranked {
     plugin: Samples,
 }
 
-/// One connection to one listener.
-struct Client {
-    agent: ureq::Agent,
-    base: String,
-}
-
-impl Client {
-    fn new(address: &str) -> Self {
-        let config = ureq::Agent::config_builder().http_status_as_error(false);
-        Self {
-            agent: config.build().into(),
-            base: format!("http://{address}"),
-        }
-    }
-
-    /// From before it is sent until its answer has been read.
-    fn post(&self, path: &str, body: &Value) -> Result<(Duration, Value)> {
-        self.send(&format!("{}{path}", self.base), body, false)
-    }
-
-    fn put(&self, path: &str, body: &Value) -> Result<(Duration, Value)> {
-        self.send(&format!("{}{path}", self.base), body, true)
-    }
-
-    fn send(&self, url: &str, body: &Value, put: bool) -> Result<(Duration, Value)> {
-        let body = body.to_string();
-        let request = match put {
-            true => self.agent.put(url),
-            false => self.agent.post(url),
-        };
-        let request = request.content_type("application/json");
-        let started = Instant::now();
-        let mut answer = request.send(&body)?;
-        let bytes = answer.body_mut().read_to_vec()?;
-        let took = started.elapsed();
-        if answer.status() != 200 {
-            return Err(format!("{url}: {}", String::from_utf8_lossy(&bytes)).into());
-        }
-        Ok((took, serde_json::from_slice(&bytes)?))
-    }
-}
-
 /// Measures all of it.
 pub(crate) fn measure(root: &Path, texts: &Texts, quick: bool) -> Result<Findings> {
     let server = Server::start(root, &[])?;
@@ -112,7 +71,7 @@ pub(crate) fn measure(root: &Path, texts: &Texts, quick: bool) -> Result<Finding
     let mut reranked = POLICIES.map(|policy| (policy, Reranked::default()));
     for (policy, _) in &reranked {
         let options = json!({"policy": policy, "fields": ["text"], "window": WINDOW});
-        direct.put(&format!("/_search/pipeline/{policy}"), &pipeline(&options))?;
+        make_pipeline(&engine, policy, &options);
     }
 
     eprintln!("  reranked searches:");
@@ -142,7 +101,7 @@ pub(crate) fn measure(root: &Path, texts: &Texts, quick: bool) -> Result<Finding
     let hanging = Upstream::start(|_, stream| wait_for_end(stream));
     let options = json!({"url": hanging.url(), "policy": "none", "fields": ["text"],
         "window": WINDOW, "timeout_ms": 4000, "max_concurrent_calls": HANGING});
-    direct.put("/_search/pipeline/hanging", &pipeline(&options))?;
+    make_pipeline(&engine, "hanging", &options);
     for round in 0..if quick { 1 } else { 6 } {
         plain(&direct, texts, &mut alone, quick)?;
         std::thread::scope(|scope| {
@@ -151,8 +110,7 @@ pub(crate) fn measure(root: &Path, texts: &Texts, quick: bool) -> Result<Finding
                     let (query, set) = (&texts.searches[0].query, number % texts.searches.len());
                     let client = Client::new(&engine.address().to_string());
                     scope.spawn(move || {
-                        let path = "/bench/_search?search_pipeline=hanging";
-                        let found = client.post(path, &search(set, query, 10));
+                        let found = client.call(&search("hanging", set, query, 10));
                         found.map(drop).map_err(|error| error.to_string())
                     })
                 })
@@ -180,8 +138,8 @@ fn plain(direct: &Client, texts: &Texts, samples: &mut Samples, quick: bool) -> 
     let started = Instant::now();
     for round in 0..if quick { 20 } else { 300 } {
         let set = round % texts.searches.len();
-        let body = search(set, &texts.searches[set].query, 10);
-        let (took, _) = direct.post("/bench/_search", &body)?;
+        let call = search("_none", set, &texts.searches[set].query, 10);
+        let (took, _, _) = direct.call(&call)?;
         samples.push_time(took);
         // The others wait no longer than their time limit.
         if started.elapsed() > Duration::from_secs(2) {
@@ -191,9 +149,13 @@ fn plain(direct: &Client, texts: &Texts, samples: &mut Samples, quick: bool) -> 
     Ok(())
 }
 
-fn pipeline(options: &Value) -> Value {
-    json!({"request_processors": [{"rerankd_window": options}],
-        "response_processors": [{"rerankd": {}}]})
+fn make_pipeline(engine: &Engine, name: &str, options: &Value) {
+    let body = json!({"request_processors": [{"rerankd_window": options}],
+        "response_processors": [{"rerankd": {}}]});
+    let json = [("Content-Type", "application/json")];
+    let path = format!("/_search/pipeline/{name}");
+    let body = body.to_string();
+    rerankd_tests::engine::call(engine.address(), "PUT", &path, &json, body.as_bytes()).ok();
 }
 
 /// An index of texts of [`TEXT_BYTES`]; `set` says which search's they are.
@@ -224,9 +186,14 @@ fn fill(engine: &Engine, texts: &Texts) {
 }
 
 /// A search over the hundred documents of one set.
-fn search(set: usize, query: &str, size: usize) -> Value {
-    json!({"query": {"bool": {
-        "filter": [{"term": {"set": set}}], "should": [{"match": {"text": query}}]}}, "size": size})
+fn search(pipeline: &str, set: usize, query: &str, size: usize) -> Call {
+    let query = json!({"bool": {
+        "filter": [{"term": {"set": set}}], "should": [{"match": {"text": query}}]}});
+    Call {
+        name: "a search",
+        path: format!("/bench/_search?search_pipeline={pipeline}"),
+        body: Some(json!({"query": query, "size": size})),
+    }
 }
 
 impl Reranked {
@@ -239,7 +206,8 @@ impl Reranked {
         set: usize,
         query: &str,
     ) -> Result<()> {
-        let (engine, page) = direct.post("/bench/_search", &search(set, query, WINDOW))?;
+        let (engine, page, _) = direct.call(&search("_none", set, query, WINDOW))?;
+        let page: Value = serde_json::from_slice(&page)?;
         let hits = page["hits"]["hits"].as_array().ok_or("no hits")?;
         if hits.len() != WINDOW {
             return Err(format!("not {WINDOW} hits for `{query}`").into());
@@ -251,12 +219,15 @@ impl Reranked {
                     "fields": {"text": hit["_source"]["text"]}})
             })
             .collect();
-        let body = json!({"query": query, "documents": documents});
-        let (rerank, answer) = data.post(&format!("/v1/rerank/{policy}"), &body)?;
-        applied(&answer["status"])?;
-        let path = format!("/bench/_search?search_pipeline={policy}");
-        let (through, page) = direct.post(&path, &search(set, query, 10))?;
-        applied(&page["ext"]["rerankd"]["status"])?;
+        let call = Call {
+            name: "native",
+            path: format!("/v1/rerank/{policy}"),
+            body: Some(json!({"query": query, "documents": documents})),
+        };
+        let (rerank, _, status) = data.call(&call)?;
+        applied(&status)?;
+        let (through, _, status) = direct.call(&search(policy, set, query, 10))?;
+        applied(&status)?;
         self.engine.push_time(engine);
         self.rerank.push_time(rerank);
         self.plugin.push_time(through);
@@ -326,11 +297,4 @@ impl Findings {
         }
         Ok(page.trim_end().to_owned())
     }
-}
-
-fn applied(status: &Value) -> Result<()> {
-    if status == "applied" {
-        return Ok(());
-    }
-    Err(format!("not reranked: {status}").into())
 }

@@ -11,6 +11,7 @@ use rerankd_tests::engine::Engine;
 use serde_json::{Value, json};
 
 use crate::Result;
+use crate::client::{Call, Client, applied};
 use crate::machine::Facts;
 use crate::measure::{Samples, milliseconds};
 use crate::report::QUICK;
@@ -52,52 +53,6 @@ struct Reranked {
     engine: Samples,
     rerank: Samples,
     proxied: Samples,
-}
-
-/// One connection to one listener.
-struct Client {
-    agent: ureq::Agent,
-    base: String,
-}
-
-/// A request of a client.
-struct Call {
-    name: &'static str,
-    path: String,
-    /// A `GET` without one.
-    body: Option<Value>,
-}
-
-impl Client {
-    fn new(address: &str) -> Self {
-        let config = ureq::Agent::config_builder().http_status_as_error(false);
-        Self {
-            agent: config.build().into(),
-            base: format!("http://{address}"),
-        }
-    }
-
-    /// From before it is sent until its answer has been read.
-    fn call(&self, call: &Call) -> Result<(Duration, Vec<u8>, String)> {
-        let url = format!("{}{}", self.base, call.path);
-        let body = call.body.as_ref().map(Value::to_string);
-        let started = Instant::now();
-        let mut answer = match &body {
-            Some(body) => {
-                let request = self.agent.post(&url).content_type("application/json");
-                request.send(body)?
-            }
-            None => self.agent.get(&url).call()?,
-        };
-        let bytes = answer.body_mut().read_to_vec()?;
-        let took = started.elapsed();
-        if answer.status() != 200 {
-            return Err(format!("{url}: {}", String::from_utf8_lossy(&bytes)).into());
-        }
-        let status = answer.headers().get("rerank-status");
-        let status = status.and_then(|value| value.to_str().ok());
-        Ok((took, bytes, status.unwrap_or_default().to_owned()))
-    }
 }
 
 /// Measures all of it.
@@ -321,13 +276,6 @@ impl Findings {
         }
         Ok(page.trim_end().to_owned())
     }
-}
-
-fn applied(status: &str) -> Result<()> {
-    if status.contains("status=applied") {
-        return Ok(());
-    }
-    Err(format!("not reranked: {status}").into())
 }
 
 /// What [`CONNECTIONS`] get that send one request after the other.
