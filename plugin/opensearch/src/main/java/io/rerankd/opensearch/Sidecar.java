@@ -162,7 +162,8 @@ final class Sidecar {
         return switch (status) {
             case 400 -> new Failure("bad-request", RestStatus.BAD_REQUEST, message);
             case 413 -> new Failure("too-large", RestStatus.REQUEST_ENTITY_TOO_LARGE, message);
-            case 404 -> new Failure("unknown-policy", RestStatus.NOT_FOUND, message);
+            // Not 404: clients of a search take that for an index that is not there.
+            case 404 -> new Failure("unknown-policy", RestStatus.FAILED_DEPENDENCY, message);
             case 424 -> new Failure(
                 "deadline_exceeded".equals(type) ? "deadline" : "policy-fault",
                 RestStatus.FAILED_DEPENDENCY,
