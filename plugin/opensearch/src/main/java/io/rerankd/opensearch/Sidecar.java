@@ -87,13 +87,25 @@ final class Sidecar {
             listener.onFailure(Failure.overloaded(options.maxConcurrentCalls(), options.url()));
             return;
         }
-        Supplier<ThreadContext.StoredContext> context = parameters.threadContext.newRestorableContext(true);
-        CompletableFuture<HttpResponse<byte[]>> answer = start(request.build());
+        CompletableFuture<HttpResponse<byte[]>> answer = null;
         AtomicBoolean late = new AtomicBoolean();
-        Scheduler.ScheduledCancellable end = parameters.scheduler.apply(timeoutMs, () -> {
-            late.set(true);
-            answer.cancel(true);
-        });
+        Scheduler.ScheduledCancellable end;
+        try {
+            answer = start(request.build());
+            CompletableFuture<HttpResponse<byte[]>> started = answer;
+            end = parameters.scheduler.apply(timeoutMs, () -> {
+                late.set(true);
+                started.cancel(true);
+            });
+        } catch (RuntimeException e) {
+            calls.decrementAndGet();
+            if (answer != null) {
+                answer.cancel(true);
+            }
+            listener.onFailure(Failure.internal(e));
+            return;
+        }
+        Supplier<ThreadContext.StoredContext> context = parameters.threadContext.newRestorableContext(true);
         // Without an executor this would run where Java pleases: in the pool that all share.
         answer.whenCompleteAsync((response, thrown) -> {
             calls.decrementAndGet();
