@@ -635,6 +635,12 @@ fn the_data_plane_says_who_is_there() {
             (&json!("rerank"), &json!(policy))
         );
     }
+    // Whoever fetches documents for a policy learns here which fields it reads.
+    let default = SERVER.get("/v1/models/_default").ok().json();
+    assert_eq!(default["model_name"], "semantic-blend");
+    let named = SERVER.get("/v1/models/semantic-blend").ok().json();
+    assert_eq!(named["fields"], default["fields"]);
+    assert_eq!(named["fields"], json!(["text", "title"]), "{named}");
     let unknown = SERVER.get("/v1/models/bert");
     assert_eq!(unknown.status, 404);
     assert!(

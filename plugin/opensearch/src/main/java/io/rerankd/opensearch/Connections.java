@@ -12,6 +12,7 @@ import java.security.PrivilegedAction;
 import java.security.cert.Certificate;
 import java.security.cert.CertificateFactory;
 import java.time.Duration;
+import java.util.concurrent.Executor;
 
 import javax.net.ssl.SSLContext;
 import javax.net.ssl.TrustManagerFactory;
@@ -21,27 +22,37 @@ final class Connections {
     /** The end of a call comes earlier, but leaves an attempt to connect as it is. */
     private static final Duration CONNECT_TIMEOUT = Duration.ofSeconds(5);
 
-    private Connections() {}
+    private final SSLContext trusted;
+
+    private Connections(SSLContext trusted) {
+        this.trusted = trusted;
+    }
+
+    /** @param ca certificates that are trusted in place of the system's, or null */
+    static Connections trusting(Path ca) throws IOException {
+        return new Connections(ca == null ? null : contextOf(ca));
+    }
 
     /**
      * One client for the node, which keeps connections open.
      *
-     * @param ca certificates that are trusted in place of the system's, or null
+     * @param executor threads for its work; with those of its own, OpenSearch 2 would not let it
      */
     @SuppressWarnings("removal")
-    static HttpClient client(Path ca) throws IOException {
+    HttpClient client(Executor executor) {
         HttpClient.Builder builder = HttpClient.newBuilder()
             .version(HttpClient.Version.HTTP_1_1)
             .followRedirects(HttpClient.Redirect.NEVER)
             .proxy(HttpClient.Builder.NO_PROXY)
-            .connectTimeout(CONNECT_TIMEOUT);
-        if (ca != null) {
-            builder.sslContext(trusting(ca));
+            .connectTimeout(CONNECT_TIMEOUT)
+            .executor(executor);
+        if (trusted != null) {
+            builder.sslContext(trusted);
         }
         return AccessController.doPrivileged((PrivilegedAction<HttpClient>) builder::build);
     }
 
-    private static SSLContext trusting(Path ca) throws IOException {
+    private static SSLContext contextOf(Path ca) throws IOException {
         try (InputStream pem = Files.newInputStream(ca)) {
             KeyStore trusted = KeyStore.getInstance(KeyStore.getDefaultType());
             trusted.load(null, null);

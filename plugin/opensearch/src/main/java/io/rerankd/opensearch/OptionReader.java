@@ -7,6 +7,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.function.BiFunction;
+import java.util.regex.Pattern;
 
 /** Reads options from JSON, and says of each that is wrong what would be right. */
 final class OptionReader {
@@ -17,9 +18,14 @@ final class OptionReader {
     private static final int MAX_CONCURRENT_CALLS = 10_000;
     private static final int MAX_NAMES = 1000;
 
+    private static final Pattern POLICY = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,200}(@[A-Za-z0-9._+-]{1,100})?");
+    private static final String POLICY_FORM = "a policy, such as `semantic-blend` or `semantic-blend@030cd242`";
+
     private enum Kind {
         URL,
         TEXT,
+        POLICY,
+        POLICIES,
         NAMES,
         WINDOW,
         TIMEOUT,
@@ -31,7 +37,7 @@ final class OptionReader {
     }
 
     private static final Map<String, Kind> SHARED = Map.ofEntries(
-        Map.entry("policy", Kind.TEXT),
+        Map.entry("policy", Kind.POLICY),
         Map.entry("fields", Kind.NAMES),
         Map.entry("window", Kind.WINDOW),
         Map.entry("query_path", Kind.TEXT),
@@ -49,7 +55,7 @@ final class OptionReader {
             "url",
             Kind.URL,
             "policies",
-            Kind.NAMES,
+            Kind.POLICIES,
             "max_window",
             Kind.WINDOW,
             "max_concurrent_calls",
@@ -112,6 +118,8 @@ final class OptionReader {
             case TEXT -> value instanceof String text && text.isBlank() == false
                 ? text.strip()
                 : expected("a string that is not empty", value);
+            case POLICY -> isPolicy(value) ? value : expected(POLICY_FORM, value);
+            case POLICIES -> policies(value);
             case NAMES -> names(value);
             case WINDOW -> count(value, MAX_RESULT_WINDOW);
             case TIMEOUT -> count(value, MAX_TIMEOUT_MS);
@@ -148,6 +156,21 @@ final class OptionReader {
         }
         boolean fits = names.isEmpty() == false && names.size() <= MAX_NAMES;
         return fits ? List.copyOf(names) : expected("an array of 1 to " + MAX_NAMES + " strings", value);
+    }
+
+    private static Object policies(Object value) {
+        if (names(value) instanceof List<?> names) {
+            for (Object name : names) {
+                if (isPolicy(name) == false) {
+                    return expected(POLICY_FORM, name);
+                }
+            }
+        }
+        return names(value);
+    }
+
+    private static boolean isPolicy(Object value) {
+        return value instanceof String name && POLICY.matcher(name).matches();
     }
 
     private static Object url(Object value) {

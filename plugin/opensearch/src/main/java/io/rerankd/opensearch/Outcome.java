@@ -27,6 +27,9 @@ record Outcome(
 ) {
     static final String HEADER = "Rerank-Status";
 
+    /** The member that each has. */
+    static final String STATUS = "status";
+
     static Outcome skipped(String reason) {
         return new Outcome("skipped", reason, null, null, -1, 0, 0, null);
     }
@@ -44,7 +47,7 @@ record Outcome(
 
     Map<String, Object> members() {
         Map<String, Object> members = new LinkedHashMap<>();
-        members.put("status", status);
+        members.put(STATUS, status);
         putIfThere(members, "reason", reason);
         putIfThere(members, "policy", policy);
         putIfThere(members, "version", version);

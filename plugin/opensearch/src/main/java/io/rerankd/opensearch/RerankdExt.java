@@ -1,6 +1,7 @@
 package io.rerankd.opensearch;
 
 import java.io.IOException;
+import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Objects;
 
@@ -22,6 +23,8 @@ public final class RerankdExt extends SearchExtBuilder {
     /** Most bytes of all options of a search together. */
     private static final int MAX_BYTES = 64 << 10;
 
+    private static final Options NO_OPTIONS = new Options(Map.of());
+
     private final Map<String, Object> members;
     private final Options options;
 
@@ -30,14 +33,18 @@ public final class RerankdExt extends SearchExtBuilder {
         this.options = options;
     }
 
-    /** Reads it from another node. */
+    /** Reads what a node wrote; OpenSearch 2 copies each search in this way before its pipeline runs. */
     public RerankdExt(StreamInput in) throws IOException {
-        this(in.readMap(), new Options(Map.of()));
+        this(in.readMap());
+    }
+
+    private RerankdExt(Map<String, Object> members) {
+        this(members, members.containsKey(Outcome.STATUS) ? NO_OPTIONS : checked(members));
     }
 
     /** What became of a search. */
     static RerankdExt of(Outcome outcome) {
-        return new RerankdExt(outcome.members(), new Options(Map.of()));
+        return new RerankdExt(outcome.members(), NO_OPTIONS);
     }
 
     /** Reads and checks the options of a search. */
@@ -52,7 +59,7 @@ public final class RerankdExt extends SearchExtBuilder {
                 throw new ParsingException(place, "`ext.rerankd`: more than the limit of " + MAX_BYTES + " bytes");
             }
         }
-        Map<String, Object> left = new java.util.LinkedHashMap<>(members);
+        Map<String, Object> left = new LinkedHashMap<>(members);
         Options options = OptionReader.SEARCH.take(
             left,
             (key, problem) -> new ParsingException(place, "`ext.rerankd." + key + "`: " + problem)
@@ -67,7 +74,15 @@ public final class RerankdExt extends SearchExtBuilder {
         return new RerankdExt(members, options);
     }
 
-    /** The options; none where it came from another node. */
+    /** The options that {@link #parse} let through. */
+    private static Options checked(Map<String, Object> members) {
+        return OptionReader.SEARCH.take(
+            new LinkedHashMap<>(members),
+            (key, problem) -> new IllegalArgumentException("`ext.rerankd." + key + "`: " + problem)
+        );
+    }
+
+    /** The options; none in a response. */
     Options options() {
         return options;
     }

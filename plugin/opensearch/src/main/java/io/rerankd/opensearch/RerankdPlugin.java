@@ -1,7 +1,6 @@
 package io.rerankd.opensearch;
 
 import java.io.IOException;
-import java.net.http.HttpClient;
 import java.nio.file.Path;
 import java.util.Collection;
 import java.util.List;
@@ -29,7 +28,7 @@ public final class RerankdPlugin extends Plugin implements SearchPlugin, SearchP
     /** Called by the node. */
     public RerankdPlugin(Settings settings, Path configuration) throws IOException {
         Path ca = NodeOptions.CA_FILE.get(settings).isBlank() ? null : configuration.resolve(NodeOptions.CA_FILE.get(settings));
-        handles = new Handles(new NodeOptions(settings), Connections.client(ca));
+        handles = new Handles(new NodeOptions(settings), Connections.trusting(ca));
     }
 
     @Override
@@ -122,7 +121,6 @@ public final class RerankdPlugin extends Plugin implements SearchPlugin, SearchP
             Map<String, Object> config,
             Processor.PipelineContext context
         ) {
-            config.clear();
             return processors.get();
         }
     }
@@ -130,22 +128,22 @@ public final class RerankdPlugin extends Plugin implements SearchPlugin, SearchP
     /** What the node has one of, for all processors: they are made anew with each change of a pipeline. */
     static final class Handles {
         private final NodeOptions node;
-        private final HttpClient client;
+        private final Connections connections;
         private final IndexLimits limits = new IndexLimits();
         private ThreadContext threadContext;
         private Sidecar sidecar;
         private PolicyFields fields;
 
-        private Handles(NodeOptions node, HttpClient client) {
+        private Handles(NodeOptions node, Connections connections) {
             this.node = node;
-            this.client = client;
+            this.connections = connections;
         }
 
         /** The node calls this while it starts, several times. */
         private synchronized void start(Parameters parameters) {
             if (sidecar == null) {
                 threadContext = parameters.threadContext;
-                sidecar = new Sidecar(client, node, parameters);
+                sidecar = new Sidecar(connections.client(parameters.genericExecutor::accept), node, parameters);
                 fields = new PolicyFields(sidecar);
             }
         }

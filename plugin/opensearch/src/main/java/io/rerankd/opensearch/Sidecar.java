@@ -87,13 +87,25 @@ final class Sidecar {
             listener.onFailure(Failure.overloaded(options.maxConcurrentCalls(), options.url()));
             return;
         }
-        Supplier<ThreadContext.StoredContext> context = parameters.threadContext.newRestorableContext(true);
-        CompletableFuture<HttpResponse<byte[]>> answer = start(request.build());
+        CompletableFuture<HttpResponse<byte[]>> answer = null;
         AtomicBoolean late = new AtomicBoolean();
-        Scheduler.ScheduledCancellable end = parameters.scheduler.apply(timeoutMs, () -> {
-            late.set(true);
-            answer.cancel(true);
-        });
+        Scheduler.ScheduledCancellable end;
+        try {
+            answer = start(request.build());
+            CompletableFuture<HttpResponse<byte[]>> started = answer;
+            end = parameters.scheduler.apply(timeoutMs, () -> {
+                late.set(true);
+                started.cancel(true);
+            });
+        } catch (RuntimeException e) {
+            calls.decrementAndGet();
+            if (answer != null) {
+                answer.cancel(true);
+            }
+            listener.onFailure(Failure.internal(e));
+            return;
+        }
+        Supplier<ThreadContext.StoredContext> context = parameters.threadContext.newRestorableContext(true);
         // Without an executor this would run where Java pleases: in the pool that all share.
         answer.whenCompleteAsync((response, thrown) -> {
             calls.decrementAndGet();
@@ -162,7 +174,8 @@ final class Sidecar {
         return switch (status) {
             case 400 -> new Failure("bad-request", RestStatus.BAD_REQUEST, message);
             case 413 -> new Failure("too-large", RestStatus.REQUEST_ENTITY_TOO_LARGE, message);
-            case 404 -> new Failure("unknown-policy", RestStatus.NOT_FOUND, message);
+            // Not 404: clients of a search take that for an index that is not there.
+            case 404 -> new Failure("unknown-policy", RestStatus.FAILED_DEPENDENCY, message);
             case 424 -> new Failure(
                 "deadline_exceeded".equals(type) ? "deadline" : "policy-fault",
                 RestStatus.FAILED_DEPENDENCY,

@@ -46,6 +46,7 @@ class WindowProcessor extends AbstractProcessor implements SearchRequestProcesso
             return;
         }
         Plan.State state = Plan.State.begin(context);
+        leaveGroupsAlone(request);
         Fallback fallback = new Fallback(handles, RerankProcessor.mayNotFail(request, this));
         Planner planner = new Planner(request, configured);
         // Whoever goes on without an answer goes on with the search as it was sent.
@@ -106,6 +107,17 @@ class WindowProcessor extends AbstractProcessor implements SearchRequestProcesso
             withFields.onResponse(options.fields());
         } else {
             handles.fields().of(planner.policy(), options, withFields);
+        }
+    }
+
+    /**
+     * The engine searches for the inner hits of each collapsed group as the client could: through the pipeline
+     * that the search names, or the index. This pipeline is found already; the groups take over its name.
+     */
+    private static void leaveGroupsAlone(SearchRequest request) {
+        SearchSourceBuilder search = request.source();
+        if (search != null && search.collapse() != null && search.collapse().getInnerHits().isEmpty() == false) {
+            request.pipeline("_none");
         }
     }
 
