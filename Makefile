@@ -11,7 +11,7 @@ CARGO_DENY := .ci/tool cargo-deny
 EXPORT := .venv/export/bin/python models/export
 
 .DEFAULT_GOAL := help
-.PHONY: help build runtime policies faulty examples policies-python policies-javascript demo \
+.PHONY: help build runtime policies plugin faulty examples policies-python policies-javascript demo \
 	test test-guest test-examples test-long openapi-tools client-tools engines demo-search eval-e2e check check-format \
 	check-lints check-docs check-dependencies check-spelling audit bench bench-releases bench-proxy bench-load soak \
 	bench-languages models eval \
@@ -31,6 +31,17 @@ policies: ## build guest/policies/*, with their cases, into guest/dist/policies
 
 faulty: ## build the guests that break the rules, for the host's tests
 	guest/build.sh faulty
+
+PLUGIN := plugin/opensearch
+PLUGIN_SOURCES := $(PLUGIN)/pom.xml $(shell find $(PLUGIN)/src -type f)
+
+plugin: $(PLUGIN)/dist/rerankd-opensearch3.zip ## build the OpenSearch plugin into plugin/opensearch/dist (needs a JDK 21 or later, Maven)
+
+# Both zips come from one run.
+$(PLUGIN)/dist/rerankd-opensearch3.zip: $(PLUGIN_SOURCES)
+	JAVA_HOME="$$($(PYTHON) scripts/engines.py java 21)" && export JAVA_HOME && \
+		test -n "$$JAVA_HOME" && mvn -q -B -Dstyle.color=never -f $(PLUGIN)/pom.xml clean package
+	touch $(PLUGIN)/dist/*.zip
 
 examples: policies-python policies-javascript ## build the policies in other languages into guest/dist/examples
 
@@ -82,10 +93,13 @@ engines: .venv/engines/requirements.txt ## get the real search engines of the te
 demo: build ## build, start the server, rerank a page of Elasticsearch, stay until Ctrl-C
 	exec $(PYTHON) demo/demo.py --binary target/release/rerankd
 
+demo-opensearch: build engines plugin ## start OpenSearch with the plugin and rerankd beside it, show one search with and without, stay until Ctrl-C
+	exec $(PYTHON) demo/opensearch.py --binary target/release/rerankd $(if $(DEMO_ONCE),--exit)
+
 demo-search: build engines ## start OpenSearch and the proxy before it, show one search with and without, stay until Ctrl-C
 	exec $(PYTHON) demo/search.py --binary target/release/rerankd $(if $(DEMO_ONCE),--exit)
 
-test: build faulty examples openapi-tools client-tools engines test-guest test-examples ## build what the tests need and run all of them
+test: build faulty examples openapi-tools client-tools engines plugin test-guest test-examples ## build what the tests need and run all of them
 	cargo test --release --workspace
 
 # In the development profile: it shares its dependencies with guest/componentize.
@@ -122,8 +136,14 @@ test-examples: .venv/python/requirements.txt ## run the native tests of the poli
 	cd guest/examples/python && ../../../.venv/python/bin/python -m unittest --quiet
 	scripts/npm --prefix guest/examples/javascript test --silent
 
-test-long: build faulty examples openapi-tools client-tools engines ## run the host's tests together with the long ones
+test-long: build faulty examples openapi-tools client-tools engines plugin ## run the host's tests together with the long ones
 	RERANKD_LONG_TESTS=1 cargo test --release --workspace
+
+test-plugin-versions: build faulty engines plugin ## run the tests of the plugin on the other versions of OpenSearch, too
+	$(PYTHON) scripts/engines.py fetch --all-versions
+	for version in 3.4.0 2.19.6; do \
+		RERANKD_TEST_OPENSEARCH=$$version cargo test --release -p rerankd-tests --test plugin || exit 1; \
+	done
 
 check: check-format check-lints check-docs check-dependencies check-spelling ## everything that needs no running
 
@@ -152,7 +172,7 @@ audit: ## known vulnerabilities of the dependencies (fetches the advisory databa
 	$(CARGO_DENY) --locked check advisories
 	$(CARGO_DENY) --locked --config deny.toml --manifest-path guest/Cargo.toml check advisories
 
-bench: build examples engines ## measure, as ratios in one run, into docs/benchmarks.md
+bench: build examples engines plugin ## measure, as ratios in one run, into docs/benchmarks.md
 	tests/bench/run.sh
 
 bench-releases: build examples ## the part of it about releases while searches run
@@ -166,6 +186,9 @@ bench-load: build ## the part of it about more load than the server can take
 
 soak: build ## mixed traffic for SOAK_MINUTES (30), and whether memory grows, into docs/benchmarks.md
 	tests/bench/run.sh soak
+
+bench-plugin: build engines plugin ## the part of it about the plugin of OpenSearch
+	tests/bench/run.sh plugin
 
 bench-languages: build examples ## measure policies in other languages, into docs/benchmarks.md
 	cargo bench -p rerankd --bench languages -- docs/benchmarks.md

@@ -3,8 +3,7 @@
 
     demo/search.py --binary target/release/rerankd [--port 9700] [--exit]
 
-The products are those of tests/fixtures and tests/bench/texts (Icecat's, under their own licence, see the
-files beside them). Everything stays until Ctrl-C; with --exit it is stopped at once, and whatever did not
+Everything stays until Ctrl-C; with --exit it is stopped at once, and whatever did not
 work makes the exit code 1.
 
 Standard library only; Python 3.10 or later.
@@ -22,14 +21,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY / "demo"), str(REPOSITORY / "scripts")]
 import demo  # noqa: E402
 import engines  # noqa: E402
-
-INDEX = "products"
-MAPPINGS = {
-    "settings": {"number_of_shards": 1, "number_of_replicas": 0},
-    "mappings": {"properties": {"title": {"type": "text"}, "text": {"type": "text"}}},
-}
-PAGES = ("chorus-smart-watch", "chorus-sorted", "chorus-aggregations")
-TITLES = pathlib.Path("tests/bench/texts/titles-chorus.json")
+import products  # noqa: E402
 
 
 def main():
@@ -39,7 +31,7 @@ def main():
     try:
         with contextlib.ExitStack() as until_end:
             engine = until_end.enter_context(engines.running(engines.OPENSEARCH))
-            load(engine)
+            products.load(engine)
             port = demo.free_port(arguments.port)
             flags = ["--upstream", engine.base, "--proxy-listen", f"127.0.0.1:{port}"]
             binary = demo.find_binary(arguments.binary)
@@ -72,44 +64,18 @@ def parse_arguments():
     return parser.parse_args()
 
 
-def load(engine):
-    """Indexes every product that the checkout holds."""
-    products = {}
-    for search in json.loads((REPOSITORY / TITLES).read_text(encoding="utf-8")):
-        for document in search["documents"]:
-            products[document["id"]] = {"title": document["title"]}
-    for name in PAGES:
-        page = REPOSITORY / "tests" / "fixtures" / "elasticsearch" / f"{name}.json"
-        for hit in json.loads(page.read_text(encoding="utf-8"))["hits"]["hits"]:
-            if "_source" in hit:
-                products[hit["_id"]] = hit["_source"]
-    engine.request("PUT", f"/{INDEX}", MAPPINGS)
-    sources = [(name, json.dumps(source).encode()) for name, source in products.items()]
-    engine.bulk(INDEX, sources)
-    demo.say(f"OpenSearch on {engine.base} has {len(products)} products.")
-
-
 def show(engine, proxy, paint):
     """One search, asked of the engine and of the proxy."""
-    _, about = demo.read_page()
-    query = about["query"]
-    body = {"query": {"multi_match": {"query": query, "fields": ["title", "text"]}}}
+    query, body, judgments = products.judged_search()
     demo.say(paint.title(f'The same search for "{query}", of OpenSearch and through the proxy'))
-    path = f"/{INDEX}/_search"
+    path = products.PATH
     for base in (engine.base, proxy.base):
         demo.say(paint.command(demo.curl(base + path, json.dumps(body))))
     before, after = (
         json.loads(client.request("POST", path, body))["hits"]["hits"] for client in (engine, proxy)
     )
-    if [hit["_id"] for hit in before] == [hit["_id"] for hit in after]:
-        raise demo.DemoError("the proxy did not rerank anything.")
     window = json.loads(engine.request("POST", path, {**body, "size": 100, "_source": False}))
-    grades = about["judgments"]["grades"]
-    demo.show_side_by_side(before, after, grades, paint, window["hits"]["hits"])
-    old, new = (demo.ndcg_at_10(hits, about["judgments"]) for hits in (before, after))
-    demo.say(f"\n  NDCG@10 by people's grades: {old:.3f} before, {paint.bold(f'{new:.3f} after')}")
-    hint = "This search was chosen because it gains much; docs/benchmarks.md has the mean of many."
-    demo.say(paint.dim(f"  {hint}"))
+    products.show_both(before, after, window["hits"]["hits"], judgments, paint)
     demo.say(paint.title("What to try next"))
     demo.say("  Why was this not reranked? Every answer says so in `Rerank-Status`:")
     sorted_search = json.dumps({**body, "sort": ["_doc"], "size": 1})

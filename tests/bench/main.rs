@@ -6,11 +6,13 @@
 //! which can be run alone (`make bench-releases`).
 
 mod bare;
+mod client;
 mod end_to_end;
 mod load;
 mod machine;
 mod measure;
 mod passing;
+mod plugin;
 mod process;
 mod proxy;
 mod releases;
@@ -30,7 +32,7 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 fn main() -> ExitCode {
     let [what, page] = &std::env::args().skip(1).collect::<Vec<_>>()[..] else {
         eprintln!(
-            "usage: rerankd-bench IN_PROCESS.json|releases|proxy|load|soak PAGE.md (see run.sh)"
+            "usage: rerankd-bench IN_PROCESS.json|releases|proxy|plugin|load|soak PAGE.md (see run.sh)"
         );
         return ExitCode::from(2);
     };
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         "proxy" => run_part(Path::new(page), Part::Proxy),
         "load" => run_part(Path::new(page), Part::Load),
         "soak" => run_part(Path::new(page), Part::Soak),
+        "plugin" => run_part(Path::new(page), Part::Plugin),
         in_process => run(Path::new(in_process), Path::new(page)),
     };
     match done {
@@ -57,6 +60,7 @@ enum Part {
     Proxy,
     Load,
     Soak,
+    Plugin,
 }
 
 fn run_part(page: &Path, part: Part) -> Result<()> {
@@ -82,6 +86,10 @@ fn run_part(page: &Path, part: Part) -> Result<()> {
         Part::Soak => {
             let findings = soak::measure(root, &texts[0], is_quick())?;
             (soak::MARKER, findings.render(&machine()?)?)
+        }
+        Part::Plugin => {
+            let findings = plugin::measure(root, &texts[0], is_quick())?;
+            (plugin::MARKER, findings.render(&machine()?)?)
         }
     };
     report::replace(page, marker, &tables)?;

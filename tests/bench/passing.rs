@@ -9,7 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::Result;
+use crate::client::Call;
 use crate::measure::Samples;
 
 /// Connections that send one request after the other: a few, and so many that nobody waits for one
@@ -23,12 +26,6 @@ const OTHERS: &str = "1";
 
 /// Who is asked.
 const WAYS: [&str; 3] = ["engine", "proxy", "nginx"];
-
-/// A request, ready to be sent.
-pub(crate) struct Bytes {
-    pub(crate) name: &'static str,
-    pub(crate) request: Vec<u8>,
-}
 
 /// Where things are and who may run where.
 pub(crate) struct Places<'a> {
@@ -83,13 +80,14 @@ pub(crate) const HEAD: &str = "| passed on | cores | connections | engine, a sec
      |---|---|---|---|---|---|---|---|\n";
 
 /// Measures all lines, every way in turns.
-pub(crate) fn measure(places: &Places<'_>, calls: &[Bytes], quick: bool) -> Result<Vec<Line>> {
+pub(crate) fn measure(places: &Places<'_>, calls: &[Call], quick: bool) -> Result<Vec<Line>> {
     let nginx = Nginx::start(&places.engine)?;
     let mut lines = Vec::new();
     for apart in [false, true] {
         let cores = Cores::new(places, nginx.as_ref(), apart)?;
         for connections in CONNECTIONS {
             for call in calls {
+                let request = over_the_wire(call);
                 let mut rates = WAYS.map(|_| Samples::default());
                 // Once unseen: connections are made, and the engine compiles code.
                 for round in 0..if quick { 2 } else { 5 } {
@@ -101,7 +99,7 @@ pub(crate) fn measure(places: &Places<'_>, calls: &[Bytes], quick: bool) -> Resu
                             (_, Some(nginx)) => nginx.address.as_str(),
                             (_, None) => continue,
                         };
-                        let answers = per_second(address, call, connections, slice)?;
+                        let answers = per_second(address, &request, connections, slice)?;
                         if round > 0 {
                             rate.push(answers);
                         }
@@ -120,8 +118,21 @@ pub(crate) fn measure(places: &Places<'_>, calls: &[Bytes], quick: bool) -> Resu
     Ok(lines)
 }
 
+/// A request as it is sent.
+fn over_the_wire(call: &Call) -> Vec<u8> {
+    let body = call.body.as_ref().map(Value::to_string);
+    let method = if body.is_some() { "POST" } else { "GET" };
+    let body = body.unwrap_or_default();
+    let request = format!(
+        "{method} {} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        call.path,
+        body.len()
+    );
+    request.into_bytes()
+}
+
 /// Answers a second to so many connections that each send one request after the other.
-fn per_second(address: &str, call: &Bytes, connections: usize, time: Duration) -> Result<f64> {
+fn per_second(address: &str, request: &[u8], connections: usize, time: Duration) -> Result<f64> {
     let done = AtomicU64::new(0);
     let started = Instant::now();
     std::thread::scope(|scope| {
@@ -129,7 +140,7 @@ fn per_second(address: &str, call: &Bytes, connections: usize, time: Duration) -
             scope.spawn(|| {
                 let mut connection = Kept::open(address)?;
                 while started.elapsed() < time {
-                    connection.call(&call.request)?;
+                    connection.call(request)?;
                     done.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok::<(), std::io::Error>(())

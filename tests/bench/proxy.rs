@@ -4,15 +4,15 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use rerankd_tests::engine::Engine;
 use serde_json::{Value, json};
 
 use crate::Result;
+use crate::client::{Call, Client, applied};
 use crate::machine::Facts;
 use crate::measure::{Samples, milliseconds};
-use crate::passing::{self, Bytes, Places};
+use crate::passing::{self, Places};
 use crate::report::QUICK;
 use crate::server::Server;
 use crate::texts::{Search, Texts};
@@ -49,70 +49,6 @@ struct Reranked {
     engine: Samples,
     rerank: Samples,
     proxied: Samples,
-}
-
-/// One connection to one listener.
-struct Client {
-    agent: ureq::Agent,
-    base: String,
-}
-
-/// A request of a client.
-struct Call {
-    name: &'static str,
-    path: String,
-    /// A `GET` without one.
-    body: Option<Value>,
-}
-
-impl Client {
-    fn new(address: &str) -> Self {
-        let config = ureq::Agent::config_builder().http_status_as_error(false);
-        Self {
-            agent: config.build().into(),
-            base: format!("http://{address}"),
-        }
-    }
-
-    /// From before it is sent until its answer has been read.
-    fn call(&self, call: &Call) -> Result<(Duration, Vec<u8>, String)> {
-        let url = format!("{}{}", self.base, call.path);
-        let body = call.body.as_ref().map(Value::to_string);
-        let started = Instant::now();
-        let mut answer = match &body {
-            Some(body) => {
-                let request = self.agent.post(&url).content_type("application/json");
-                request.send(body)?
-            }
-            None => self.agent.get(&url).call()?,
-        };
-        let bytes = answer.body_mut().read_to_vec()?;
-        let took = started.elapsed();
-        if answer.status() != 200 {
-            return Err(format!("{url}: {}", String::from_utf8_lossy(&bytes)).into());
-        }
-        let status = answer.headers().get("rerank-status");
-        let status = status.and_then(|value| value.to_str().ok());
-        Ok((took, bytes, status.unwrap_or_default().to_owned()))
-    }
-}
-
-impl Call {
-    /// The same as it goes over the wire.
-    fn bytes(&self) -> Bytes {
-        let body = self.body.as_ref().map(Value::to_string);
-        let method = if body.is_some() { "POST" } else { "GET" };
-        let body = body.unwrap_or_default();
-        let request = format!(
-            "{method} {} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.path,
-            body.len()
-        );
-        Bytes {
-            name: self.name,
-            request: request.into_bytes(),
-        }
-    }
 }
 
 /// Measures all of it.
@@ -167,7 +103,6 @@ pub(crate) fn measure(root: &Path, texts: &Texts, quick: bool) -> Result<Finding
         proxy: server.proxy_address()?,
         proxy_process: server.process(),
     };
-    let calls: Vec<Bytes> = calls.iter().map(Call::bytes).collect();
     let throughput = passing::measure(&places, &calls, quick)?;
 
     eprintln!("  reranked searches:");
@@ -340,11 +275,4 @@ impl Findings {
         }
         Ok(page.trim_end().to_owned())
     }
-}
-
-fn applied(status: &str) -> Result<()> {
-    if status.contains("status=applied") {
-        return Ok(());
-    }
-    Err(format!("not reranked: {status}").into())
 }

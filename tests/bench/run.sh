@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds and runs all benches, and writes the tables of docs/benchmarks.md. `make bench` calls it.
 # BENCH_QUICK=1 only tries it out. With an argument only that part is run: `releases`,
-# `proxy`, `load`, or `soak`, which no other run includes.
+# `proxy`, `plugin`, `load`, or `soak`, which no other run includes.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -33,8 +33,13 @@ soak() {
     target/release/rerankd-bench soak docs/benchmarks.md
 }
 
+plugin() {
+    echo "bench: the plugin in a real OpenSearch (about 3 minutes)"
+    target/release/rerankd-bench plugin docs/benchmarks.md
+}
+
 case ${1-} in
-releases | proxy | load | soak)
+releases | proxy | plugin | load | soak)
     cargo build --release --workspace --bins
     "$1"
     exit
@@ -63,4 +68,5 @@ echo "bench: the process as a whole (about 10 minutes)"
 target/release/rerankd-bench target/bench/in-process.json docs/benchmarks.md
 releases
 proxy
+plugin
 load

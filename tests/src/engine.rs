@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -10,6 +11,45 @@ use crate::{Answer, Connection, http, require};
 
 /// The engines that the tests run, by the names that scenarios use.
 pub const ENGINES: [&str; 2] = ["opensearch", "elasticsearch"];
+
+/// The version of OpenSearch that is started where nobody names one.
+pub const OPENSEARCH_VERSION: &str = "3.6.0";
+
+/// What an engine is given before its start.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// Its version; the usual one, if there is none.
+    pub version: Option<String>,
+    /// Zips of plugins.
+    pub plugins: Vec<PathBuf>,
+    /// Lines of its configuration, `KEY=VALUE`.
+    pub settings: Vec<String>,
+    /// Entries of its keystore, `KEY=VALUE`.
+    pub keystore: Vec<String>,
+    /// Files that are copied into its folder of configuration.
+    pub config_files: Vec<PathBuf>,
+}
+
+impl Setup {
+    fn arguments(&self) -> Vec<String> {
+        let paths = |paths: &[PathBuf]| -> Vec<String> {
+            let text = |path: &PathBuf| path.to_str().expect("the path is UTF-8").to_owned();
+            paths.iter().map(text).collect()
+        };
+        let flags = [
+            ("--version", self.version.iter().cloned().collect()),
+            ("--plugin", paths(&self.plugins)),
+            ("--setting", self.settings.clone()),
+            ("--keystore", self.keystore.clone()),
+            ("--config-file", paths(&self.config_files)),
+        ];
+        let of = |(flag, values): (&str, Vec<String>)| {
+            let pairs = values.into_iter().map(|value| [flag.to_owned(), value]);
+            pairs.flatten().collect::<Vec<_>>()
+        };
+        flags.into_iter().flat_map(of).collect()
+    }
+}
 
 /// A running engine on a free port of loopback. It ends with the test's process, however that ends:
 /// `scripts/engines.py` stops it when this side of its standard input is gone.
@@ -25,10 +65,19 @@ impl Engine {
     /// # Panics
     /// If it was not fetched, or does not start.
     pub fn start(name: &'static str) -> Self {
-        require::engine(name);
+        Self::start_with(name, &Setup::default())
+    }
+
+    /// The same with plugins, settings and so on.
+    ///
+    /// # Panics
+    /// As [`Engine::start`], and if it does not take them.
+    pub fn start_with(name: &'static str, setup: &Setup) -> Self {
+        require::engine(name, setup.version.as_deref());
         let mut child = Command::new("python3")
             .arg(require::root().join("scripts/engines.py"))
             .args(["run", name])
+            .args(setup.arguments())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -5,11 +5,12 @@
 //! [`documents`] are texts to rank, [`guests`] policies that break the rules; [`admin`] releases policies
 //! on a server, [`components`] makes variants of them; [`folder`] is a place for files that a test makes
 //! up; [`engine`] is a real search engine, [`scenario`] what is asked of it, and [`search_page`] compares its
-//! pages with those that come through the search proxy; [`upstream`] is a search engine that misbehaves on
+//! pages, [`comparison`] whole answers, with those that a policy had a hand in; [`upstream`] is a search engine that misbehaves on
 //! demand.
 
 pub mod admin;
 pub mod answer;
+pub mod comparison;
 pub mod components;
 pub mod documents;
 pub mod engine;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 
 pub use crate::admin::Deployment;
 pub use crate::answer::Answer;
-pub use crate::engine::Engine;
+pub use crate::engine::{Engine, Setup};
 pub use crate::folder::Folder;
 pub use crate::http::Connection;
 pub use crate::rerankd::Rerankd;

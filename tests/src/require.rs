@@ -104,21 +104,33 @@ pub fn node_clients() -> PathBuf {
     folder
 }
 
-/// The folder of an engine, by its name in `.runtime/engines`.
-pub fn engine(name: &str) -> PathBuf {
+/// The folder of an engine, by its name in `.runtime/engines`; of any version, if none is named.
+pub fn engine(name: &str, version: Option<&str>) -> PathBuf {
     let folder = root().join(".runtime/engines");
+    let wanted = format!("{name}-{}", version.unwrap_or_default());
     let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
     let mut homes = entries.map(|entry| entry.path());
     let home = homes.find(|home| {
         let own = home.file_name().and_then(|own| own.to_str());
-        own.is_some_and(|own| own.starts_with(&format!("{name}-")))
+        own.is_some_and(|own| match version {
+            Some(_) => own == wanted,
+            None => own.starts_with(&wanted),
+        })
     });
     home.unwrap_or_else(|| {
         panic!(
-            "this test needs {name} in `{}`: run `make engines` (or `make test`, which sets up all)",
+            "this test needs {wanted} in `{}`: run `make engines` (or `make test`, which sets up all)",
             folder.display()
         )
     })
+}
+
+/// The zip of the plugin for OpenSearch of a major version.
+pub fn plugin(major: u8) -> PathBuf {
+    let path = root().join(format!(
+        "plugin/opensearch/dist/rerankd-opensearch{major}.zip"
+    ));
+    built(path, "the plugin", "make plugin")
 }
 
 /// The Python that has the engines' own clients.

@@ -1,5 +1,5 @@
-//! What is asked of a search engine, alone and through the search proxy: `tests/scenarios`, whose README
-//! says what each key means. Other ways to a policy than the proxy can be held to the same file.
+//! What is asked of a search engine, alone and with a policy: `tests/scenarios`, whose README says what each key
+//! means. The search proxy and the plugin are held to the same file.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,6 +31,12 @@ pub struct Scenario {
     /// The engines that can be asked this; all, if there are none.
     #[serde(default)]
     pub engines: Vec<String>,
+    /// The ways to a policy that can be asked this; all, if there are none.
+    #[serde(default)]
+    pub doors: Vec<Door>,
+    /// Why the others cannot.
+    #[serde(default)]
+    pub why: String,
     /// Calls before it, for what only an engine can name.
     #[serde(default)]
     pub before: Vec<Call>,
@@ -42,6 +48,16 @@ pub struct Scenario {
     pub options: Options,
     /// What must come of it.
     pub expect: Expectation,
+}
+
+/// A way from a search to a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Door {
+    /// The search proxy.
+    Proxy,
+    /// The plugin of OpenSearch.
+    Plugin,
 }
 
 /// A call of the engine's API. `${name}` in path, query and body is a value that was saved.
@@ -174,6 +190,13 @@ impl Scenarios {
         names.sort_unstable();
         let twice = names.windows(2).find(|two| two[0] == two[1]);
         assert_eq!(twice, None, "a name stands twice");
+        let unexplained = scenarios
+            .iter()
+            .find(|one| one.doors.is_empty() != one.why.is_empty());
+        assert!(
+            unexplained.is_none(),
+            "`doors` and `why` go together: {unexplained:?}"
+        );
         Self {
             indices: serde_json::from_str(&read("indices.json")).expect("indices.json is JSON"),
             documents: search_page::documents(&bulk),
@@ -182,10 +205,11 @@ impl Scenarios {
         }
     }
 
-    /// Those that can be asked of an engine.
-    pub fn of<'a>(&'a self, engine: &'a str) -> impl Iterator<Item = &'a Scenario> {
+    /// Those that can be asked of an engine in this way.
+    pub fn of<'a>(&'a self, engine: &'a str, door: Door) -> impl Iterator<Item = &'a Scenario> {
         let fits = move |one: &&Scenario| {
-            one.engines.is_empty() || one.engines.iter().any(|name| name == engine)
+            (one.engines.is_empty() || one.engines.iter().any(|name| name == engine))
+                && (one.doors.is_empty() || one.doors.contains(&door))
         };
         self.scenarios.iter().filter(fits)
     }

@@ -1,4 +1,4 @@
-//! A search engine that misbehaves on demand: no real one can be made to break off in the middle of a
+//! A search engine, or a sidecar, that misbehaves on demand: no real one can be made to break off in the middle of a
 //! byte. What a healthy one does is the business of the tests on real engines.
 
 use std::io::{BufRead, BufReader, Read, Result, Write};
@@ -61,7 +61,18 @@ impl Upstream {
     pub fn start(
         answer: impl Fn(&Asked, &mut TcpStream) -> Result<bool> + Send + Sync + 'static,
     ) -> Self {
-        let socket = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+        Self::start_on(SocketAddr::from(([127, 0, 0, 1], 0)), answer)
+    }
+
+    /// The same at an address, such as one where [`nobody`] was before.
+    ///
+    /// # Panics
+    /// If it is taken.
+    pub fn start_on(
+        address: SocketAddr,
+        answer: impl Fn(&Asked, &mut TcpStream) -> Result<bool> + Send + Sync + 'static,
+    ) -> Self {
+        let socket = TcpListener::bind(address).expect("the port is free");
         let address = socket.local_addr().expect("it is bound");
         let seen = Arc::new(Seen::default());
         let (answer, noted) = (Arc::new(answer), Arc::clone(&seen));

@@ -189,6 +189,62 @@ fn ml_commons_finds_a_double_for_every_document() {
     }
 }
 
+/// The connector that docs/opensearch.md tells to make.
+fn connector_of_the_docs() -> Value {
+    let path = require::root().join("docs/opensearch.md");
+    let page = std::fs::read_to_string(path).expect("the page is there");
+    let start = "POST /_plugins/_ml/connectors/_create\n";
+    let (_, rest) = page.split_once(start).expect("it has a connector");
+    let (body, _) = rest.split_once("\n\n").expect("the connector ends");
+    serde_json::from_str(body).expect("it is JSON")
+}
+
+#[test]
+fn the_connector_of_the_docs_gets_what_ml_commons_can_read() {
+    let connector = connector_of_the_docs();
+    let action = &connector["actions"][0];
+    assert_eq!(
+        action["pre_process_function"],
+        "connector.pre_process.cohere.rerank"
+    );
+    assert_eq!(
+        action["post_process_function"],
+        "connector.post_process.cohere.rerank"
+    );
+    let texts = texts(12);
+    let documents = json!(texts).to_string();
+    // Gson, which fills the template there, writes these characters so.
+    let escaped = documents.replace('&', "\\u0026").replace('\'', "\\u0027");
+    let mut body = action["request_body"]
+        .as_str()
+        .expect("a template")
+        .to_owned();
+    let model = connector["parameters"]["model"].as_str().expect("a name");
+    for (name, value) in [
+        ("documents", &*escaped),
+        ("query", "smart \\u003cwatch\\u003e"),
+        ("model", model),
+        ("top_n", "12"),
+    ] {
+        body = body.replace(&format!("${{parameters.{name}}}"), value);
+    }
+    let url = action["url"].as_str().expect("an address");
+    let path = url
+        .strip_prefix("http://127.0.0.1:9500")
+        .expect("it is the data plane's default address");
+    let key = connector["credential"]["key"].as_str().expect("a text");
+    let bearer = action["headers"]["Authorization"]
+        .as_str()
+        .expect("a header");
+    let bearer = bearer.replace("${credential.key}", key);
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("Authorization", &*bearer),
+    ];
+    let answer = SERVER.call("POST", path, &headers, body.as_bytes()).ok();
+    as_ml_commons_reads(&answer, "relevance_score", 12);
+}
+
 #[test]
 fn elasticsearch_finds_no_key_that_it_refuses() {
     let keys = |result: &Value| -> BTreeSet<String> {
@@ -579,6 +635,12 @@ fn the_data_plane_says_who_is_there() {
             (&json!("rerank"), &json!(policy))
         );
     }
+    // Whoever fetches documents for a policy learns here which fields it reads.
+    let default = SERVER.get("/v1/models/_default").ok().json();
+    assert_eq!(default["model_name"], "semantic-blend");
+    let named = SERVER.get("/v1/models/semantic-blend").ok().json();
+    assert_eq!(named["fields"], default["fields"]);
+    assert_eq!(named["fields"], json!(["text", "title"]), "{named}");
     let unknown = SERVER.get("/v1/models/bert");
     assert_eq!(unknown.status, 404);
     assert!(

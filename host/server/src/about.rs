@@ -11,10 +11,11 @@ use axum::routing::get;
 use rerankd_core::{ErrorKind, RerankError};
 use rerankd_wire::models::{self, ModelName};
 use rerankd_wire::native::Native;
-use rerankd_wire::{Answer, Protocol, tei};
+use rerankd_wire::{Answer, DEFAULT_POLICY, Protocol, tei};
 
 use crate::app::App;
 use crate::data_plane::{request_id, respond};
+use crate::fields;
 use crate::rerank::{default_policy, resolve_name};
 
 /// The paths, answered on `GET`.
@@ -130,11 +131,18 @@ async fn one(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let answer = match resolve_name(&app, Some(&name), "").await {
-        Ok(chosen) => models::encode_one(&ModelName {
-            policy: chosen.placed.version.name().to_owned(),
-            name,
-        }),
+    let asked = Some(name.as_str()).filter(|&name| name != DEFAULT_POLICY);
+    let answer = match resolve_name(&app, asked, "").await {
+        Ok(chosen) => {
+            let version = &chosen.placed.version;
+            let policy = version.name().to_owned();
+            let mut read = fields::of_version(version);
+            // A name alone may be answered by another version.
+            read.extend(fields::of_policy(&app, &policy).unwrap_or_default());
+            read.sort();
+            read.dedup();
+            models::encode_one(&ModelName { policy, name }, &read)
+        }
         Err(error) => models::encode_error(&error),
     };
     respond(answer, &request_id(&headers))

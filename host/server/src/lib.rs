@@ -17,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod data_folder;
 pub mod data_plane;
+mod fields;
 mod fresh;
 mod gzip;
 pub mod listener;

@@ -26,9 +26,7 @@
 //! where `_source` lacks the name; an array of objects gives one field with all its values. The
 //! first stage is `scored` if every hit of the window has a number as `_score`, else `ranked`.
 
-use rerankd_core::{
-    Limits, OnFailure, PolicySelector, Ranking, RerankError, RerankRequest, Reranked, Status,
-};
+use rerankd_core::{Limits, OnFailure, Ranking, RerankError, RerankRequest, Reranked, Status};
 
 use crate::decode::{Place, read_body};
 use crate::engine;
@@ -60,7 +58,7 @@ impl Protocol for Hits {
     fn decode<'a>(&self, call: &Call<'a>) -> Result<Decoded<'a>, RerankError> {
         let (request, reply) = read_call(json::parse(call.body)?, call.limits)?;
         Ok(Decoded {
-            target: Target::Policy(PolicySelector::parse(call.target)),
+            target: Target::of_path(call.target),
             // Without hits there is nothing to ask of a policy.
             requests: if request.documents.is_empty() {
                 Vec::new()

@@ -194,6 +194,21 @@ pub enum Target {
     NamedForPairs(Option<String>),
 }
 
+impl Target {
+    /// Who a path names: [`DEFAULT_POLICY`], or a policy.
+    pub(crate) fn of_path(name: &str) -> Self {
+        if name == DEFAULT_POLICY {
+            Self::Named(None)
+        } else {
+            Self::Policy(PolicySelector::parse(name))
+        }
+    }
+}
+
+/// Stands in a path where a policy does, for the one that answers where nobody is named. No policy
+/// can have this name.
+pub const DEFAULT_POLICY: &str = "_default";
+
 /// A decoded call: what to rerank, and how to turn the results into the answer.
 pub struct Decoded<'a> {
     /// Who shall rerank.

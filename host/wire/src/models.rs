@@ -25,9 +25,14 @@ pub fn encode_list(names: &[ModelName]) -> Answer {
     answer::json(StatusCode::OK, answer::to_json(&body))
 }
 
-/// The answer of `GET /v1/models/{name}`.
-pub fn encode_one(name: &ModelName) -> Answer {
-    answer::json(StatusCode::OK, answer::to_json(&Entry::of(name)))
+/// The answer of `GET /v1/models/{name}`; `fields` are those that the policy reads, where `*` is all of
+/// them.
+pub fn encode_one(name: &ModelName, fields: &[String]) -> Answer {
+    let entry = Entry {
+        fields: Some(fields),
+        ..Entry::of(name)
+    };
+    answer::json(StatusCode::OK, answer::to_json(&entry))
 }
 
 /// The error of these routes.
@@ -49,6 +54,8 @@ struct Entry<'a> {
     owned_by: &'static str,
     model_type: &'static str,
     model_name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fields: Option<&'a [String]>,
 }
 
 impl<'a> Entry<'a> {
@@ -60,6 +67,7 @@ impl<'a> Entry<'a> {
             owned_by: "rerankd",
             model_type: "rerank",
             model_name: &name.policy,
+            fields: None,
         }
     }
 }

@@ -21,13 +21,15 @@
 //! ```
 //! `results` holds the scored documents, best first and without those below `min_score`, then those
 //! that could not be scored (`"unscored": "empty"` in place of `score`), cut to `top_n`. `unscored`
-//! counts all of the latter, also behind the cut. Optional keys are absent rather than null.
+//! counts all of the latter, also behind the cut; `filtered` the documents that the policy left out.
+//! Optional keys are absent rather than null.
+//!
+//! `_default` as `{policy}` is the policy that answers where nobody is named (`--default-policy`).
 
 use std::collections::{BTreeSet, HashSet};
 
 use rerankd_core::{
-    Document, FirstStage, Limits, OnFailure, Outcome, PolicySelector, RerankError, RerankRequest,
-    Reranked,
+    Document, FirstStage, Limits, OnFailure, Outcome, RerankError, RerankRequest, Reranked,
 };
 use serde::Serialize;
 
@@ -65,7 +67,7 @@ impl Protocol for Native {
             explain: request.explain,
         };
         Ok(Decoded {
-            target: Target::Policy(PolicySelector::parse(call.target)),
+            target: Target::of_path(call.target),
             requests: vec![request],
             reply: Box::new(reply),
         })
@@ -273,6 +275,7 @@ impl Reply for NativeReply {
                 .map(|index| self.entry(result, index))
                 .collect(),
             unscored: ranking.unscored(),
+            filtered: ranking.documents() - ranking.order().len(),
             query_truncated: result.query_truncated,
             timings_ms: TimingsMs {
                 queue: milliseconds(timings.queue),
@@ -318,6 +321,8 @@ struct Body<'r> {
     score_kind: &'static str,
     results: Vec<Entry<'r>>,
     unscored: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    filtered: usize,
     #[serde(skip_serializing_if = "is_false")]
     query_truncated: bool,
     timings_ms: TimingsMs,
@@ -349,6 +354,11 @@ struct TimingsMs {
     inference: f64,
     guest: f64,
     total: f64,
+}
+
+/// The signature is serde's.
+fn is_zero(value: &usize) -> bool {
+    *value == 0
 }
 
 /// The signature is serde's.

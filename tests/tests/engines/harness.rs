@@ -2,9 +2,10 @@
 //! taken for a reranked one.
 
 use rerankd_tests::Engine;
-use rerankd_tests::scenario::{Expectation, Scenario};
+use rerankd_tests::comparison::{self, Original};
+use rerankd_tests::scenario::{Call, Door, Expectation, Scenario};
 
-use crate::{ELASTICSEARCH, OPENSEARCH, SCENARIOS, compare, turn};
+use crate::{ELASTICSEARCH, OPENSEARCH, SCENARIOS, turn};
 
 #[test]
 fn opensearch_is_equal_to_itself() {
@@ -19,7 +20,7 @@ fn elasticsearch_is_equal_to_itself() {
 fn check(engine: &Engine) {
     let _turn = turn(engine);
     let faults: Vec<String> = SCENARIOS
-        .of(engine.name())
+        .of(engine.name(), Door::Proxy)
         .filter_map(|scenario| {
             let fault = against_itself(scenario, engine).err()?;
             Some(format!("{}: {fault}", scenario.name))
@@ -36,20 +37,26 @@ fn check(engine: &Engine) {
 fn against_itself(scenario: &Scenario, engine: &Engine) -> Result<(), String> {
     let address = engine.address();
     let (one, other) = (scenario.run(address), scenario.run(address));
-    compare::same(&one, &other)?;
+    comparison::same(&one, &other)?;
     let works = !matches!(
         scenario.expect,
         Expectation::Passed | Expectation::PassedError
     );
     if works != (one.status == 200) && !matches!(scenario.expect, Expectation::Passed) {
-        return Err(format!("status {}: {}", one.status, compare::text(&one)));
+        return Err(format!("status {}: {}", one.status, comparison::text(&one)));
     }
     let Expectation::Reranked(expected) = &scenario.expect else {
         return Ok(());
     };
     let saved = scenario.prepare(address);
-    let wide = |call: &rerankd_tests::scenario::Call| call.send(address, &saved);
-    match compare::reranked(&one, &other, &scenario.call, wide, expected) {
+    let wide = |call: &Call| call.send(address, &saved);
+    let original = Original {
+        call: &scenario.call,
+        own: &other,
+        wide,
+        documents: &SCENARIOS.documents,
+    };
+    match original.reranked(&one, expected) {
         Ok(()) => Err("the engine's own order passes for a reranked one".to_owned()),
         Err(fault) if fault.starts_with("order:") || fault.starts_with("max_score") => Ok(()),
         Err(fault) => Err(fault),

@@ -2,7 +2,6 @@
 //! and through the search proxy. One engine of each kind serves all tests of this file.
 
 mod clients;
-mod compare;
 mod harness;
 mod proxy;
 

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 
-use rerankd_tests::scenario::{Call, Expectation, Scenario};
+use rerankd_tests::comparison::{Fate, Original};
+use rerankd_tests::scenario::{Call, Door, Expectation, Scenario};
 use rerankd_tests::search_page::ids;
 use rerankd_tests::{Answer, Engine, Folder, Rerankd, engine, require};
 use serde_json::json;
 
-use crate::{ELASTICSEARCH, OPENSEARCH, SCENARIOS, compare, turn};
+use crate::{ELASTICSEARCH, OPENSEARCH, SCENARIOS, turn};
 
 /// Items of `_msearch` whose fates `Rerank-Status` names at most.
 const MOST_MEMBERS: usize = 32;
@@ -67,7 +68,7 @@ fn check_all(engine: &Engine, proxy: SocketAddr) {
     let _turn = turn(engine);
     let mut faults = Vec::new();
     let mut count = 0;
-    for scenario in SCENARIOS.of(engine.name()) {
+    for scenario in SCENARIOS.of(engine.name(), Door::Proxy) {
         count += 1;
         if let Err(fault) = check(scenario, engine, proxy) {
             faults.push(format!("- {}: {fault}", scenario.name));
@@ -89,23 +90,13 @@ fn check(scenario: &Scenario, engine: &Engine, proxy: SocketAddr) -> Result<(), 
     let through = scenario.prepare(proxy);
     let got = scenario.with_options().send(proxy, &through);
     let status = got.header("rerank-status").unwrap_or("none").to_owned();
-    let compared = match &scenario.expect {
-        Expectation::Passed => compare::same(&got, &own),
-        Expectation::PassedError => match own.status {
-            200 => Err("the engine takes it".to_owned()),
-            _ => compare::same(&got, &own),
-        },
-        Expectation::Skipped { .. } | Expectation::Failed { .. } => compare::same(&got, &own),
-        Expectation::Reranked(expected) => {
-            compare::reranked(&got, &own, &scenario.call, wide, expected)
-        }
-        Expectation::Permuted => compare::permuted(&got, &own, &scenario.call, wide),
-        Expectation::Error { status, mentions } => engine_shaped_error(&got, *status, mentions),
-        Expectation::Items { items } => {
-            let wide = wide(&scenario.call.widened_items(100));
-            compare::items(&got, &own, &wide, items)
-        }
+    let original = Original {
+        call: &scenario.call,
+        own: &own,
+        wide,
+        documents: &SCENARIOS.documents,
     };
+    let compared = original.compare(&got, &scenario.expect);
     compared.map_err(|fault| format!("({status}) {fault}"))?;
     said(&scenario.expect, &got).map_err(|fault| format!("({status}) {fault}"))
 }
@@ -117,84 +108,45 @@ fn said(expect: &Expectation, got: &Answer) -> Result<(), String> {
         Expectation::Passed if header.is_some() => Err("nobody asked for a ranking".to_owned()),
         Expectation::Passed | Expectation::PassedError => Ok(()),
         Expectation::Items { items } => {
-            let fates = fates(header.unwrap_or_default());
+            let members = members(header.unwrap_or_default());
             for (index, item) in items.iter().enumerate().take(MOST_MEMBERS) {
-                let fate = fates.iter().find(|fate| fate.covers(index));
-                let fate = fate.map_or("", |fate| fate.parameters);
-                if !matches!(item, Expectation::Passed) {
-                    one_said(item, fate).map_err(|fault| format!("item {index}: {fault}"))?;
-                }
+                let fate = members.iter().find(|member| member.covers(index));
+                let fate = Fate::read(fate.map_or("", |fate| fate.parameters));
+                fate.tells(item)
+                    .map_err(|fault| format!("item {index}: {fault}"))?;
             }
             Ok(())
         }
-        one => one_said(one, header.unwrap_or_default()),
-    }
-}
-
-fn one_said(expect: &Expectation, fate: &str) -> Result<(), String> {
-    let wanted: &[String] = &match expect {
-        Expectation::Skipped { reason } => {
-            ["status=skipped".to_owned(), format!("reason={reason}")].to_vec()
-        }
-        Expectation::Failed { reason } => {
-            ["status=failed".to_owned(), format!("reason={reason}")].to_vec()
-        }
-        Expectation::Error { .. } => vec!["status=error".to_owned()],
-        Expectation::Permuted => vec!["policy=\"semantic-blend\"".to_owned()],
-        _ => vec!["policy=\"nearest-length\"".to_owned()],
-    };
-    let parameters: Vec<&str> = fate.split(';').collect();
-    let lacks = wanted
-        .iter()
-        .find(|one| !parameters.contains(&one.as_str()));
-    let ranked = ["status=applied", "status=partial"];
-    let is_ranked = parameters.iter().any(|one| ranked.contains(one));
-    let must_be = matches!(expect, Expectation::Permuted | Expectation::Reranked(_));
-    match lacks {
-        Some(lacks) => Err(format!("Rerank-Status lacks {lacks}: `{fate}`")),
-        None if must_be != is_ranked => Err(format!("Rerank-Status: `{fate}`")),
-        None => Ok(()),
+        one => Fate::read(header.unwrap_or_default()).tells(one),
     }
 }
 
 /// What `Rerank-Status` says of some searches in a row.
-struct Fate<'a> {
+struct Member<'a> {
     first: usize,
     count: usize,
     parameters: &'a str,
 }
 
-impl Fate<'_> {
+impl Member<'_> {
     fn covers(&self, index: usize) -> bool {
         (self.first..self.first + self.count).contains(&index)
     }
 }
 
-fn fates(header: &str) -> Vec<Fate<'_>> {
-    let fate = |member| {
+fn members(header: &str) -> Vec<Member<'_>> {
+    let read = |member| {
         let number = |key: &str| {
             let value = str::split(member, ';').find_map(|one| one.trim().strip_prefix(key))?;
             value.parse().ok()
         };
-        Some(Fate {
+        Some(Member {
             first: number("item=")?,
             count: number("items=").unwrap_or(1),
             parameters: member,
         })
     };
-    header.split(", ").filter_map(fate).collect()
-}
-
-fn engine_shaped_error(got: &Answer, status: u16, mentions: &str) -> Result<(), String> {
-    let body = got.json();
-    let reason = body["error"]["reason"].as_str().unwrap_or_default();
-    let shaped = body["error"]["type"].is_string()
-        && body["error"]["root_cause"][0]["reason"] == body["error"]["reason"]
-        && body["status"] == status;
-    match got.status == status && shaped && reason.contains(mentions) {
-        true => Ok(()),
-        false => Err(format!("status {}: {body}", got.status)),
-    }
+    header.split(", ").filter_map(read).collect()
 }
 
 /// All hits on pages of 7, and on one page, by a policy with a model.

@@ -5,49 +5,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rerankd_core::{OnFailure, PolicySelector, RerankError, RerankRequest, Reranked, Timings};
-use rerankd_policy::PolicyVersion;
 use rerankd_policy::split;
 use rerankd_wire::search::Policies;
 
 use super::Proxy;
 use super::cache::Key;
 use crate::app::App;
+use crate::fields;
 use crate::rerank::{self, Caller, Ranker, Shadows};
 
 /// What is known of policies, for planning.
 pub(super) struct Known<'a>(pub(super) &'a App);
 
 impl Policies for Known<'_> {
-    /// Those of every version that may answer: which one does is not known yet.
     fn fields(&self, selector: &PolicySelector) -> Option<Vec<String>> {
-        let route = self.0.releases.catalog().route(&selector.name)?;
-        let mut fields: Vec<String> = Vec::new();
-        for version in route.versions() {
-            for field in read_by(version) {
-                if !fields.contains(&field) {
-                    fields.push(field);
-                }
-            }
-        }
-        Some(fields)
-    }
-}
-
-fn read_by(version: &PolicyVersion) -> Vec<String> {
-    let options = version.options();
-    let named = options.parameters.get("fields");
-    let named = named.and_then(|fields| fields.as_array());
-    let named = named.into_iter().flatten();
-    let mut fields = version.manifest().fields.clone();
-    fields.extend(named.filter_map(|field| field.as_str()).map(str::to_owned));
-    let is_all = |fields: &[String]| fields.iter().any(|field| field == "*");
-    match &options.grants {
-        Some(grants) if !is_all(grants) && is_all(&fields) => grants.clone(),
-        Some(grants) if !is_all(grants) => {
-            fields.retain(|field| grants.contains(field));
-            fields
-        }
-        _ => fields,
+        fields::of_policy(self.0, &selector.name)
     }
 }
 
