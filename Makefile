@@ -14,7 +14,7 @@ EXPORT := .venv/export/bin/python models/export
 .PHONY: help build runtime policies faulty examples policies-python policies-javascript demo \
 	test test-guest test-examples test-long openapi-tools client-tools engines demo-search eval-e2e check check-format \
 	check-lints check-docs check-dependencies check-spelling audit bench bench-releases bench-proxy \
-	bench-languages models eval \
+	bench-languages bench-graph models eval \
 	record-elasticsearch record-contract docs clean
 
 help: ## list the targets
@@ -166,6 +166,9 @@ bench-languages: build examples ## measure policies in other languages, into doc
 
 models: .venv/export/requirements.txt ## make models/* anew, those too that are not committed
 	$(EXPORT)/export.py
+
+bench-graph: models ## what less arithmetic in the graph gains, into docs/benchmarks.md; OPENVINO=library adds that plugin
+	$(EXPORT)/bench_graph.py $(if $(OPENVINO),--openvino $(OPENVINO))
 
 eval: models ## measure ranking quality; DATA=folder has the judged searches
 	$(EXPORT)/evaluate.py $(if $(DATA),--data $(DATA))
