@@ -12,9 +12,9 @@ EXPORT := .venv/export/bin/python models/export
 
 .DEFAULT_GOAL := help
 .PHONY: help build runtime policies plugin faulty examples policies-python policies-javascript demo \
-	test test-guest test-examples test-long openapi-tools client-tools engines demo-search eval-e2e check check-format \
-	check-lints check-docs check-dependencies check-spelling audit bench bench-releases bench-proxy bench-load soak \
-	bench-languages models eval \
+	demo-search demo-opensearch test test-guest test-examples test-plugin-versions test-long openapi-tools \
+	client-tools engines eval-e2e check check-format check-lints check-docs check-dependencies check-spelling \
+	audit bench bench-releases bench-proxy bench-plugin bench-load soak bench-languages bench-graph models eval \
 	record-elasticsearch record-contract docs clean
 
 help: ## list the targets
@@ -195,6 +195,9 @@ bench-languages: build examples ## measure policies in other languages, into doc
 
 models: .venv/export/requirements.txt ## make models/* anew, those too that are not committed
 	$(EXPORT)/export.py
+
+bench-graph: models ## what less arithmetic in the graph gains, into docs/benchmarks.md; OPENVINO=library adds that plugin
+	$(EXPORT)/bench_graph.py $(if $(OPENVINO),--openvino $(OPENVINO))
 
 eval: models ## measure ranking quality; DATA=folder has the judged searches
 	$(EXPORT)/evaluate.py $(if $(DATA),--data $(DATA))

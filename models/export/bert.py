@@ -139,8 +139,14 @@ class Graph:
         bias = self.op("Mul", [absent, self.scalar(MASKED)], "mask.bias")
         return self.op("Unsqueeze", [bias, self.ints(1, 2)], "mask.broadcast")
 
-    def attention(self, x: str, bias: str, layer: str, w: dict[str, np.ndarray], shape: Shape) -> str:
-        def project(which: str, axes: list[int]) -> str:
+    def first_token(self, x: str) -> str:
+        """[rows, tokens, size] as [rows, 1, size]: [CLS], which stands first in every row."""
+        return self.op("Slice", [x, self.ints(0), self.ints(1), self.ints(1)], x + ".first")
+
+    def attention(self, asking: str, x: str, bias: str, layer: str, w: dict[str, np.ndarray], shape: Shape) -> str:
+        """What the tokens `asking` take from those of `x`; as many tokens as `asking` has."""
+
+        def project(x: str, which: str, axes: list[int]) -> str:
             name = f"{layer}.{which}"
             matrix = w[f"{layer}.attention.self.{which}.weight"].T
             vector = w[f"{layer}.attention.self.{which}.bias"]
@@ -148,9 +154,9 @@ class Graph:
             parts = self.op("Reshape", [flat, self.ints(0, 0, shape.heads, shape.head_size)], name + ".heads")
             return self.op("Transpose", [parts], name + ".t", perm=axes)
 
-        query = project("query", [0, 2, 1, 3])
-        key = project("key", [0, 2, 3, 1])
-        value = project("value", [0, 2, 1, 3])
+        query = project(asking, "query", [0, 2, 1, 3])
+        key = project(x, "key", [0, 2, 3, 1])
+        value = project(x, "value", [0, 2, 1, 3])
         scores = self.op("MatMul", [query, key], f"{layer}.scores")
         root = self.weight("sqrt_head_size", np.array(np.sqrt(shape.head_size), np.float32))
         scores = self.op("Div", [scores, root], f"{layer}.scores.scaled")
@@ -162,19 +168,25 @@ class Graph:
         out = f"{layer}.attention.output"
         return self.linear(mixed, out, w[out + ".dense.weight"].T, w[out + ".dense.bias"])
 
-    def encoder(self, w: dict[str, np.ndarray], shape: Shape) -> str:
-        """The last hidden state, [rows, tokens, hidden]."""
+    def encoder(self, w: dict[str, np.ndarray], shape: Shape, first_token_only: bool = False) -> str:
+        """The last hidden state, [rows, tokens, hidden]; or that of [CLS], [rows, 1, hidden].
+
+        Tokens meet in attention alone, so the last layer's [CLS] needs no other token of
+        that layer: all of it but keys and values is then computed for one token a row.
+        """
         x = self.embeddings(w, shape)
         bias = self.attention_bias()
         for index in range(shape.layers):
             layer = f"encoder.layer.{index}"
+            last = index == shape.layers - 1
+            asking = self.first_token(x) if first_token_only and last else x
 
             def norm(total: str, where: str) -> str:
                 at = f"{layer}.{where}.LayerNorm"
                 return self.layer_norm(total, at, w[at + ".weight"], w[at + ".bias"], shape.norm_eps)
 
-            attended = self.attention(x, bias, layer, w, shape)
-            x = norm(self.op("Add", [attended, x], f"{layer}.attention.sum"), "attention.output")
+            attended = self.attention(asking, x, bias, layer, w, shape)
+            x = norm(self.op("Add", [attended, asking], f"{layer}.attention.sum"), "attention.output")
             wide = f"{layer}.intermediate"
             inner = self.linear(x, wide, w[wide + ".dense.weight"].T, w[wide + ".dense.bias"])
             narrow = f"{layer}.output"

