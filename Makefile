@@ -14,7 +14,7 @@ EXPORT := .venv/export/bin/python models/export
 .PHONY: help build runtime policies plugin faulty examples policies-python policies-javascript demo \
 	demo-search demo-opensearch test test-guest test-examples test-plugin-versions test-long openapi-tools \
 	client-tools engines eval-e2e check check-format check-lints check-docs check-dependencies check-spelling \
-	audit bench bench-releases bench-proxy bench-plugin bench-load soak bench-languages bench-graph models eval \
+	audit bench bench-releases bench-proxy bench-plugin bench-load soak bench-languages bench-graph bench-peers models eval \
 	record-elasticsearch record-contract docs clean
 
 help: ## list the targets
@@ -192,6 +192,18 @@ bench-plugin: build engines plugin ## the part of it about the plugin of OpenSea
 
 bench-languages: build examples ## measure policies in other languages, into docs/benchmarks.md
 	cargo bench -p rerankd --bench languages -- docs/benchmarks.md
+
+# BENCH_NO_TORCH=1 leaves out the peers that need PyTorch, which is 6 GB.
+PEERS := tests/bench/peers
+bench-peers: build .venv/peers/requirements.txt $(if $(BENCH_NO_TORCH),,.venv/peers-torch/requirements.txt) ## measure other rerankers beside rerankd, into docs/benchmarks.md
+	$(PYTHON) $(PEERS)/bench.py --page docs/benchmarks.md
+
+.venv/peers/requirements.txt: $(PEERS)/requirements.txt
+.venv/peers-torch/requirements.txt: $(PEERS)/requirements-torch.txt
+.venv/peers/requirements.txt .venv/peers-torch/requirements.txt:
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	cp $< $@
 
 models: .venv/export/requirements.txt ## make models/* anew, those too that are not committed
 	$(EXPORT)/export.py
