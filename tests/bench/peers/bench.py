@@ -7,6 +7,7 @@ it out. Standard library only; the peers live in .venv/peers and .venv/peers-tor
 
 import argparse
 import contextlib
+import math
 import os
 import pathlib
 import sys
@@ -24,7 +25,7 @@ from texts import Texts  # noqa: E402
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 WORK = REPOSITORY / "target" / "tmp" / "bench-peers"
 KINDS = ("titles", "passages")
-# fp32 scores of all must agree; those of the random head lie about .009 from .5.
+# fp32 scores of all must agree; those of the random head lie some .05 around .5.
 TOLERANCE = 1e-5
 # A dynamically quantized row's score depends on its neighbours, so only single rows are compared, and kernels
 # of several builds round apart.
@@ -50,7 +51,7 @@ QUICK = (
     (10, 4, 6, 12),
     (1, 16, 4, 6),
 )
-LIMIT_SECONDS = {"full": 23 * 60, "quick": 150}
+LIMIT_SECONDS = {"full": 22 * 60, "quick": 120}
 # Requests of a client in one turn, so that clients stay beside each other for most of it.
 REQUESTS_A_TURN = {1: 8, 10: 4, 100: 2, 1000: 1}
 MOST_TURNS = 40
@@ -85,8 +86,8 @@ def measure(quick, only):
     folders = models.prepare(WORK / "models")
     with contextlib.ExitStack() as until_end:
         subjects, missing = processes.start_all(WORK, folders, only, until_end)
-        limit = time.monotonic() + LIMIT_SECONDS["quick" if quick else "full"]
         agreement = compare_scores(subjects, texts)
+        limit = time.monotonic() + LIMIT_SECONDS["quick" if quick else "full"]
         before = machine.busy()
         cells, left_out = {}, []
         for documents, clients, *seconds in QUICK if quick else FULL:
@@ -117,31 +118,29 @@ def compare_scores(subjects, texts):
     differences = {}
     for precision in models.PRECISIONS:
         group = [subject for subject in subjects if subject.precision == precision]
-        documents = 100 if precision == "fp32" else 1
-        tolerance = TOLERANCE if precision == "fp32" else TOLERANCE_INT8
-        # int8 rows alone: as many requests as it takes to see some.
-        for kind, turn in ((kind, turn) for kind in KINDS for turn in range(2 if documents == 100 else 10)):
-            request = texts[kind].request(documents, turn)
-            expected = group[0].scores(request)
-            for subject in group[1:]:
-                scores = subject.scores(request)
-                apart = max(abs(one - other) for one, other in zip(scores, expected, strict=True))
-                differences[subject.name] = max(apart, differences.get(subject.name, 0.0))
-                if not apart <= tolerance:
-                    raise BenchError(
-                        f"{subject.name}: a score of {kind} is {apart:.2g} away from {group[0].name}'s, "
-                        f"more than {tolerance:.0e}: nothing was timed"
-                    )
-                if documents > 1 and not same_ranking(scores, expected, 2 * tolerance):
-                    raise BenchError(f"{subject.name} ranks {kind} otherwise than {group[0].name}")
+        # (documents, requests): int8 rows alone, so as many requests as it takes to see some.
+        documents, requests, tolerance = (100, 1, TOLERANCE) if precision == "fp32" else (1, 10, TOLERANCE_INT8)
+        for kind in KINDS:
+            for turn in range(requests):
+                request = texts[kind].request(documents, turn)
+                expected = group[0].scores(request)
+                for subject in group[1:]:
+                    apart = difference(subject, request, expected)
+                    differences[subject.name] = max(apart, differences.get(subject.name, 0.0))
+                    if apart > tolerance:
+                        raise BenchError(
+                            f"{subject.name}: a score of {kind} is {apart:.2g} away from {group[0].name}'s, "
+                            f"more than {tolerance:.0e}: nothing was timed"
+                        )
         progress(f"{precision}: scores agree")
     return differences
 
 
-def same_ranking(scores, expected, tie):
-    """Whether no two documents change places, save those that lie closer than `tie`."""
-    order = sorted(range(len(expected)), key=lambda place: -expected[place])
-    return all(scores[upper] >= scores[lower] - tie for upper, lower in zip(order, order[1:]))
+def difference(subject, request, expected):
+    """The largest of one request."""
+    apart = [abs(one - other) for one, other in zip(subject.scores(request), expected, strict=True)]
+    # A score that is missing is not a number, which no comparison would find.
+    return max(math.inf if math.isnan(one) else one for one in apart)
 
 
 def time_cell(subjects, texts, cell, budget, left):
