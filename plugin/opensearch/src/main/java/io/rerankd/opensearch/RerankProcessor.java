@@ -71,6 +71,10 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
             search.fail(Failure.internal(e), handles.node().options());
             return;
         }
+        if (state.failure() != null) {
+            search.fail(state.failure(), state.options(said));
+            return;
+        }
         if (state.plan() == null) {
             Outcome outcome = state.outcome() == null ? Outcome.skipped("disabled") : state.outcome();
             search.finish(outcome, () -> Page.marked(response, outcome));
