@@ -140,7 +140,7 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
             if (fallback.isAnError(failure, plan.options())) {
                 listener.onFailure(fallback.error(failure));
             } else {
-                leave(plan, Outcome.failed(failure));
+                leave(plan, Fallback.outcome(failure));
             }
         }
 
@@ -149,7 +149,7 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
             if (fallback.isAnError(failure, options)) {
                 listener.onFailure(fallback.error(failure));
             } else {
-                Outcome outcome = Outcome.failed(failure);
+                Outcome outcome = Fallback.outcome(failure);
                 finish(outcome, () -> Page.marked(response, outcome));
             }
         }
