@@ -56,7 +56,8 @@ class WindowProcessor extends AbstractProcessor implements SearchRequestProcesso
                 state.leave(Outcome.failed(failure));
                 listener.onFailure(fallback.error(failure));
             } else {
-                state.leave(Outcome.failed(failure));
+                // The response's side may have another opinion on what to do then.
+                state.fail(failure, planner);
                 listener.onResponse(request);
             }
         });
