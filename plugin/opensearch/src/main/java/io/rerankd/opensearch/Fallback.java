@@ -33,7 +33,7 @@ final class Fallback {
 
     /** Whether the search is answered with the error. */
     boolean isAnError(Failure failure, Options options) {
-        return mayNotFail == false && (failure.isTheSearchs() || options.failsWithError());
+        return mayNotFail == false && (failure.isOfTheSearch() || options.failsWithError());
     }
 
     /** The error, which says in the header what it is. */

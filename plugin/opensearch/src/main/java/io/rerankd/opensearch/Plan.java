@@ -95,6 +95,11 @@ record Plan(Options search, Options options, String policy, String query, int fr
             outcome = as;
         }
 
+        /** There is nothing to do to the response, and nothing to say. */
+        void finish() {
+            done = true;
+        }
+
         /** Whether the response is still to be reranked; true once. */
         boolean isFirstTime() {
             boolean first = done == false;
