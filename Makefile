@@ -241,4 +241,4 @@ docs: build ## write docs/configuration.md anew
 	RERANKD_WRITE_DOCS=1 cargo test --release --workspace --test generated_docs
 
 clean: ## remove everything that was built or fetched
-	rm -rf target guest/target guest/dist guest/examples/javascript/node_modules $(CLIENTS)/javascript/node_modules .runtime .venv
+	rm -rf target $(PLUGIN)/target $(PLUGIN)/dist guest/target guest/dist guest/examples/javascript/node_modules $(CLIENTS)/javascript/node_modules .runtime .venv

@@ -429,6 +429,8 @@ fn a_policy_that_may_filter_leaves_documents_out() {
     let answer = call("filters-allowed", json!({})).ok();
     assert_eq!(answer.parameter("status"), Some("applied"));
     assert_eq!(answer.order(), [1, 2]);
+    // So that a short list of results can be told from a list that was cut.
+    assert_eq!(answer.json()["filtered"], 1);
 
     let response = documents::recorded("chorus-smart-watch");
     let body = format!(r#"{{"query": "smart watch", "response": {response}}}"#);

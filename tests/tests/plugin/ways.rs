@@ -1,6 +1,7 @@
 //! Every way to have a search reranked, and what else goes through the engine as it did.
 
 use rerankd_tests::search_page::ids;
+use rerankd_tests::upstream::Asked;
 use rerankd_tests::{Answer, comparison, engine};
 use serde_json::{Value, json};
 
@@ -277,7 +278,9 @@ fn the_engines_own_searches_for_groups_are_left_alone() {
     let path = format!("/products/_search?search_pipeline={name}");
     let got = WORLD.post(&path, &body).ok();
     let own = WORLD.alone(&body).json();
-    assert_eq!(sidecar.asked().len(), 1);
+    let lines = |asked: &Asked| asked.line.clone();
+    let asked: Vec<String> = sidecar.asked().iter().map(lines).collect();
+    assert_eq!(asked, ["POST /v1/rerank/scripted HTTP/1.1"]);
     let inner = |page: &Value| -> Vec<(String, Value)> {
         let hits = page["hits"]["hits"].as_array().expect("a list of hits");
         let one = |hit: &Value| {

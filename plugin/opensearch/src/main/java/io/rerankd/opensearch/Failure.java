@@ -24,7 +24,7 @@ final class Failure extends Exception {
     }
 
     /** Whether the search itself is wrong: an error then, whatever {@code on_failure} says. */
-    boolean isTheSearchs() {
+    boolean isOfTheSearch() {
         return status == RestStatus.BAD_REQUEST || status == RestStatus.REQUEST_ENTITY_TOO_LARGE;
     }
 

@@ -1,9 +1,17 @@
 package io.rerankd.opensearch;
 
+import java.util.concurrent.atomic.AtomicLong;
+
+import org.apache.logging.log4j.LogManager;
+import org.apache.logging.log4j.Logger;
 import org.opensearch.common.util.concurrent.ThreadContext;
 
 /** What becomes of a search without a ranking. */
 final class Fallback {
+    private static final Logger LOGGER = LogManager.getLogger(Fallback.class);
+    private static final long NANOSECONDS_BETWEEN_LINES = 10_000_000_000L;
+    private static final AtomicLong LAST_LINE = new AtomicLong(System.nanoTime() - NANOSECONDS_BETWEEN_LINES);
+
     private final ThreadContext context;
     private final boolean mayNotFail;
 
@@ -13,9 +21,19 @@ final class Fallback {
         this.mayNotFail = mayNotFail;
     }
 
+    /** What becomes of a search that goes on without a ranking. A line in ten seconds tells the operator. */
+    static Outcome outcome(Failure failure) {
+        long last = LAST_LINE.get();
+        long now = System.nanoTime();
+        if (now - last >= NANOSECONDS_BETWEEN_LINES && LAST_LINE.compareAndSet(last, now)) {
+            LOGGER.warn("a search keeps the engine's order: {}: {}", failure.reason(), failure.getMessage());
+        }
+        return Outcome.failed(failure);
+    }
+
     /** Whether the search is answered with the error. */
     boolean isAnError(Failure failure, Options options) {
-        return mayNotFail == false && (failure.isTheSearchs() || options.failsWithError());
+        return mayNotFail == false && (failure.isOfTheSearch() || options.failsWithError());
     }
 
     /** The error, which says in the header what it is. */

@@ -8,9 +8,12 @@ import java.util.List;
 import java.util.Map;
 
 import org.opensearch.common.document.DocumentField;
+import org.opensearch.common.xcontent.LoggingDeprecationHandler;
+import org.opensearch.common.xcontent.XContentHelper;
 import org.opensearch.core.common.bytes.BytesReference;
+import org.opensearch.core.xcontent.NamedXContentRegistry;
+import org.opensearch.core.xcontent.XContentParser;
 import org.opensearch.search.SearchHit;
-import org.opensearch.search.lookup.SourceLookup;
 
 /**
  * What a policy sees of a hit: the leaves of {@code _source} by their dotted paths, and the {@code fields}
@@ -47,7 +50,7 @@ final class HitFields {
         HitFields found = new HitFields(needed);
         BytesReference source = hit.getSourceRef();
         if (source != null) {
-            found.add("", SourceLookup.sourceAsMap(source), 0, false);
+            found.readSource(source);
         }
         Map<String, Object> fields = new LinkedHashMap<>();
         found.leaves.forEach((name, leaf) -> {
@@ -71,29 +74,80 @@ final class HitFields {
         return needed == null || needed.contains(name);
     }
 
-    private void add(String path, Object value, int depth, boolean inList) {
-        if (depth > MAX_DEPTH || value == null) {
-            return;
+    /** Whether this name is needed, or one below it. */
+    private boolean leadsToNeeded(String name) {
+        if (isNeeded(name)) {
+            return true;
         }
-        if (value instanceof Map<?, ?> members) {
-            for (Map.Entry<?, ?> member : members.entrySet()) {
-                String name = path.isEmpty() ? (String) member.getKey() : path + '.' + member.getKey();
-                if (name.length() <= MAX_NAME_LENGTH) {
-                    add(name, member.getValue(), depth + 1, inList);
+        for (String wanted : needed) {
+            if (wanted.length() > name.length() && wanted.charAt(name.length()) == '.' && wanted.startsWith(name)) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    /** What is not needed is passed over as it stands: of a large document that is most of it. */
+    private void readSource(BytesReference source) throws IOException {
+        try (
+            XContentParser parser = XContentHelper.createParser(
+                NamedXContentRegistry.EMPTY,
+                LoggingDeprecationHandler.INSTANCE,
+                source,
+                SourceCut.typeOf(source)
+            )
+        ) {
+            if (parser.nextToken() == XContentParser.Token.START_OBJECT) {
+                read(parser, "", 0, false);
+            }
+        }
+    }
+
+    /** Reads the value at which the parser stands, to its end. */
+    private void read(XContentParser parser, String path, int depth, boolean inList) throws IOException {
+        switch (parser.currentToken()) {
+            case START_OBJECT -> {
+                while (parser.nextToken() != XContentParser.Token.END_OBJECT) {
+                    String name = path.isEmpty() ? parser.currentName() : path + '.' + parser.currentName();
+                    parser.nextToken();
+                    if (depth < MAX_DEPTH && name.length() <= MAX_NAME_LENGTH && leadsToNeeded(name)) {
+                        read(parser, name, depth + 1, inList);
+                    } else {
+                        parser.skipChildren();
+                    }
                 }
             }
-        } else if (value instanceof List<?> items) {
-            if (items.isEmpty()) {
-                leaf(path, true);
+            case START_ARRAY -> {
+                boolean isEmpty = true;
+                while (parser.nextToken() != XContentParser.Token.END_ARRAY) {
+                    isEmpty = false;
+                    if (depth < MAX_DEPTH) {
+                        read(parser, path, depth + 1, true);
+                    } else {
+                        parser.skipChildren();
+                    }
+                }
+                if (isEmpty) {
+                    leaf(path, true);
+                }
             }
-            for (Object item : items) {
-                add(path, item, depth + 1, true);
+            case VALUE_STRING -> add(path, parser.text(), inList);
+            case VALUE_BOOLEAN -> add(path, parser.booleanValue(), inList);
+            case VALUE_NUMBER -> {
+                Number number = parser.numberValue();
+                if (Double.isFinite(number.doubleValue())) {
+                    add(path, number, inList);
+                }
             }
-        } else if ((value instanceof Number number && Double.isFinite(number.doubleValue()) == false) == false) {
-            Leaf leaf = leaf(path, inList);
-            if (leaf != null) {
-                leaf.values.add(value);
+            default -> {
             }
+        }
+    }
+
+    private void add(String path, Object value, boolean inList) {
+        Leaf leaf = leaf(path, inList);
+        if (leaf != null) {
+            leaf.values.add(value);
         }
     }
 

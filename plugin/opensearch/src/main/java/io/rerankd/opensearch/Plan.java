@@ -32,15 +32,22 @@ record Plan(Options search, Options options, String policy, String query, int fr
         if (said.isEmpty()) {
             return this;
         }
-        Options all = search.above(said.ofCall().above(options));
+        Options all = all(search, options, said);
         String asked = search.policy() == null && said.policy() != null ? said.policy() : policy;
         return new Plan(search, all, asked, query, from, size, needed, cut, spentMs);
+    }
+
+    /** What the search says, above what the response's side says of calls, above what the request's side says. */
+    static Options all(Options search, Options options, Options said) {
+        return search.above(said.ofCall().above(options));
     }
 
     /** What the request's side leaves for the response's. */
     static final class State {
         private Plan plan;
         private Outcome outcome;
+        private Failure failure;
+        private Planner planner;
         private boolean done;
 
         /** The state of a search that was looked at already, or null. */
@@ -65,12 +72,32 @@ record Plan(Options search, Options options, String policy, String query, int fr
             return outcome;
         }
 
+        /** Why there can be no ranking, if that is known before any was asked for. */
+        Failure failure() {
+            return failure;
+        }
+
+        /** What holds for a search without a plan; {@code said} is what the response's side says. */
+        Options options(Options said) {
+            return planner.options(said);
+        }
+
+        void fail(Failure because, Planner by) {
+            failure = because;
+            planner = by;
+        }
+
         void rerank(Plan by) {
             plan = by;
         }
 
         void leave(Outcome as) {
             outcome = as;
+        }
+
+        /** There is nothing to do to the response, and nothing to say. */
+        void finish() {
+            done = true;
         }
 
         /** Whether the response is still to be reranked; true once. */

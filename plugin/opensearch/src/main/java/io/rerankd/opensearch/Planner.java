@@ -59,6 +59,11 @@ final class Planner {
         return options;
     }
 
+    /** The same with what the response's side says of calls. */
+    Options options(Options said) {
+        return Plan.all(search, options, said);
+    }
+
     /** Refuses options of the search that go beyond what is allowed. */
     void check() throws Failure {
         Integer window = search.saidWindow();

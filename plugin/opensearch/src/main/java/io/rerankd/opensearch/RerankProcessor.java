@@ -71,6 +71,10 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
             search.fail(Failure.internal(e), handles.node().options());
             return;
         }
+        if (state.failure() != null) {
+            search.fail(state.failure(), state.options(said));
+            return;
+        }
         if (state.plan() == null) {
             Outcome outcome = state.outcome() == null ? Outcome.skipped("disabled") : state.outcome();
             search.finish(outcome, () -> Page.marked(response, outcome));
@@ -136,7 +140,7 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
             if (fallback.isAnError(failure, plan.options())) {
                 listener.onFailure(fallback.error(failure));
             } else {
-                leave(plan, Outcome.failed(failure));
+                leave(plan, Fallback.outcome(failure));
             }
         }
 
@@ -145,7 +149,7 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
             if (fallback.isAnError(failure, options)) {
                 listener.onFailure(fallback.error(failure));
             } else {
-                Outcome outcome = Outcome.failed(failure);
+                Outcome outcome = Fallback.outcome(failure);
                 finish(outcome, () -> Page.marked(response, outcome));
             }
         }

@@ -120,6 +120,10 @@ final class Sidecar {
                 } catch (Failure failure) {
                     listener.onFailure(failure);
                     return;
+                } catch (RuntimeException | StackOverflowError e) {
+                    // Nobody else would hear of it, and the search would wait for ever.
+                    listener.onFailure(Failure.notUnderstood(e.getClass().getSimpleName()));
+                    return;
                 }
                 listener.onResponse(read);
             }

@@ -86,7 +86,7 @@ record SourceCut(FetchSourceContext asks, FetchSourceContext client) {
 
     /** Documents do not say in which form they are stored; there is no other way that 2.19 has too. */
     @SuppressWarnings("deprecation")
-    private static MediaType typeOf(BytesReference source) {
+    static MediaType typeOf(BytesReference source) {
         return MediaTypeRegistry.xContentType(source);
     }
 

@@ -39,14 +39,19 @@ class WindowProcessor extends AbstractProcessor implements SearchRequestProcesso
     public void processRequestAsync(
         SearchRequest request,
         PipelineProcessingContext context,
-        ActionListener<SearchRequest> listener
+        ActionListener<SearchRequest> next
     ) {
         if (Plan.State.of(context) != null) {
-            listener.onResponse(request);
+            next.onResponse(request);
             return;
         }
         Plan.State state = Plan.State.begin(context);
-        leaveGroupsAlone(request);
+        if (Groups.isGroup(handles.threadContext(), request)) {
+            state.finish();
+            next.onResponse(request);
+            return;
+        }
+        ActionListener<SearchRequest> listener = Groups.marking(handles.threadContext(), next);
         Fallback fallback = new Fallback(handles, RerankProcessor.mayNotFail(request, this));
         Planner planner = new Planner(request, configured);
         // Whoever goes on without an answer goes on with the search as it was sent.
@@ -56,7 +61,8 @@ class WindowProcessor extends AbstractProcessor implements SearchRequestProcesso
                 state.leave(Outcome.failed(failure));
                 listener.onFailure(fallback.error(failure));
             } else {
-                state.leave(Outcome.failed(failure));
+                // The response's side may have another opinion on what to do then.
+                state.fail(failure, planner);
                 listener.onResponse(request);
             }
         });
@@ -107,17 +113,6 @@ class WindowProcessor extends AbstractProcessor implements SearchRequestProcesso
             withFields.onResponse(options.fields());
         } else {
             handles.fields().of(planner.policy(), options, withFields);
-        }
-    }
-
-    /**
-     * The engine searches for the inner hits of each collapsed group as the client could: through the pipeline
-     * that the search names, or the index. This pipeline is found already; the groups take over its name.
-     */
-    private static void leaveGroupsAlone(SearchRequest request) {
-        SearchSourceBuilder search = request.source();
-        if (search != null && search.collapse() != null && search.collapse().getInnerHits().isEmpty() == false) {
-            request.pipeline("_none");
         }
     }
 
