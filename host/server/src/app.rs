@@ -80,7 +80,7 @@ impl App {
             // Models decide rankings as much as policies do: nobody else may write to their files.
             check_file: checkout::check_owner,
             workers: config.workers,
-            caches: config.caches,
+            caches: config.caches.clone(),
         })?);
         let releases = Arc::new(open_releases(&config, data.path(), &engine, &inference)?);
         releases.restore().await?;

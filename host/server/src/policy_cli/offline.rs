@@ -252,7 +252,8 @@ impl Host {
             models: Vec::new(),
             check_file: checkout::check_owner,
             workers: config.workers,
-            caches: config.caches,
+            // Its cases run once, and the file is the server's.
+            caches: CacheSettings::OFF,
         });
         let inference = inference.map_err(|error| Failure::Usage(error.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
