@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rerankd_inference::{Inference, InferenceConfig};
+use rerankd_inference::{CacheSettings, Inference, InferenceConfig};
 use rerankd_policy::artifact::Artifact;
 use rerankd_policy::compiler::Priority;
 use rerankd_policy::error::Step;
