@@ -13,7 +13,7 @@ EXPORT := .venv/export/bin/python models/export
 .DEFAULT_GOAL := help
 .PHONY: help build runtime policies faulty examples policies-python policies-javascript demo \
 	test test-guest test-examples test-long openapi-tools client-tools engines demo-search eval-e2e check check-format \
-	check-lints check-docs check-dependencies check-spelling audit bench bench-releases bench-proxy \
+	check-lints check-docs check-dependencies check-spelling audit bench bench-releases bench-proxy bench-caches \
 	bench-languages models eval \
 	record-elasticsearch record-contract docs clean
 
@@ -160,6 +160,9 @@ bench-releases: build examples ## the part of it about releases while searches r
 
 bench-proxy: build engines ## the part of it about the search proxy
 	tests/bench/run.sh proxy
+
+bench-caches: build ## the part of it about what is known already
+	tests/bench/run.sh caches
 
 bench-languages: build examples ## measure policies in other languages, into docs/benchmarks.md
 	cargo bench -p rerankd --bench languages -- docs/benchmarks.md

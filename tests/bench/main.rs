@@ -6,6 +6,7 @@
 //! which can be run alone (`make bench-releases`).
 
 mod bare;
+mod caches;
 mod end_to_end;
 mod machine;
 mod measure;
@@ -26,12 +27,15 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {
     let [what, page] = &std::env::args().skip(1).collect::<Vec<_>>()[..] else {
-        eprintln!("usage: rerankd-bench IN_PROCESS.json|releases|proxy PAGE.md (see run.sh)");
+        eprintln!(
+            "usage: rerankd-bench IN_PROCESS.json|releases|proxy|caches PAGE.md (see run.sh)"
+        );
         return ExitCode::from(2);
     };
     let done = match what.as_str() {
         "releases" => run_part(Path::new(page), Part::Releases),
         "proxy" => run_part(Path::new(page), Part::Proxy),
+        "caches" => run_part(Path::new(page), Part::Caches),
         in_process => run(Path::new(in_process), Path::new(page)),
     };
     match done {
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
 enum Part {
     Releases,
     Proxy,
+    Caches,
 }
 
 fn run_part(page: &Path, part: Part) -> Result<()> {
@@ -65,6 +70,10 @@ fn run_part(page: &Path, part: Part) -> Result<()> {
         Part::Proxy => {
             let findings = proxy::measure(root, &texts[0], is_quick())?;
             (proxy::MARKER, findings.render(&machine()?)?)
+        }
+        Part::Caches => {
+            let findings = caches::measure(root, &texts, is_quick())?;
+            (caches::MARKER, findings.render(&machine()?)?)
         }
     };
     report::replace(page, marker, &tables)?;

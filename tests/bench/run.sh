@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds and runs all benches, and writes the tables of docs/benchmarks.md. `make bench` calls it.
-# BENCH_QUICK=1 only tries it out. With the argument `releases` or `proxy` only that part is run.
+# BENCH_QUICK=1 only tries it out. With the argument `releases`, `proxy` or `caches` only that part is run.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -22,8 +22,13 @@ proxy() {
     target/release/rerankd-bench proxy docs/benchmarks.md
 }
 
+caches() {
+    echo "bench: what is known already (about a minute)"
+    target/release/rerankd-bench caches docs/benchmarks.md
+}
+
 case ${1-} in
-releases | proxy)
+releases | proxy | caches)
     cargo build --release --workspace --bins
     "$1"
     exit
@@ -52,3 +57,4 @@ echo "bench: the process as a whole (about 10 minutes)"
 target/release/rerankd-bench target/bench/in-process.json docs/benchmarks.md
 releases
 proxy
+caches
