@@ -190,7 +190,7 @@ fn vectors_are_in_half_precision_whether_they_are_kept_or_not() {
 }
 
 /// The model of another folder, without rounding.
-fn exact_copy(model: &Model, folder: &PathBuf) -> Arc<Model> {
+fn exact_copy(model: &Model, folder: &Path) -> Arc<Model> {
     let folder = folder.join(model.name());
     std::fs::create_dir_all(&folder).unwrap();
     for name in model.manifest().file_names() {
