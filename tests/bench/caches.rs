@@ -44,7 +44,13 @@ pub(crate) fn measure(root: &Path, texts: &[Texts], quick: bool) -> Result<Findi
     let mut lines = Vec::new();
     for texts in texts {
         let cached = Server::start_with_caches(root, &[])?;
-        let plain = Server::start(root, &[])?;
+        // Beside the other, on a data folder of its own.
+        let folder = root.join("target/tmp/rerankd-bench");
+        let (data, log) = (
+            folder.join("data-without-caches"),
+            folder.join("without-caches.log"),
+        );
+        let plain = Server::start_on(root, &data, &log, &[])?;
         let (known, new) = (cached.client(POLICY), plain.client(POLICY));
         let line = line(&known, &new, texts, rounds)?;
         eprintln!(
