@@ -14,7 +14,7 @@ EXPORT := .venv/export/bin/python models/export
 .PHONY: help build runtime policies plugin faulty examples policies-python policies-javascript demo \
 	demo-search demo-opensearch test test-guest test-examples test-plugin-versions test-long openapi-tools \
 	client-tools engines eval-e2e check check-format check-lints check-docs check-dependencies check-spelling \
-	audit bench bench-releases bench-proxy bench-plugin bench-load soak bench-languages bench-graph bench-peers models eval \
+	audit bench bench-releases bench-proxy bench-plugin bench-caches bench-load soak bench-languages bench-graph bench-peers models eval \
 	record-elasticsearch record-contract docs clean
 
 help: ## list the targets
@@ -180,6 +180,9 @@ bench-releases: build examples ## the part of it about releases while searches r
 
 bench-proxy: build engines ## the part of it about the search proxy
 	tests/bench/run.sh proxy
+
+bench-caches: build ## the part of it about what is known already
+	tests/bench/run.sh caches
 
 bench-load: build ## the part of it about more load than the server can take
 	tests/bench/run.sh load

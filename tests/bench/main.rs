@@ -6,6 +6,7 @@
 //! which can be run alone (`make bench-releases`).
 
 mod bare;
+mod caches;
 mod client;
 mod end_to_end;
 mod load;
@@ -32,7 +33,7 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 fn main() -> ExitCode {
     let [what, page] = &std::env::args().skip(1).collect::<Vec<_>>()[..] else {
         eprintln!(
-            "usage: rerankd-bench IN_PROCESS.json|releases|proxy|plugin|load|soak PAGE.md (see run.sh)"
+            "usage: rerankd-bench IN_PROCESS.json|releases|proxy|caches|plugin|load|soak PAGE.md (see run.sh)"
         );
         return ExitCode::from(2);
     };
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         "load" => run_part(Path::new(page), Part::Load),
         "soak" => run_part(Path::new(page), Part::Soak),
         "plugin" => run_part(Path::new(page), Part::Plugin),
+        "caches" => run_part(Path::new(page), Part::Caches),
         in_process => run(Path::new(in_process), Path::new(page)),
     };
     match done {
@@ -61,6 +63,7 @@ enum Part {
     Load,
     Soak,
     Plugin,
+    Caches,
 }
 
 fn run_part(page: &Path, part: Part) -> Result<()> {
@@ -78,6 +81,10 @@ fn run_part(page: &Path, part: Part) -> Result<()> {
         Part::Proxy => {
             let findings = proxy::measure(root, &texts[0], is_quick())?;
             (proxy::MARKER, findings.render(&machine()?)?)
+        }
+        Part::Caches => {
+            let findings = caches::measure(root, &texts, is_quick())?;
+            (caches::MARKER, findings.render(&machine()?)?)
         }
         Part::Load => {
             let findings = load::measure(root, &texts[0], is_quick())?;

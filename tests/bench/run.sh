@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds and runs all benches, and writes the tables of docs/benchmarks.md. `make bench` calls it.
 # BENCH_QUICK=1 only tries it out. With an argument only that part is run: `releases`,
-# `proxy`, `plugin`, `load`, or `soak`, which no other run includes.
+# `proxy`, `caches`, `plugin`, `load`, or `soak`, which no other run includes.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -23,6 +23,11 @@ proxy() {
     target/release/rerankd-bench proxy docs/benchmarks.md
 }
 
+caches() {
+    echo "bench: what is known already (about a minute)"
+    target/release/rerankd-bench caches docs/benchmarks.md
+}
+
 load() {
     echo "bench: more load than it can take (about 4 minutes)"
     target/release/rerankd-bench load docs/benchmarks.md
@@ -39,7 +44,7 @@ plugin() {
 }
 
 case ${1-} in
-releases | proxy | plugin | load | soak)
+releases | proxy | caches | plugin | load | soak)
     cargo build --release --workspace --bins
     "$1"
     exit
@@ -68,5 +73,6 @@ echo "bench: the process as a whole (about 10 minutes)"
 target/release/rerankd-bench target/bench/in-process.json docs/benchmarks.md
 releases
 proxy
+caches
 plugin
 load

@@ -34,17 +34,27 @@ pub(crate) struct Memory {
     pub(crate) anonymous: f64,
 }
 
+/// Where a model is measured, it must run.
+const NO_CACHES: [&str; 4] = ["--row-cache-mib", "0", "--encoding-cache-mib", "0"];
+
 impl Server {
-    /// Starts it from the project's root on a free port and waits until it is ready.
+    /// Starts it from the project's root on a free port and waits until it is ready. It keeps nothing
+    /// of what it computes.
     pub(crate) fn start(root: &Path, flags: &[&str]) -> Result<Self> {
+        Self::start_with_caches(root, &[&NO_CACHES, flags].concat())
+    }
+
+    /// The same with its caches, as it comes.
+    pub(crate) fn start_with_caches(root: &Path, flags: &[&str]) -> Result<Self> {
         let flags = [&["--log", "error"], flags].concat();
         let data = root.join("target/tmp/rerankd-bench/data");
         Self::launch(root, &data, Stdio::inherit(), &flags)
     }
 
-    /// The same on a data folder of its own, with its log in a file.
+    /// The same without caches, on a data folder of its own, with its log in a file.
     pub(crate) fn start_on(root: &Path, data: &Path, log: &Path, flags: &[&str]) -> Result<Self> {
-        Self::launch(root, data, File::create(log)?.into(), flags)
+        let flags = [&NO_CACHES, flags].concat();
+        Self::launch(root, data, File::create(log)?.into(), &flags)
     }
 
     fn launch(root: &Path, data: &Path, stderr: Stdio, flags: &[&str]) -> Result<Self> {

@@ -12,6 +12,7 @@ pub(crate) struct Search {
     pub(crate) documents: Vec<Document>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Document {
     id: String,
     pub(crate) score: f64,

@@ -137,8 +137,13 @@ fn a_policy_scores_pairs_unless_its_scores_depend_on_the_others() {
             .ok()
             .scores();
         let scores = cross(policy, &pairs).ok().numbers("scores");
+        // A score that is a single-precision number is printed as one there.
+        let single = |scores: Vec<f64>| scores.into_iter().map(|score| score as f32);
         let native: Vec<f64> = native.into_iter().flatten().collect();
-        assert_eq!(scores, native, "{policy}");
+        assert!(
+            single(scores.clone()).eq(single(native.clone())),
+            "{policy}: {scores:?}, {native:?}"
+        );
     }
     let refused = cross("first-stage", &pairs);
     assert_eq!(refused.status, 400);
@@ -209,7 +214,8 @@ fn vectors_are_pooled_and_not_normalized_and_give_the_cosines_of_the_cross_form(
     let cosines = cross(MINILM, &pairs).ok().numbers("scores");
     for (vector, expected) in vectors[1..].iter().zip(cosines) {
         let cosine = dot(&vectors[0], vector) / (length(&vectors[0]) * length(vector));
-        assert!((cosine - expected).abs() < 1e-5, "{cosine} {expected}");
+        // Vectors in half precision have length 1 up to 1e-4, and the cross form takes it for 1.
+        assert!((cosine - expected).abs() < 1e-4, "{cosine} {expected}");
     }
     let alone = encode(MINILM, &[CROCS[1]]).ok().json();
     assert_eq!(

@@ -1,14 +1,18 @@
 //! What was computed before: the outputs of rows ([`rows`]) and the token ids of texts
 //! ([`encodings`]), each bounded in bytes and off where its bound is 0.
 //!
+//! Rows can be kept over a restart, in a file (`cache/file.rs`).
+//!
 //! Keys are digests of all that decides a value ([`key`]), so that entries are never wrong, only
 //! unused. Both caches keep what is asked for again when a long list passes once (S3-FIFO).
 
 pub mod encodings;
+mod file;
 pub mod key;
 pub mod rows;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -18,18 +22,21 @@ use quick_cache::{OptionsBuilder, Weighter};
 use self::encodings::EncodingCache;
 use self::key::Key;
 use self::rows::RowCache;
+use crate::error::InferenceError;
 
 /// What an entry takes beside its value, bytes: its key, its place in the table and in the queue,
 /// the count of its holders, and what the allocator rounds up to.
 pub const ENTRY_OVERHEAD_BYTES: usize = 128;
 
 /// How much may be kept, bytes; 0 is nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheSettings {
     /// Outputs of rows.
     pub row_bytes: usize,
     /// Token ids of texts.
     pub encoding_bytes: usize,
+    /// Where outputs of rows are kept when the process ends.
+    pub file: Option<PathBuf>,
 }
 
 impl CacheSettings {
@@ -37,6 +44,7 @@ impl CacheSettings {
     pub const OFF: Self = Self {
         row_bytes: 0,
         encoding_bytes: 0,
+        file: None,
     };
 }
 
@@ -47,6 +55,7 @@ impl Default for CacheSettings {
         Self {
             row_bytes: 64 << 20,
             encoding_bytes: 32 << 20,
+            file: None,
         }
     }
 }
@@ -59,14 +68,29 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// Empty ones of these sizes.
-    pub fn new(settings: CacheSettings) -> Self {
+    /// Those of these sizes, empty but for what the file has.
+    ///
+    /// `fingerprint`: what decides numbers beside the models; the rows of a file with another are
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`InferenceError::CacheFile`]: it cannot be read and written, or another process has it.
+    pub fn open(settings: &CacheSettings, fingerprint: &str) -> Result<Self, InferenceError> {
         let wanted = |bytes: usize| (bytes > 0).then_some(bytes);
-        Self {
-            rows: wanted(settings.row_bytes).map(|bytes| Arc::new(RowCache::new(bytes))),
+        let rows = |bytes| match &settings.file {
+            None => Ok(Arc::new(RowCache::new(bytes))),
+            Some(path) => RowCache::on_file(bytes, path, fingerprint)
+                .map(Arc::new)
+                .map_err(|problem| InferenceError::CacheFile {
+                    path: path.clone(),
+                    problem,
+                }),
+        };
+        Ok(Self {
+            rows: wanted(settings.row_bytes).map(rows).transpose()?,
             encodings: wanted(settings.encoding_bytes)
                 .map(|bytes| Arc::new(EncodingCache::new(bytes))),
-        }
+        })
     }
 
     /// Outputs of rows, unless they are off.

@@ -40,6 +40,9 @@ pub enum InferenceError {
     #[error("`{path}`: {problem}", path = .path.display())]
     ModelFile { path: PathBuf, problem: String },
 
+    #[error("cache file `{path}` (--cache-file): {problem}", path = .path.display())]
+    CacheFile { path: PathBuf, problem: String },
+
     #[error("model `{model}` cannot be used: {problem}")]
     UnusableModel { model: String, problem: String },
 

@@ -174,8 +174,9 @@ fn vectors<'t>(tensors: &'t [(String, Tensor)], name: Option<&str>) -> Vec<&'t [
     }
 }
 
-/// The dot product of two vectors of length 1; `None` if a row is NaN.
+/// The dot product of two vectors of length 1, of which rounding may lead out of the range of a cosine;
+/// `None` if a row is NaN.
 fn cosine(a: &[f32], b: &[f32]) -> Option<f64> {
     let dot: f32 = a.iter().zip(b).map(|(x, y)| x * y).sum();
-    dot.is_finite().then(|| f64::from(dot))
+    dot.is_finite().then(|| f64::from(dot.clamp(-1.0, 1.0)))
 }

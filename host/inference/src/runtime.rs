@@ -54,12 +54,19 @@ impl Inference {
         // Follows the affinity mask and the cgroup's CPU quota, not the machine's cores.
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = config.workers.unwrap_or_else(cores);
-        let scheduler = Scheduler::start(workers, Caches::new(config.caches)).map_err(|error| {
-            InferenceError::UnusableModel {
+        if let Some(path) = config.caches.file.as_ref().filter(|path| path.exists()) {
+            // Its rows decide rankings as the models' files do.
+            (config.check_file)(path).map_err(|problem| InferenceError::CacheFile {
+                path: path.clone(),
+                problem,
+            })?;
+        }
+        let caches = Caches::open(&config.caches, &backend.fingerprint())?;
+        let scheduler =
+            Scheduler::start(workers, caches).map_err(|error| InferenceError::UnusableModel {
                 model: "all".to_owned(),
                 problem: format!("no worker threads: {error}"),
-            }
-        })?;
+            })?;
         let mut inference = Self {
             scheduler,
             pinned: Vec::new(),

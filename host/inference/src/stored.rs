@@ -120,8 +120,8 @@ impl RowForm {
         halves.convert_to_f32_slice(outputs[half.normalized]);
         if let (Some(pooled), Some(&length)) = (half.pooled, length.first_chunk::<4>()) {
             let length = f32::from_le_bytes(length);
-            for position in 0..halves.len() {
-                outputs[pooled][position] = outputs[half.normalized][position] * length;
+            for (cell, half) in outputs[pooled].iter_mut().zip(halves) {
+                *cell = half.to_f32() * length;
             }
         }
     }

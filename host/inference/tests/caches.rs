@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -53,7 +53,7 @@ fn model(name: &str) -> Arc<Model> {
 }
 
 fn start(caches: CacheSettings) -> Scheduler {
-    Scheduler::start(2, Caches::new(caches)).unwrap()
+    Scheduler::start(2, Caches::open(&caches, "this setup").unwrap()).unwrap()
 }
 
 /// Without caches: what every row is compared with.
@@ -190,7 +190,7 @@ fn vectors_are_in_half_precision_whether_they_are_kept_or_not() {
 }
 
 /// The model of another folder, without rounding.
-fn exact_copy(model: &Model, folder: &PathBuf) -> Arc<Model> {
+fn exact_copy(model: &Model, folder: &Path) -> Arc<Model> {
     let folder = folder.join(model.name());
     std::fs::create_dir_all(&folder).unwrap();
     for name in model.manifest().file_names() {
@@ -257,6 +257,7 @@ fn the_caches_stay_within_their_bytes_and_a_long_list_does_not_empty_them() {
     let scheduler = start(CacheSettings {
         row_bytes: max,
         encoding_bytes: max,
+        file: None,
     });
     let often = texts(12);
     for _ in 0..4 {
@@ -289,6 +290,111 @@ fn without_caches_everything_runs_and_nothing_is_reported() {
     assert_eq!(rows_run(&other), 10);
     let encoded = &other.statistics().texts_encoded;
     assert_eq!(encoded.load(Ordering::Relaxed), 5);
+}
+
+/// An empty folder, gone at drop.
+fn folder(name: &str) -> Remove {
+    let path = std::env::temp_dir().join(format!("rerankd-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).unwrap();
+    Remove(path)
+}
+
+fn on_file(path: &Path) -> CacheSettings {
+    CacheSettings {
+        file: Some(path.to_owned()),
+        ..CacheSettings::default()
+    }
+}
+
+#[test]
+fn a_restart_on_a_file_is_warm() {
+    let folder = folder("cache-file");
+    let path = folder.0.join("rows");
+    let texts = texts(20);
+    let first = start(on_file(&path));
+    let missed = scores(&first, BI_ENCODER, QUERY, &texts);
+    // What waits is written when the scheduler goes.
+    drop(first);
+    let second = start(on_file(&path));
+    assert_eq!(scores(&second, BI_ENCODER, QUERY, &texts), missed);
+    assert_eq!(rows_run(&second), 0);
+    assert_eq!(usage(&second, "rows").entries, 21);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    let other = Caches::open(&on_file(&path), "this setup").err().unwrap();
+    let said = other.to_string();
+    assert!(
+        said.ends_with("(--cache-file): another process has it open"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_file_of_another_setup_or_a_damaged_one_starts_empty() {
+    let folder = folder("cache-damage");
+    let path = folder.0.join("rows");
+    let texts = texts(20);
+    let missed = scores(&start(on_file(&path)), BI_ENCODER, QUERY, &texts);
+    let good = std::fs::read(&path).unwrap();
+    let entries = |fingerprint: &str| {
+        let caches = Caches::open(&on_file(&path), fingerprint).unwrap();
+        caches.usage()[0].1.entries
+    };
+    assert_eq!(entries("this setup"), 21);
+    assert_eq!(entries("another"), 0);
+    assert_eq!(entries("this setup"), 0, "it was dropped");
+
+    let cut = good[..good.len() / 3].to_vec();
+    let noise: Vec<u8> = (0..9000_u32).map(|i| (i * 31 % 251) as u8).collect();
+    for bytes in [cut, noise] {
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(entries("this setup"), 0);
+    }
+    // A byte in every part of the file that is not empty: of a row, of a page's head, of neither.
+    let written: Vec<usize> = (4096..good.len()).filter(|&at| good[at] != 0).collect();
+    let mut dropped = 0;
+    for &position in written.iter().step_by(written.len() / 40) {
+        let mut bytes = good.clone();
+        bytes[position] ^= 0x10;
+        std::fs::write(&path, bytes).unwrap();
+        let scheduler = start(on_file(&path));
+        dropped += usize::from(usage(&scheduler, "rows").entries == 0);
+        assert_eq!(
+            scores(&scheduler, BI_ENCODER, QUERY, &texts),
+            missed,
+            "{position}"
+        );
+    }
+    assert!(dropped > 20, "only {dropped} of 40 were noticed");
+}
+
+#[test]
+fn a_file_does_not_grow_without_end() {
+    let folder = folder("cache-bound");
+    let path = folder.0.join("rows");
+    let max = 256 << 10;
+    let settings = CacheSettings {
+        row_bytes: max,
+        encoding_bytes: 0,
+        file: Some(path.clone()),
+    };
+    for round in 0..8 {
+        let scheduler = start(settings.clone());
+        let once: Vec<String> = (0..3000).map(|i| format!("seen {round} {i}")).collect();
+        scores(&scheduler, CROSS_ENCODER, QUERY, &once);
+        let usage = usage(&scheduler, "rows");
+        assert!(usage.bytes <= max as u64, "{usage:?}");
+    }
+    let kept = start(settings);
+    assert!(usage(&kept, "rows").entries > 100);
+    assert!(usage(&kept, "rows").bytes <= max as u64);
+    let size = std::fs::metadata(&path).unwrap().len();
+    assert!(size < 12 * max as u64, "{size} bytes");
 }
 
 /// Text as it comes and as it should not: scripts, marks, long words, spaces, nothing at all.

@@ -46,6 +46,8 @@ pub struct App {
     pub shadow: Shadow,
     /// One permit for each upload that may be under way.
     pub uploads: Semaphore,
+    /// One permit: one call at a time fills the row cache.
+    pub warming: Semaphore,
     /// Who may call the data plane.
     pub api_keys: ApiKeys,
     /// How much may come in.
@@ -80,7 +82,7 @@ impl App {
             // Models decide rankings as much as policies do: nobody else may write to their files.
             check_file: checkout::check_owner,
             workers: config.workers,
-            caches: config.caches,
+            caches: config.caches.clone(),
         })?);
         let releases = Arc::new(open_releases(&config, data.path(), &engine, &inference)?);
         releases.restore().await?;
@@ -97,6 +99,7 @@ impl App {
             releases,
             shadow: Shadow::default(),
             uploads: Semaphore::new(MAX_UPLOADS),
+            warming: Semaphore::new(1),
             data,
             tokens,
             draining: Draining::default(),

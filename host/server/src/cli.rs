@@ -8,7 +8,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::admin::tokens::{Glob, Right};
-use crate::policy_cli::args::PolicyArgs;
+use crate::policy_cli::args::{PolicyArgs, WarmArgs};
 
 /// A reranking sidecar for Elasticsearch and OpenSearch.
 #[derive(Debug, Parser)]
@@ -38,6 +38,8 @@ pub enum Command {
     },
     /// Write, test and release policies.
     Policy(Box<PolicyArgs>),
+    /// Show documents to a running server, on its spare capacity, so that searches find them known.
+    Warm(Box<WarmArgs>),
 }
 
 /// What to do about tokens.

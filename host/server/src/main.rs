@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(flags) => serve_command(flags),
         Command::Policy(arguments) => policy_cli::run(*arguments),
+        Command::Warm(arguments) => policy_cli::warm(&arguments),
         Command::Compile { arguments } => match compiler::child(&arguments) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

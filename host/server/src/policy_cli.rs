@@ -2,7 +2,8 @@
 //!
 //! [`args`] are the flags. `new`, `build`, `check` and `test` work offline: `project` writes the files
 //! of a project, `build` compiles one, `offline` checks and tests a component. The rest are calls to
-//! the admin plane of a server: `client` is the way there, `release` and `events` the commands.
+//! the admin plane of a server: `client` is the way there, `release` and `events` the commands, and
+//! `warm` (with `warm_source`), which is `rerankd warm`.
 //! Each comes to an `Outcome` or a `Failure`, which are printed here and nowhere
 //! else; `events` alone prints as they come.
 
@@ -14,12 +15,14 @@ mod offline;
 mod outcome;
 mod project;
 mod release;
+mod warm;
+mod warm_source;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use self::args::{PolicyArgs, PolicyCommand};
-use self::outcome::Outcome;
+use self::args::{PolicyArgs, PolicyCommand, WarmArgs};
+use self::outcome::{Failure, Outcome};
 
 /// Runs a command and prints what came of it.
 pub fn run(arguments: PolicyArgs) -> ExitCode {
@@ -38,6 +41,15 @@ pub fn run(arguments: PolicyArgs) -> ExitCode {
         PolicyCommand::Delete(flags) => release::delete(&flags),
         PolicyCommand::Events(flags) => events::events(&flags, json),
     };
+    finish(result, json)
+}
+
+/// Runs `rerankd warm` and prints what came of it.
+pub fn warm(arguments: &WarmArgs) -> ExitCode {
+    finish(warm::warm(arguments), arguments.json)
+}
+
+fn finish(result: Result<Outcome, Failure>, json: bool) -> ExitCode {
     match result {
         Ok(Outcome {
             good,

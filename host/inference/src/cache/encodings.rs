@@ -14,7 +14,7 @@ pub struct EncodingCache(Store<EncodedText>);
 
 impl Keepable for EncodedText {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.ids().len() * size_of::<u32>()
+        size_of::<Self>() + size_of_val(self.ids())
     }
 }
 

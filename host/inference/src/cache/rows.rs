@@ -5,8 +5,10 @@
 //! form in which they are given out ([`RowForm`](crate::stored::RowForm)): a hit is bit for bit what
 //! the run gave.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use super::file::{self, Writer};
 use super::key::Key;
 use super::{CacheUsage, Keepable, Store};
 use crate::manifest::RowIndependence;
@@ -17,7 +19,10 @@ use crate::rows::RowBatch;
 const USUAL_BYTES: usize = 772;
 
 /// Output rows by model and inputs.
-pub struct RowCache(Store<[u8]>);
+pub struct RowCache {
+    store: Arc<Store<[u8]>>,
+    file: Option<Writer>,
+}
 
 impl Keepable for [u8] {
     fn bytes(&self) -> usize {
@@ -35,7 +40,33 @@ pub(crate) struct Recalled {
 
 impl RowCache {
     pub(crate) fn new(max_bytes: usize) -> Self {
-        Self(Store::new(max_bytes, USUAL_BYTES))
+        Self {
+            store: Arc::new(Store::new(max_bytes, USUAL_BYTES)),
+            file: None,
+        }
+    }
+
+    /// With the rows of a file, which gets those that are kept from now on. `fingerprint`: of the
+    /// setup on which rows are computed.
+    pub(crate) fn on_file(
+        max_bytes: usize,
+        path: &Path,
+        fingerprint: &str,
+    ) -> Result<Self, String> {
+        let mut opened = file::open(path, fingerprint, max_bytes)?;
+        let mut cache = Self::new(max_bytes);
+        for (key, row) in opened.rows.drain(..) {
+            cache.store.entries.insert(key, row.into());
+        }
+        tracing::info!(
+            file = %path.display(),
+            rows = cache.store.entries.len(),
+            "cache file read"
+        );
+        let store = Arc::clone(&cache.store);
+        let is_kept = Arc::new(move |key: &Key| store.entries.contains_key(key));
+        cache.file = Some(opened.write_behind(max_bytes, is_kept)?);
+        Ok(cache)
     }
 
     /// Looks a batch's rows up; `None` if rows of this model are not kept.
@@ -53,9 +84,9 @@ impl RowCache {
                 model.row_keys().key(&bytes)
             })
             .collect();
-        let found: Vec<_> = keys.iter().map(|key| self.0.entries.get(key)).collect();
+        let found: Vec<_> = keys.iter().map(|key| self.store.entries.get(key)).collect();
         let hits = found.iter().flatten().count();
-        self.0.count(model.name(), hits, found.len() - hits);
+        self.store.count(model.name(), hits, found.len() - hits);
         Some(Recalled {
             cache: Arc::clone(self),
             keys,
@@ -65,7 +96,7 @@ impl RowCache {
 
     /// How full it is, and what was asked of it.
     pub fn usage(&self) -> CacheUsage {
-        self.0.usage()
+        self.store.usage()
     }
 }
 
@@ -79,6 +110,13 @@ impl Recalled {
 
     /// Keeps what a row of the batch gave.
     pub(crate) fn keep(&self, row: usize, bytes: Vec<u8>) {
-        self.cache.0.entries.insert(self.keys[row], bytes.into());
+        let key = self.keys[row];
+        self.cache
+            .store
+            .entries
+            .insert(key, bytes.as_slice().into());
+        if let Some(file) = &self.cache.file {
+            file.write(key, bytes);
+        }
     }
 }

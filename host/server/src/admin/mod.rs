@@ -8,6 +8,7 @@ mod openapi;
 mod policies;
 pub mod tokens;
 mod views;
+mod warm;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -63,6 +64,7 @@ pub fn routes(app: &Arc<App>, address: SocketAddr) -> Router {
         )
         .route("/v1/policies/{name}/canary", role(post(policies::canary)))
         .route("/v1/policies/{name}/shadow", role(post(policies::shadow)))
+        .route("/v1/policies/{name}/warm", role(post(warm::warm)))
         .fallback(unknown_route)
         // The last one is the first that a request meets.
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))

@@ -17,6 +17,7 @@ use utoipa::{Modify, OpenApi};
         super::policies::rollback,
         super::policies::canary,
         super::policies::shadow,
+        super::warm::warm,
         super::policies::delete,
         super::events::events,
         super::models,

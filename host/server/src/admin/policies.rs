@@ -519,7 +519,7 @@ async fn body<T: DeserializeOwned>(request: Request) -> Result<T, AdminError> {
         .map_err(|error| AdminError::bad_request(format!("the body: {error}")))
 }
 
-fn length_limit(error: &axum::Error) -> bool {
+pub(super) fn length_limit(error: &axum::Error) -> bool {
     let cause = std::error::Error::source(error);
     cause.is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>())
 }

@@ -1,5 +1,7 @@
 //! The part of the configuration that is about what was computed before.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use rerankd_inference::CacheSettings;
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,11 @@ pub struct CacheFlags {
     /// [default: 32]
     #[arg(long, value_name = "MIB", env = "RERANKD_ENCODING_CACHE_MIB")]
     pub encoding_cache_mib: Option<usize>,
+
+    /// Keep the outputs of models in this file as well, so that a restart knows them; made if there is
+    /// none
+    #[arg(long, value_name = "FILE", env = "RERANKD_CACHE_FILE")]
+    pub cache_file: Option<PathBuf>,
 }
 
 /// The same as keys of the file.
@@ -24,6 +31,7 @@ pub struct CacheFlags {
 pub(super) struct FileCaches {
     row_cache_mib: Option<usize>,
     encoding_cache_mib: Option<usize>,
+    cache_file: Option<PathBuf>,
 }
 
 /// The most that a cache may be told to take, MiB: 1 TiB.
@@ -42,25 +50,35 @@ pub(super) fn resolve(
         }
         mib.min(MAX_MIB) << 20
     };
-    CacheSettings {
-        row_bytes: bytes(
-            "row-cache-mib",
-            flags.row_cache_mib,
-            file.row_cache_mib,
-            default.row_bytes,
-        ),
+    let row_bytes = bytes(
+        "row-cache-mib",
+        flags.row_cache_mib,
+        file.row_cache_mib,
+        default.row_bytes,
+    );
+    let settings = CacheSettings {
+        row_bytes,
         encoding_bytes: bytes(
             "encoding-cache-mib",
             flags.encoding_cache_mib,
             file.encoding_cache_mib,
             default.encoding_bytes,
         ),
+        file: flags.cache_file.clone().or(file.cache_file.clone()),
+    };
+    if row_bytes == 0 && settings.file.is_some() {
+        faults.push(
+            "--cache-file keeps what the row cache has: it needs --row-cache-mib of at least 1"
+                .to_owned(),
+        );
     }
+    settings
 }
 
 pub(super) fn to_file(settings: &CacheSettings) -> FileCaches {
     FileCaches {
         row_cache_mib: Some(settings.row_bytes >> 20),
         encoding_cache_mib: Some(settings.encoding_bytes >> 20),
+        cache_file: settings.file.clone(),
     }
 }

@@ -217,6 +217,56 @@ pub struct ServerArgs {
     pub ca: Option<PathBuf>,
 }
 
+/// Flags of `rerankd warm`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct WarmArgs {
+    /// The policy whose model shall know the documents
+    #[arg(long, value_name = "NAME", default_value = "semantic-blend")]
+    pub policy: String,
+
+    /// Documents as JSON, one a line: a text, an object of fields, or a hit with `_source`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["upstream", "index"])]
+    pub file: Option<PathBuf>,
+
+    /// The search engine that has the documents
+    #[arg(long, value_name = "URL", requires = "index")]
+    pub upstream: Option<String>,
+
+    /// The index of --upstream
+    #[arg(long, value_name = "NAME", requires = "upstream")]
+    pub index: Option<String>,
+
+    /// The header `Authorization` for --upstream, such as `ApiKey ..` or `Basic ..`
+    #[arg(
+        long,
+        value_name = "VALUE",
+        env = "RERANKD_UPSTREAM_AUTHORIZATION",
+        hide_env_values = true
+    )]
+    pub upstream_authorization: Option<String>,
+
+    /// Certificates that the search engine's are checked against, PEM [default: the system's]
+    #[arg(long, value_name = "FILE", env = "RERANKD_UPSTREAM_CA")]
+    pub upstream_ca: Option<PathBuf>,
+
+    /// The fields that searches name, in their order [default: those of the policy]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub fields: Vec<String>,
+
+    /// Documents sent at a time
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub batch: usize,
+
+    /// Print JSON in place of text
+    #[arg(long)]
+    pub json: bool,
+
+    /// Which server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
 /// Flags of `policy push`.
 #[derive(Debug, Args)]
 pub struct PushArgs {

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ impl Client {
             config = config.proxy(None);
         }
         if secure {
-            config = config.tls_config(tls(flags)?);
+            config = config.tls_config(tls(flags.ca.as_deref(), "--ca")?);
         }
         Ok(Self {
             agent: config.build().new_agent(),
@@ -296,21 +296,22 @@ fn token(flags: &ServerArgs, local: bool) -> Result<(Option<String>, Option<Path
     }
 }
 
-fn tls(flags: &ServerArgs) -> Result<TlsConfig, Failure> {
-    let file = match &flags.ca {
-        Some(file) => file.clone(),
+/// TLS that trusts the certificates of a file, which `flag` names, or the system's.
+pub(super) fn tls(ca: Option<&Path>, flag: &str) -> Result<TlsConfig, Failure> {
+    let file = match ca {
+        Some(file) => file.to_owned(),
         None => SYSTEM_CERTIFICATES
             .iter()
             .map(PathBuf::from)
             .find(|file| file.is_file())
             .ok_or_else(|| {
-                Failure::Usage(
-                    "this system keeps no certificates in a known place: name a file with --ca"
-                        .to_owned(),
-                )
+                Failure::Usage(format!(
+                    "this system keeps no certificates in a known place: name a file with {flag}"
+                ))
             })?,
     };
-    let wrong = |problem: String| Failure::Usage(format!("`{}` (--ca): {problem}", file.display()));
+    let wrong =
+        |problem: String| Failure::Usage(format!("`{}` ({flag}): {problem}", file.display()));
     let pem = std::fs::read(&file).map_err(|error| wrong(error.to_string()))?;
     let mut certificates = Vec::new();
     for item in ureq::tls::parse_pem(&pem) {

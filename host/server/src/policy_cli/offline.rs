@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rerankd_inference::{Inference, InferenceConfig};
+use rerankd_inference::{CacheSettings, Inference, InferenceConfig};
 use rerankd_policy::artifact::Artifact;
 use rerankd_policy::compiler::Priority;
 use rerankd_policy::error::Step;
@@ -252,7 +252,8 @@ impl Host {
             models: Vec::new(),
             check_file: checkout::check_owner,
             workers: config.workers,
-            caches: config.caches,
+            // Its cases run once, and the file is the server's.
+            caches: CacheSettings::OFF,
         });
         let inference = inference.map_err(|error| Failure::Usage(error.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
