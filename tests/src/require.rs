@@ -121,6 +121,13 @@ pub fn engine(name: &str) -> PathBuf {
     })
 }
 
+/// OpenVINO's plugin for ONNX Runtime.
+pub fn openvino() -> PathBuf {
+    let package = root().join(".venv/openvino/onnxruntime_ep_openvino");
+    let path = package.join("libonnxruntime_providers_openvino_plugin.so");
+    built(path, "OpenVINO's plugin", "make openvino")
+}
+
 /// The Python that has the engines' own clients.
 pub fn engines_python() -> PathBuf {
     let path = root().join(".venv/engines/bin/python");

@@ -139,11 +139,12 @@ pub struct Pooling {
 pub struct Execution {
     /// Which rows may share a run.
     pub row_independence: RowIndependence,
-    /// ONNX Runtime's execution provider: `cpu` or `cuda`.
+    /// ONNX Runtime's execution provider: `cpu`, `cuda` or `openvino`.
     pub provider: String,
     /// `all`, `extended`, `basic` or `none`.
     pub graph_optimization: GraphOptimization,
-    /// `int8` or `fp32`: says what the file is, changes nothing.
+    /// `int8` or `fp32`: says what the file is, changes nothing. With `openvino` the file is fp32, and
+    /// this is what it is computed in: `fp32` or `bf16`.
     pub precision: String,
 }
 
@@ -214,6 +215,9 @@ impl ModelManifest {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
+        if self.execution.provider == "openvino" {
+            hash.update(&self.execution.precision);
+        }
         hex::encode(hash.finalize())
     }
 
@@ -266,6 +270,23 @@ impl ModelManifest {
                     file.path.display()
                 ));
             }
+        }
+        match (
+            self.execution.provider.as_str(),
+            self.execution.precision.as_str(),
+        ) {
+            ("openvino", "fp32" | "bf16") => {}
+            ("openvino", other) => {
+                return Err(format!(
+                    "with `provider = \"openvino\"` the `precision` must be `fp32` or `bf16`, got `{other}`"
+                ));
+            }
+            (provider, "bf16") => {
+                return Err(format!(
+                    "`precision = \"bf16\"` needs `provider = \"openvino\"`, got `{provider}`"
+                ));
+            }
+            _ => {}
         }
         match self.kind {
             ModelKind::CrossEncoder if self.outputs.score.is_none() => {
