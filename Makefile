@@ -10,10 +10,12 @@ unexport CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_BUILD_TARGET
 CARGO_DENY := .ci/tool cargo-deny
 EXPORT := .venv/export/bin/python models/export
 
+OPENVINO := .venv/openvino/onnxruntime_ep_openvino/libonnxruntime_providers_openvino_plugin.so
+
 .DEFAULT_GOAL := help
 .PHONY: help build runtime policies plugin faulty examples policies-python policies-javascript demo \
 	demo-search demo-opensearch test test-guest test-examples test-plugin-versions test-long openapi-tools \
-	client-tools engines eval-e2e check check-format check-lints check-docs check-dependencies check-spelling \
+	client-tools engines openvino eval-e2e check check-format check-lints check-docs check-dependencies check-spelling \
 	audit bench bench-releases bench-proxy bench-plugin bench-caches bench-load soak bench-languages bench-graph bench-peers models eval \
 	record-elasticsearch record-contract docs clean
 
@@ -90,6 +92,17 @@ engines: .venv/engines/requirements.txt ## get the real search engines of the te
 	.venv/engines/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	cp $< $@
 
+# Its wheel is for Linux on x86-64 alone; which Python unpacks it does not matter.
+openvino: .venv/openvino/requirements.txt ## get OpenVINO's plugin for ONNX Runtime into .venv/openvino (Linux, x86-64)
+
+.venv/openvino/requirements.txt: tests/openvino/requirements.txt
+	mkdir -p $(@D)
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+		$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
+			--upgrade --target $(@D) -r $<; \
+	fi
+	cp $< $@
+
 demo: build ## build, start the server, rerank a page of Elasticsearch, stay until Ctrl-C
 	exec $(PYTHON) demo/demo.py --binary target/release/rerankd
 
@@ -99,7 +112,7 @@ demo-opensearch: build engines plugin ## start OpenSearch with the plugin and re
 demo-search: build engines ## start OpenSearch and the proxy before it, show one search with and without, stay until Ctrl-C
 	exec $(PYTHON) demo/search.py --binary target/release/rerankd $(if $(DEMO_ONCE),--exit)
 
-test: build faulty examples openapi-tools client-tools engines plugin test-guest test-examples ## build what the tests need and run all of them
+test: build faulty examples openapi-tools client-tools engines openvino plugin test-guest test-examples ## build what the tests need and run all of them
 	cargo test --release --workspace
 
 # In the development profile: it shares its dependencies with guest/componentize.
@@ -136,7 +149,7 @@ test-examples: .venv/python/requirements.txt ## run the native tests of the poli
 	cd guest/examples/python && ../../../.venv/python/bin/python -m unittest --quiet
 	scripts/npm --prefix guest/examples/javascript test --silent
 
-test-long: build faulty examples openapi-tools client-tools engines plugin ## run the host's tests together with the long ones
+test-long: build faulty examples openapi-tools client-tools engines openvino plugin ## run the host's tests together with the long ones
 	RERANKD_LONG_TESTS=1 cargo test --release --workspace
 
 test-plugin-versions: build faulty engines plugin ## run the tests of the plugin on the other versions of OpenSearch, too
@@ -211,8 +224,8 @@ bench-peers: build .venv/peers/requirements.txt $(if $(BENCH_NO_TORCH),,.venv/pe
 models: .venv/export/requirements.txt ## make models/* anew, those too that are not committed
 	$(EXPORT)/export.py
 
-bench-graph: models ## what less arithmetic in the graph gains, into docs/benchmarks.md; OPENVINO=library adds that plugin
-	$(EXPORT)/bench_graph.py $(if $(OPENVINO),--openvino $(OPENVINO))
+bench-graph: models openvino ## what less arithmetic in the graph gains, and OpenVINO, into docs/benchmarks.md
+	$(EXPORT)/bench_graph.py $(addprefix --openvino ,$(wildcard $(OPENVINO)))
 
 eval: models ## measure ranking quality; DATA=folder has the judged searches
 	$(EXPORT)/evaluate.py $(if $(DATA),--data $(DATA))

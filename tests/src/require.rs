@@ -125,6 +125,13 @@ pub fn engine(name: &str, version: Option<&str>) -> PathBuf {
     })
 }
 
+/// OpenVINO's plugin for ONNX Runtime.
+pub fn openvino() -> PathBuf {
+    let package = root().join(".venv/openvino/onnxruntime_ep_openvino");
+    let path = package.join("libonnxruntime_providers_openvino_plugin.so");
+    built(path, "OpenVINO's plugin", "make openvino")
+}
+
 /// The zip of the plugin for OpenSearch of a major version.
 pub fn plugin(major: u8) -> PathBuf {
     let path = root().join(format!(

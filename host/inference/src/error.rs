@@ -26,13 +26,16 @@ pub enum InferenceError {
     },
 
     #[error(
-        "model `{model}`: execution provider `{wanted}` is not there; this ONNX Runtime has: {available}"
+        "model `{model}`: execution provider `{wanted}` is not there; this ONNX Runtime has: {available} (--openvino names the plugin for `openvino`)"
     )]
     ProviderMissing {
         model: String,
         wanted: String,
         available: String,
     },
+
+    #[error("OpenVINO's plugin at `{path}` (--openvino) cannot be used: {problem}", path = .path.display())]
+    PluginUnusable { path: PathBuf, problem: String },
 
     #[error("`{path}`: {problem}", path = .path.display())]
     Manifest { path: PathBuf, problem: String },

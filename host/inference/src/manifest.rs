@@ -139,11 +139,12 @@ pub struct Pooling {
 pub struct Execution {
     /// Which rows may share a run.
     pub row_independence: RowIndependence,
-    /// ONNX Runtime's execution provider: `cpu` or `cuda`.
+    /// ONNX Runtime's execution provider: `cpu`, `cuda` or `openvino`.
     pub provider: String,
     /// `all`, `extended`, `basic` or `none`.
     pub graph_optimization: GraphOptimization,
-    /// `int8` or `fp32`: says what the file is, changes nothing.
+    /// `int8` or `fp32`: says what the file is, changes nothing. With `openvino` the file is fp32, and
+    /// this is what it is computed in: `fp32` or `bf16`.
     pub precision: String,
     /// Most tokens of one run, padding included, for rows that may share a run; a calibration at load
     /// decides where there is none.
@@ -235,6 +236,9 @@ impl ModelManifest {
         if self.execution.output_precision == OutputPrecision::Fp16 {
             hash.update(b"output fp16");
         }
+        if self.execution.provider == "openvino" {
+            hash.update(&self.execution.precision);
+        }
         hex::encode(hash.finalize())
     }
 
@@ -290,6 +294,23 @@ impl ModelManifest {
                     file.path.display()
                 ));
             }
+        }
+        match (
+            self.execution.provider.as_str(),
+            self.execution.precision.as_str(),
+        ) {
+            ("openvino", "fp32" | "bf16") => {}
+            ("openvino", other) => {
+                return Err(format!(
+                    "with `provider = \"openvino\"` the `precision` must be `fp32` or `bf16`, got `{other}`"
+                ));
+            }
+            (provider, "bf16") => {
+                return Err(format!(
+                    "`precision = \"bf16\"` needs `provider = \"openvino\"`, got `{provider}`"
+                ));
+            }
+            _ => {}
         }
         match self.kind {
             ModelKind::CrossEncoder if self.outputs.score.is_none() => {

@@ -17,6 +17,8 @@ use crate::scheduler::Scheduler;
 pub struct InferenceConfig {
     /// Paths at which ONNX Runtime's library may lie; the first that exists is taken.
     pub onnxruntime: Vec<PathBuf>,
+    /// OpenVINO's execution-provider plugin, for models whose manifest says `openvino`.
+    pub openvino: Option<PathBuf>,
     /// Folders that hold one folder a model.
     pub model_folders: Vec<PathBuf>,
     /// Models that stay loaded, by name.
@@ -50,10 +52,10 @@ impl Inference {
     /// # Errors
     /// The first [`InferenceError`]; nothing is left half loaded.
     pub fn start(config: &InferenceConfig) -> Result<Self, InferenceError> {
-        let backend = OnnxRuntime::load(&config.onnxruntime)?;
         // Follows the affinity mask and the cgroup's CPU quota, not the machine's cores.
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = config.workers.unwrap_or_else(cores);
+        let backend = OnnxRuntime::load(&config.onnxruntime, config.openvino.as_deref(), workers)?;
         if let Some(path) = config.caches.file.as_ref().filter(|path| path.exists()) {
             // Its rows decide rankings as the models' files do.
             (config.check_file)(path).map_err(|problem| InferenceError::CacheFile {

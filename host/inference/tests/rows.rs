@@ -40,6 +40,7 @@ fn inference() -> &'static Inference {
     static INFERENCE: OnceLock<Inference> = OnceLock::new();
     INFERENCE.get_or_init(|| {
         Inference::start(&InferenceConfig {
+            openvino: None,
             onnxruntime: vec![library()],
             model_folders: vec![root().join("models")],
             models: vec![INT8.to_owned(), FP32.to_owned()],
@@ -404,6 +405,7 @@ fn background_lanes_share_evenly_among_themselves() {
 fn a_runtime_that_is_missing_or_is_none_gives_one_clear_sentence() {
     let start = |path: PathBuf| {
         let config = InferenceConfig {
+            openvino: None,
             onnxruntime: vec![path],
             model_folders: Vec::new(),
             models: Vec::new(),

@@ -68,6 +68,7 @@ fn main() -> anyhow::Result<()> {
     }
 
     let inference = Arc::new(Inference::start(&InferenceConfig {
+        openvino: None,
         onnxruntime: vec![library],
         model_folders: vec![root.join("models")],
         models: vec!["all-minilm-l6-v2".to_owned()],

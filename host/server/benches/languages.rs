@@ -83,6 +83,7 @@ impl Bench {
                 .build()?,
             engine: Arc::new(engine),
             inference: Arc::new(Inference::start(&InferenceConfig {
+                openvino: None,
                 onnxruntime: vec![library],
                 model_folders: vec![root.join("models")],
                 models: vec!["all-minilm-l6-v2".to_owned()],

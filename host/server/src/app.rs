@@ -77,6 +77,7 @@ impl App {
         let engine = Arc::new(engine);
         let inference = Arc::new(Inference::start(&InferenceConfig {
             onnxruntime: config.onnxruntime.clone(),
+            openvino: config.openvino.clone(),
             model_folders: config.model_folders.clone(),
             models: config.load_models.clone(),
             // Models decide rankings as much as policies do: nobody else may write to their files.

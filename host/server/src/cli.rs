@@ -205,6 +205,11 @@ pub struct ServeFlags {
     #[arg(long, value_name = "FILE", env = "RERANKD_ONNXRUNTIME")]
     pub onnxruntime: Option<PathBuf>,
 
+    /// OpenVINO's plugin for ONNX Runtime, for models whose manifest has `provider = "openvino"` [default:
+    /// none]
+    #[arg(long, value_name = "FILE", env = "RERANKD_OPENVINO")]
+    pub openvino: Option<PathBuf>,
+
     /// Threads that run models [default: the CPU quota of the process]
     #[arg(long, value_name = "N", env = "RERANKD_WORKERS")]
     pub workers: Option<usize>,

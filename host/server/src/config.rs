@@ -55,6 +55,8 @@ pub struct Config {
     pub policies: BTreeMap<String, PolicyOptions>,
     /// Candidates for ONNX Runtime's library; the first that exists is taken.
     pub onnxruntime: Vec<PathBuf>,
+    /// OpenVINO's plugin for ONNX Runtime.
+    pub openvino: Option<PathBuf>,
     /// Threads that run models; `None` is the CPU quota.
     pub workers: Option<usize>,
     /// How much of what was computed is kept.
@@ -105,6 +107,7 @@ struct File {
     model_folders: Option<Vec<PathBuf>>,
     load_models: Option<Vec<String>>,
     onnxruntime: Option<PathBuf>,
+    openvino: Option<PathBuf>,
     workers: Option<usize>,
     default_policy: Option<String>,
     drain_ms: Option<u64>,
@@ -287,6 +290,7 @@ impl Config {
             policies,
             // A library that somebody named is not replaced by another in silence.
             onnxruntime: own_runtime.map_or_else(checkout::onnxruntime, |path| vec![path]),
+            openvino: flags.openvino.clone().or(file.openvino),
             workers,
             caches,
             limits,
@@ -329,7 +333,7 @@ impl Config {
 
     fn check_folders(&self, faults: &mut Vec<String>) {
         let places = [&self.policy_folders, &self.model_folders, &self.onnxruntime];
-        for place in places.into_iter().flatten() {
+        for place in places.into_iter().flatten().chain(&self.openvino) {
             if let Err(fault) = checkout::check_owner(place) {
                 faults.push(fault);
             }
@@ -358,6 +362,7 @@ impl Config {
                 [named] => Some(named.clone()),
                 candidates => candidates.iter().find(|path| path.is_file()).cloned(),
             },
+            openvino: self.openvino.clone(),
             workers: self.workers,
             default_policy: self.default_policy.as_ref().map(ToString::to_string),
             drain_ms: millis(self.drain),

@@ -45,6 +45,7 @@ fn host() -> &'static Host {
             "libonnxruntime.so"
         };
         let inference = Inference::start(&InferenceConfig {
+            openvino: None,
             onnxruntime: vec![root().join(".runtime/onnxruntime").join(name)],
             model_folders: vec![root().join("models")],
             models: vec![MODEL.to_owned()],

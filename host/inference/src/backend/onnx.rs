@@ -10,7 +10,9 @@ use std::ptr::NonNull;
 use std::sync::Mutex;
 
 use ort::AsPointer;
+use ort::device::Device;
 use ort::environment::Environment;
+use ort::memory::DeviceType;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 
@@ -23,19 +25,31 @@ use crate::tensor::{ElementType, Tensor, TensorData};
 /// for (feature `api-24`).
 const MINIMUM_MINOR: u32 = 24;
 
+/// What ONNX Runtime calls its own provider, and what OpenVINO's plugin calls its.
+const CPU: &str = "CPUExecutionProvider";
+const OPENVINO: &str = "OpenVINOExecutionProvider";
+
 /// ONNX Runtime in this process.
 pub struct OnnxRuntime {
     environment: Environment,
     version: String,
+    /// Runs that may go on at the same time.
+    workers: usize,
 }
 
 impl OnnxRuntime {
-    /// Loads the first library that exists among `candidates`.
+    /// Loads the first library that exists among `candidates`, and OpenVINO's plugin into it, for
+    /// `workers` threads that run models.
     ///
     /// # Errors
     /// [`InferenceError::RuntimeMissing`] naming all of them, or
-    /// [`InferenceError::RuntimeUnusable`] with what is wrong with the one that exists.
-    pub fn load(candidates: &[PathBuf]) -> Result<Self, InferenceError> {
+    /// [`InferenceError::RuntimeUnusable`] with what is wrong with the one that exists, or
+    /// [`InferenceError::PluginUnusable`].
+    pub fn load(
+        candidates: &[PathBuf],
+        openvino: Option<&Path>,
+        workers: usize,
+    ) -> Result<Self, InferenceError> {
         let Some(path) = candidates.iter().find(|path| path.is_file()) else {
             let tried: Vec<String> = candidates
                 .iter()
@@ -57,13 +71,49 @@ impl OnnxRuntime {
             .with_telemetry(false)
             .build()
             .map_err(|error| unusable(error.to_string()))?;
-        Ok(Self {
+        let runtime = Self {
             environment,
             version: format!("ONNX Runtime {version}"),
+            workers,
+        };
+        if let Some(plugin) = openvino {
+            runtime
+                .add_openvino(plugin)
+                .map_err(|problem| InferenceError::PluginUnusable {
+                    path: plugin.to_owned(),
+                    problem,
+                })?;
+        }
+        Ok(runtime)
+    }
+
+    fn add_openvino(&self, plugin: &Path) -> Result<(), String> {
+        if !plugin.is_file() {
+            return Err("there is no such file".to_owned());
+        }
+        self.environment
+            .register_ep_library("openvino", plugin)
+            .map_err(|error| error.to_string())?;
+        match self.cpu_of(OPENVINO) {
+            Some(_) => Ok(()),
+            None => Err("it offers no CPU".to_owned()),
+        }
+    }
+
+    /// The CPU as a provider sees it.
+    fn cpu_of(&self, provider: &str) -> Option<Device<'_>> {
+        self.environment.devices().find(|device| {
+            device.ep().is_ok_and(|name| name == provider)
+                && device.hardware_device().ty() == DeviceType::CPU
         })
     }
 
-    fn provider_names() -> Vec<String> {
+    fn providers(&self) -> Vec<String> {
+        let plugin = self.cpu_of(OPENVINO).map(|_| OPENVINO.to_owned());
+        Self::built_in().into_iter().chain(plugin).collect()
+    }
+
+    fn built_in() -> Vec<String> {
         let mut names = std::ptr::null_mut();
         let mut count = 0;
         // SAFETY: both pointers are valid for writes; on success ONNX Runtime has written an array
@@ -129,12 +179,13 @@ impl Backend for OnnxRuntime {
         };
         let provider = manifest.execution.provider.as_str();
         let wanted = match provider {
-            "cpu" => "CPUExecutionProvider",
-            "cuda" => "CUDAExecutionProvider",
-            other => other,
+            "cpu" => Some(CPU),
+            "cuda" => Some("CUDAExecutionProvider"),
+            "openvino" => Some(OPENVINO),
+            _ => None,
         };
-        let available = Self::provider_names();
-        if !available.iter().any(|name| name == wanted) || !matches!(provider, "cpu" | "cuda") {
+        let available = self.providers();
+        if !wanted.is_some_and(|wanted| available.iter().any(|name| name == wanted)) {
             return Err(InferenceError::ProviderMissing {
                 model: manifest.name.clone(),
                 wanted: provider.to_owned(),
@@ -160,13 +211,30 @@ impl Backend for OnnxRuntime {
                 // session would else wait for each other in its allocator (measured: int8 rows took
                 // 1.2 to 1.4 times as long). A pattern of a few KiB is kept for each shape.
                 .with_memory_pattern(true)?;
-            if provider == "cuda" {
-                builder = builder.with_execution_providers([ort::ep::CUDA::default()
+            builder = match provider {
+                "cuda" => builder.with_execution_providers([ort::ep::CUDA::default()
                     .build()
-                    .error_on_failure()])?;
-            }
+                    .error_on_failure()])?,
+                "openvino" => builder
+                    .with_devices(
+                        self.cpu_of(OPENVINO),
+                        Some(&openvino_options(manifest, self.workers)),
+                    )?
+                    // What the provider cannot run would else run elsewhere, without a word.
+                    .with_disable_cpu_fallback()?,
+                // Named, too: `ort` else lets ONNX Runtime choose, which takes a plugin for every model.
+                _ => builder.with_devices(self.cpu_of(CPU), None)?,
+            };
             builder.commit_from_memory(graph)
         };
+        if provider == "openvino" && manifest.execution.precision == "bf16" {
+            let can = self.cpu_of(OPENVINO).and_then(|cpu| capabilities(&cpu));
+            if !can.is_some_and(|can| can.split(' ').any(|one| one == "BF16")) {
+                return Err(fail(
+                    &"the manifest asks for bf16, but this CPU has no instructions for it",
+                ));
+            }
+        }
         let session = build().map_err(|error| fail(&error))?;
         let wanted_outputs = manifest.outputs.names();
         let outputs = wanted_outputs
@@ -200,14 +268,42 @@ impl Backend for OnnxRuntime {
             output_names: names(&outputs)?,
             inputs,
             outputs,
-            // Only the CPU provider's kernels are documented to be safe to run at the same time.
-            one_at_a_time: (provider != "cpu").then(|| Mutex::new(())),
+            // The CPU provider's kernels are documented to be safe to run at the same time, and a plugin
+            // says itself whether it is: if not, ONNX Runtime makes its runs take turns.
+            one_at_a_time: (provider == "cuda").then(|| Mutex::new(())),
             session,
         }))
     }
 
     fn version(&self) -> &str {
         &self.version
+    }
+}
+
+/// One thread a run, as many runs at a time as there are workers, on whatever cores are free.
+fn openvino_options(manifest: &ModelManifest, workers: usize) -> [(String, String); 1] {
+    let precision = match manifest.execution.precision.as_str() {
+        "bf16" => "bf16",
+        _ => "f32",
+    };
+    let settings = format!(
+        r#"{{"CPU": {{"INFERENCE_PRECISION_HINT": "{precision}", "INFERENCE_NUM_THREADS": {workers}, "NUM_STREAMS": "{workers}", "ENABLE_CPU_PINNING": "NO"}}}}"#
+    );
+    [(format!("{OPENVINO}.load_config"), settings)]
+}
+
+/// What OpenVINO says that the device can compute in, names with spaces between them.
+fn capabilities(device: &Device<'_>) -> Option<String> {
+    // SAFETY: the device lives as long as its environment; what it says of itself lives as long as it,
+    // and is copied here. The key is a C string.
+    unsafe {
+        let pairs = (ort::api().EpDevice_EpMetadata)(device.ptr());
+        let value = (ort::api().GetKeyValue)(pairs, c"OPTIMIZATION_CAPABILITIES".as_ptr());
+        (!value.is_null()).then(|| {
+            std::ffi::CStr::from_ptr(value)
+                .to_string_lossy()
+                .into_owned()
+        })
     }
 }
 

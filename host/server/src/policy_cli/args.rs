@@ -125,6 +125,10 @@ pub struct OfflineArgs {
     #[arg(long, value_name = "FILE", env = "RERANKD_ONNXRUNTIME")]
     pub onnxruntime: Option<PathBuf>,
 
+    /// OpenVINO's plugin for ONNX Runtime, for models that want it [default: none]
+    #[arg(long, value_name = "FILE", env = "RERANKD_OPENVINO")]
+    pub openvino: Option<PathBuf>,
+
     /// Link WASI with fixed clocks
     #[arg(long)]
     pub allow_wasi: bool,

@@ -248,6 +248,7 @@ impl Host {
             .map_err(|error| cannot("wasmtime cannot start", format!("{error:#}")))?;
         let inference = Inference::start(&InferenceConfig {
             onnxruntime: config.onnxruntime.clone(),
+            openvino: config.openvino.clone(),
             model_folders: config.model_folders.clone(),
             models: Vec::new(),
             check_file: checkout::check_owner,
@@ -360,6 +361,7 @@ fn config(flags: &OfflineArgs, releases: ReleaseFlags) -> Result<Config, Failure
         config: flags.config.clone(),
         models: flags.models.clone(),
         onnxruntime: flags.onnxruntime.clone(),
+        openvino: flags.openvino.clone(),
         guest: flags.guest.clone(),
         releases,
         ..ServeFlags::default()
