@@ -37,6 +37,7 @@ fn models() -> &'static Inference {
             library.display()
         );
         Inference::start(&InferenceConfig {
+            openvino: None,
             onnxruntime: vec![library],
             model_folders: vec![root.join("models")],
             models: vec![BI_ENCODER.to_owned(), CROSS_ENCODER.to_owned()],

@@ -114,7 +114,7 @@ fn main() -> anyhow::Result<()> {
 /// Median time to load each model that is there, milliseconds.
 fn loads(root: &Path, library: &Path, times: usize) -> anyhow::Result<serde_json::Value> {
     let mut load_ms = serde_json::Map::new();
-    let backend = OnnxRuntime::load(&[library.to_owned()])?;
+    let backend = OnnxRuntime::load(&[library.to_owned()], None, 1)?;
     for name in MODELS {
         let folder = root.join("models").join(name);
         if !folder.join("model.onnx").is_file() {

@@ -278,7 +278,9 @@ mod tests {
 
     #[test]
     fn a_line_is_a_text_or_fields_in_one_of_three_forms() {
-        let check = |line: Value, expected: Value| assert_eq!(document(line).unwrap(), expected);
+        let check = |line: Value, expected: Value| {
+            assert_eq!(document(line).expect("the line is a document"), expected)
+        };
         let fields = json!({"fields": {"title": "clog"}});
         check(json!("clog"), json!("clog"));
         check(json!({"title": "clog"}), fields.clone());
