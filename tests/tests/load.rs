@@ -61,7 +61,7 @@ fn assert_idle(server: &Rerankd) {
 
 #[test]
 fn the_rows_of_a_client_that_hangs_up_are_dropped() {
-    let server = one_worker(&[]);
+    let server = one_worker(&["--row-cache-mib", "0"]);
     for form in [
         NATIVE,
         "/inference/cross/all-minilm-l6-v2",

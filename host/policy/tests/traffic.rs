@@ -127,7 +127,11 @@ fn a_panic_is_kept_with_message_file_line_and_request() {
 #[test]
 fn memory_that_a_fault_took_is_seen() {
     let snapshot = after_a_call("faulty/grow");
-    assert_eq!(snapshot.faults_by_kind.get("memory"), Some(&1));
+    assert_eq!(
+        snapshot.faults_by_kind.get("memory"),
+        Some(&1),
+        "{snapshot:?}"
+    );
     assert!(snapshot.peak_memory_bytes > 128 << 20, "{snapshot:?}");
 }
 
