@@ -76,22 +76,18 @@ pub(crate) fn measure(root: &Path, texts: &Texts, quick: bool) -> Result<Finding
 
     eprintln!("  reranked searches:");
     let rounds = if quick { 6 } else { 300 };
-    for round in 0..rounds + rounds / 3 {
+    for round in 0..warm_up_rounds(quick) + rounds {
+        let warming_up = round < warm_up_rounds(quick);
         for (policy, samples) in &mut reranked {
             // The model takes most of the time, which is not what is asked here.
-            if *policy != POLICIES[0] && round % 5 != 0 {
+            if *policy != POLICIES[0] && (warming_up || round % 5 != 0) {
                 continue;
             }
             let set = round % texts.searches.len();
             // Another query each time.
             let query = format!("{} {round}", texts.searches[set].query);
             let mut unwatched = Reranked::default();
-            // The engine compiles its own code in the first of them.
-            let samples = if round < rounds / 3 {
-                &mut unwatched
-            } else {
-                samples
-            };
+            let samples = if warming_up { &mut unwatched } else { samples };
             samples.measure(&direct, &data, policy, set, &query)?;
         }
     }
@@ -131,6 +127,12 @@ pub(crate) fn measure(root: &Path, texts: &Texts, quick: bool) -> Result<Finding
         beside,
         quick,
     })
+}
+
+/// Searches before the first that counts: the engine compiles its code while it runs, and that of a node in
+/// service is compiled.
+fn warm_up_rounds(quick: bool) -> usize {
+    if quick { 2 } else { 3000 }
 }
 
 /// Searches without a pipeline for about two seconds at most.

@@ -141,6 +141,7 @@ def over_http(address, path, more, read):
 
     def connect():
         connection = http.client.HTTPConnection(host, int(port), timeout=600)
+        connection.connect()
 
         def score(query, documents):
             body = json.dumps({"query": query, "documents": documents, **more}).encode()
