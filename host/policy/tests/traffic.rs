@@ -63,7 +63,12 @@ fn version(component: &str) -> Arc<PolicyVersion> {
     let bytes = std::fs::read(&path)
         .unwrap_or_else(|_| panic!("{} is missing: run `make policies faulty`", path.display()));
     let artifact = Artifact::inspect(bytes, usize::MAX).unwrap();
-    let (options, limits) = (PolicyOptions::default(), Limits::default());
+    let options = PolicyOptions::default();
+    // A guest that takes all of its memory is to end by that, on a busy machine too.
+    let limits = Limits {
+        guest_cpu: Duration::from_secs(10),
+        ..Limits::default()
+    };
     let compiled = CompiledPolicy::compile_here(&host.engine, &artifact, options, &limits).unwrap();
     let find = |_: &str, model: &str| host.inference.load(model);
     Arc::new(compiled.bind(&TrafficBook::default(), find).unwrap())
