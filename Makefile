@@ -10,7 +10,7 @@ unexport CARGO_TARGET_DIR CARGO_BUILD_TARGET_DIR CARGO_BUILD_TARGET
 CARGO_DENY := .ci/tool cargo-deny
 EXPORT := .venv/export/bin/python models/export
 
-OPENVINO := .venv/openvino/onnxruntime_ep_openvino/libonnxruntime_providers_openvino_plugin.so
+OPENVINO := $(CURDIR)/.venv/openvino/onnxruntime_ep_openvino/libonnxruntime_providers_openvino_plugin.so
 
 .DEFAULT_GOAL := help
 .PHONY: help build runtime policies plugin faulty examples policies-python policies-javascript demo \
