@@ -211,7 +211,7 @@ bench-languages: build examples ## measure policies in other languages, into doc
 
 # BENCH_NO_TORCH=1 leaves out the peers that need PyTorch, which is 6 GB.
 PEERS := tests/bench/peers
-bench-peers: build .venv/peers/requirements.txt $(if $(BENCH_NO_TORCH),,.venv/peers-torch/requirements.txt) ## measure other rerankers beside rerankd, into docs/benchmarks.md
+bench-peers: build models .venv/peers/requirements.txt $(if $(BENCH_NO_TORCH),,.venv/peers-torch/requirements.txt) ## measure other rerankers beside rerankd, into docs/benchmarks.md
 	$(PYTHON) $(PEERS)/bench.py --page docs/benchmarks.md
 
 .venv/peers/requirements.txt: $(PEERS)/requirements.txt

@@ -62,10 +62,10 @@ def bench_weights() -> dict[str, np.ndarray]:
     return w
 
 
-def bench_cross_encoder(precision: str) -> tuple[bytes, bytes]:
+def bench_cross_encoder(precision: str, first_token_only: bool = True) -> tuple[bytes, bytes]:
     w = bench_weights()
     graph = Graph(quantize=precision == "int8")
-    graph.logits(graph.encoder(w, MINILM, first_token_only=True), w)
+    graph.logits(graph.encoder(w, MINILM, first_token_only), w)
     about = f"The encoder of {SOURCE} (Apache-2.0), {precision}, under a random head: for timing only."
     return graph.build("bench-cross-encoder", about), weights.published("tokenizer.json")
 
@@ -119,6 +119,24 @@ MODELS = [
         precision="int8",
         max_tokens=512,
         make=lambda: bench_cross_encoder("int8"),
+        test_only=True,
+    ),
+    Model(
+        name="bench-cross-encoder-as-exported-fp32",
+        kind="cross-encoder",
+        description="The same as an exporter writes it, every token of the last layer: what other rerankers load.",
+        precision="fp32",
+        max_tokens=512,
+        make=lambda: bench_cross_encoder("fp32", first_token_only=False),
+        test_only=True,
+    ),
+    Model(
+        name="bench-cross-encoder-as-exported-int8",
+        kind="cross-encoder",
+        description="The same as an exporter writes it, every token of the last layer, int8: what other rerankers load.",
+        precision="int8",
+        max_tokens=512,
+        make=lambda: bench_cross_encoder("int8", first_token_only=False),
         test_only=True,
     ),
 ]

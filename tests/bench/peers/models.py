@@ -1,4 +1,7 @@
-"""The models as each peer wants to find them: the same weights, in folders of their kind."""
+"""The model as each peer wants to find it: the same weights, in folders of their kind.
+
+The graph is that of an exporter, which is what a model hub has and peers load. rerankd's own folder has the last
+layer for [CLS] alone, a step of its import (models/export/cls_only.py)."""
 
 import json
 import os
@@ -52,7 +55,7 @@ def prepare(into):
 
 
 def folder(into, precision):
-    source = REPOSITORY / "models" / f"bench-cross-encoder-{precision}"
+    source = REPOSITORY / "models" / f"bench-cross-encoder-as-exported-{precision}"
     made = into / f"bench-cross-encoder-{precision}"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
