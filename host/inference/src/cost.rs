@@ -13,7 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// Row lengths of the calibration, tokens: far enough apart to tell the two parts, short enough to
 /// take some milliseconds.
 const SHORT_ROW: usize = 16;
-const LONG_ROW: usize = 64;
+pub(crate) const LONG_ROW: usize = 64;
 
 /// Runs of each, of which the quickest counts.
 const TRIES: usize = 3;

@@ -18,6 +18,7 @@
 pub mod backend;
 pub mod cache;
 mod cost;
+mod crew;
 pub mod error;
 mod job;
 pub mod manifest;

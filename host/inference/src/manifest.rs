@@ -150,6 +150,9 @@ pub struct Execution {
     /// decides where there is none.
     #[serde(default)]
     pub run_tokens: Option<usize>,
+    /// Most workers that run it at the same time; a calibration at load decides where there is none.
+    #[serde(default)]
+    pub workers: Option<usize>,
     /// To what outputs are rounded before anybody sees them.
     #[serde(default)]
     pub output_precision: OutputPrecision,
@@ -276,6 +279,9 @@ impl ModelManifest {
         }
         if self.execution.run_tokens == Some(0) {
             return Err("`execution.run_tokens` must be at least 1, got 0".to_owned());
+        }
+        if self.execution.workers == Some(0) {
+            return Err("`execution.workers` must be at least 1, got 0".to_owned());
         }
         if ScoreKind::from_name(&self.score_kind).is_none() {
             return Err(format!(

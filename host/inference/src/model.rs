@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 
 use crate::backend::{Backend, Port, RunInput, Session, View};
 use crate::cache::key::KeyMaker;
-use crate::cost::{Clock, RunCost};
+use crate::cost::{self, Clock, RunCost};
+use crate::crew;
 use crate::error::InferenceError;
 use crate::manifest::{ModelFile, ModelManifest};
 use crate::stored::RowForm;
@@ -30,14 +31,19 @@ pub struct Model {
     /// Makes the keys of rows in the cache.
     row_keys: KeyMaker,
     cost: RunCost,
+    workers: usize,
 }
 
 impl Model {
-    /// Loads the model in `folder` and runs it once.
+    /// Loads the model in `folder`, runs it once, and finds out how to run it with `workers` threads.
     ///
     /// # Errors
     /// The variant of [`InferenceError`] that names the file and what is wrong with it.
-    pub fn load(folder: &Path, backend: &dyn Backend) -> Result<Self, InferenceError> {
+    pub fn load(
+        folder: &Path,
+        backend: &dyn Backend,
+        workers: usize,
+    ) -> Result<Self, InferenceError> {
         let manifest = ModelManifest::read(folder)?;
         let graph = read_checked(folder, &manifest.files.model)?;
         let tokenizer_json = read_checked(folder, &manifest.files.tokenizer)?;
@@ -53,6 +59,7 @@ impl Model {
             session,
             output_row_dims: Vec::new(),
             cost: RunCost::default(),
+            workers: 1,
         };
         model.check_inputs()?;
         model.output_row_dims = model.run_window()?;
@@ -62,6 +69,7 @@ impl Model {
             &model.output_row_dims,
         );
         model.cost = model.calibrate()?;
+        model.workers = model.choose_workers(workers)?;
         Ok(model)
     }
 
@@ -113,6 +121,11 @@ impl Model {
     /// What its runs cost.
     pub(crate) fn cost(&self) -> &RunCost {
         &self.cost
+    }
+
+    /// Most workers that run it at the same time, at least one.
+    pub fn workers(&self) -> usize {
+        self.workers
     }
 
     /// Tokens of one run, padding included: what the manifest says, else what `run` is enough for by
@@ -174,6 +187,16 @@ impl Model {
         };
         let run = |tokens| self.run_row(tokens).map(drop);
         RunCost::calibrate(clock, self.manifest.max_tokens, run)
+            .map_err(|problem| self.unusable(problem))
+    }
+
+    /// Finds out how many workers are of use.
+    fn choose_workers(&self, workers: usize) -> Result<usize, InferenceError> {
+        if let Some(fixed) = self.manifest.execution.workers {
+            return Ok(fixed.min(workers).max(1));
+        }
+        let tokens = cost::LONG_ROW.min(self.manifest.max_tokens);
+        crew::calibrate(workers, || self.run_row(tokens).map(drop))
             .map_err(|problem| self.unusable(problem))
     }
 

@@ -129,7 +129,11 @@ impl Inference {
                 .map_err(|problem| InferenceError::ModelFile { path, problem })?;
         }
         let started = Instant::now();
-        let model = Arc::new(Model::load(folder, self.backend.as_ref())?);
+        let model = Arc::new(Model::load(
+            folder,
+            self.backend.as_ref(),
+            self.scheduler.workers(),
+        )?);
         tracing::info!(
             model = model.name(),
             digest = &model.digest()[..8],
@@ -138,6 +142,7 @@ impl Inference {
             token_us = model.cost().token().as_nanos() as f64 / 1e3,
             tokens_per_run = model.tokens_within(crate::scheduler::RUN_TIME),
             padding_per_run = model.cost().slack(),
+            workers = model.workers(),
             "model loaded"
         );
         let mut loaded = self.loaded();

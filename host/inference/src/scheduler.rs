@@ -15,6 +15,7 @@
 //! counted apart: it never makes an ordinary request seem late or unwelcome. An ordinary request may
 //! still find each worker in one run of background work.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -110,8 +111,13 @@ struct State {
     next_lane: u64,
     /// By [`Class`].
     classes: [ClassState; 2],
+    running: Running,
     stopping: bool,
 }
+
+/// Runs that have started and not ended, by the address of their model, which their jobs keep.
+#[derive(Default)]
+struct Running(HashMap<usize, usize>);
 
 /// Which lanes come first: in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -449,12 +455,26 @@ impl Shared {
         }
     }
 
+    /// Says that a run of a model has ended.
+    pub(crate) fn run_ended(&self, model: &Model) {
+        self.lock().running.remove(model);
+        if model.workers() < self.workers {
+            // Others may have found no room for it.
+            self.wake.notify_all();
+        }
+    }
+
     fn take(&self, state: &mut State) -> Option<Piece> {
         loop {
-            let State { lanes, classes, .. } = &mut *state;
+            let State {
+                lanes,
+                classes,
+                running,
+                ..
+            } = &mut *state;
             let (_, queue) = lanes
                 .iter_mut()
-                .filter(|(_, queue)| queue.has_work())
+                .filter(|(_, queue)| queue.may_start(running))
                 .min_by_key(|(id, queue)| (queue.class, queue.virtual_time, **id))?;
             let class = &mut classes[queue.class as usize];
             let started_at = queue.virtual_time;
@@ -472,6 +492,7 @@ impl Shared {
             }
             let (rows, tokens, cost) = queued.take_run(self.workers);
             let job = Arc::clone(&queued.job);
+            running.add(job.model());
             if queued.slices.is_empty() {
                 queue.jobs.pop_front();
             }
@@ -494,6 +515,38 @@ impl LaneQueue {
     fn has_work(&self) -> bool {
         !self.encodings.is_empty() || !self.jobs.is_empty()
     }
+
+    /// Is there anything that a worker may take now? Rows whose model has all the workers that it may
+    /// have wait without keeping other lanes' work.
+    fn may_start(&self, running: &Running) -> bool {
+        let has_room =
+            |queued: &QueuedJob| queued.job.is_withdrawn() || running.has_room(queued.job.model());
+        !self.encodings.is_empty() || self.jobs.front().is_some_and(has_room)
+    }
+}
+
+impl Running {
+    fn key(model: &Model) -> usize {
+        std::ptr::from_ref(model).addr()
+    }
+
+    fn has_room(&self, model: &Model) -> bool {
+        let runs = self.0.get(&Self::key(model));
+        runs.is_none_or(|&runs| runs < model.workers())
+    }
+
+    fn add(&mut self, model: &Model) {
+        *self.0.entry(Self::key(model)).or_default() += 1;
+    }
+
+    fn remove(&mut self, model: &Model) {
+        if let Entry::Occupied(mut runs) = self.0.entry(Self::key(model)) {
+            *runs.get_mut() -= 1;
+            if *runs.get() == 0 {
+                runs.remove();
+            }
+        }
+    }
 }
 
 impl QueuedJob {
@@ -513,7 +566,7 @@ impl QueuedJob {
                 // The last rows are shared out between the workers, so that none of them waits long;
                 // runs much smaller than the others would cost more than the wait.
                 let whole = model.tokens_within(RUN_TIME);
-                let share = self.pending_tokens.div_ceil(workers);
+                let share = self.pending_tokens.div_ceil(workers.min(model.workers()));
                 let budget = whole.min(share.max(whole / 2));
                 // A row joins a run if padding it costs less than another run.
                 let slack = model.cost().slack();

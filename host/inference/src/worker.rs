@@ -23,6 +23,7 @@ pub(crate) fn work(shared: &Shared) {
                 if outcome.is_err() {
                     job.fail("it panicked".to_owned());
                 }
+                shared.run_ended(job.model());
                 job.rows_done(rows.len());
             }
         }

@@ -427,3 +427,46 @@ fn a_runtime_that_is_missing_or_is_none_gives_one_clear_sentence() {
         "{text}"
     );
 }
+
+#[test]
+fn a_model_that_may_have_one_worker_is_run_by_one_at_a_time() {
+    let _turn = turn();
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("one-worker");
+    let original = root().join("models").join(INT8);
+    std::fs::create_dir_all(&folder).unwrap();
+    for file in ["model.onnx", "tokenizer.json"] {
+        std::fs::copy(original.join(file), folder.join(file)).unwrap();
+    }
+    let manifest = std::fs::read_to_string(original.join("manifest.toml")).unwrap();
+    let one_worker = manifest
+        .replace(INT8, "one-worker")
+        .replace("[execution]", "[execution]\nworkers = 1");
+    std::fs::write(folder.join("manifest.toml"), one_worker).unwrap();
+    let inference = inference();
+    let limited = inference.load_from(&folder).unwrap();
+    let other = inference.load(FP32).unwrap();
+
+    let batch = |model: &Model| {
+        let cells = || tensor(&[20, 40], TensorData::I64(vec![1; 800]));
+        let names = ["input_ids", "attention_mask", "token_type_ids"];
+        RowBatch::new(model, names.map(|name| (name.to_owned(), cells())).into()).unwrap()
+    };
+    let lane = || {
+        let deadline = Deadline::after(Instant::now(), Duration::from_secs(60));
+        inference.scheduler().open_lane(deadline)
+    };
+    let lanes = [lane(), lane(), lane()];
+    let started = Instant::now();
+    let (one, two, beside) = wait(async {
+        tokio::join!(
+            lanes[0].run(&limited, batch(&limited)),
+            lanes[1].run(&limited, batch(&limited)),
+            lanes[2].run(&other, batch(&other)),
+        )
+    });
+    let took = started.elapsed();
+    let outputs = [one.unwrap(), two.unwrap(), beside.unwrap()];
+    assert!(outputs.iter().all(|output| output.late_rows == 0));
+    let run = outputs[0].run_time + outputs[1].run_time;
+    assert!(run <= took, "runs of {run:?} in {took:?}: two at a time");
+}

@@ -123,7 +123,7 @@ fn loads(root: &Path, library: &Path, times: usize) -> anyhow::Result<serde_json
         let mut samples = Vec::new();
         for _ in 0..times {
             let started = Instant::now();
-            let model = Model::load(&folder, &backend)?;
+            let model = Model::load(&folder, &backend, 1)?;
             samples.push(started.elapsed());
             drop(model);
         }
