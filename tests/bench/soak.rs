@@ -108,6 +108,17 @@ impl Findings {
         (third(1), third(2))
     }
 
+    /// Median resident memory of each sixth of the time, MiB: whether it still climbs or has settled.
+    fn sixths(&self) -> Vec<String> {
+        let size = self.memory.len().div_ceil(6).max(1);
+        let parts = self.memory.chunks(size).map(|part| {
+            let values: crate::measure::Samples =
+                part.iter().map(|(_, resident)| *resident).collect();
+            format!("{:.0}", values.median())
+        });
+        parts.collect()
+    }
+
     /// All tables.
     ///
     /// # Errors
@@ -132,11 +143,13 @@ impl Findings {
             "{date}, {:.0} minutes, 6 clients that never wait, requests with 1 to 1000 documents, late ones and wrong ones: \
              {} answers.\n\n\
              | resident memory, MiB | |\n|---|---|\n| after the first look | {:.0} |\n\
+             | each sixth of the time, median | {} |\n\
              | middle third, median | {middle:.0} |\n| last third, median | {last:.0} |\n| growth | {:+.1} % |\n\
              | as a slope | {slope:+.1} MiB an hour |",
             self.minutes,
             answers.join(", "),
             self.memory.first().map_or(f64::NAN, |(_, first)| *first),
+            self.sixths().join(", "),
             100.0 * growth,
         )?;
         if growth > NOISE {

@@ -5,36 +5,48 @@
 //! models and for texts. It is found when the model is loaded, unless its manifest says it.
 
 use std::sync::Barrier;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::cost::Clock;
 
 /// Fewer workers are taken if they do this much of what more of them do.
 const AS_MUCH: f64 = 0.98;
 
-/// Each number of workers is tried until this time is up, but at most [`TRIES`] times; the best counts,
-/// as what disturbs a try only makes it slower.
-const TRY_FOR: Duration = Duration::from_millis(40);
-const TRIES: usize = 4;
+/// How often each number of workers is tried. The best counts, as what disturbs a try only makes it slower.
+const TRIES: usize = 3;
 
-/// Runs of each worker in one try.
-const RUNS: usize = 2;
+/// About how long one try lasts, and how many runs of each worker it has.
+const TRY: Duration = Duration::from_millis(5);
+const RUNS: std::ops::RangeInclusive<u128> = 2..=64;
 
 /// Measures `workers`, then half of them and so on, as long as fewer do as much, and returns how many of
-/// them may run at the same time. `run` is one run.
+/// them may run at the same time. `run` is one run, and `expected` what it takes by this clock.
+///
+/// On the CPU it is time that the workers compute, as for [the cost](crate::cost) of a run: a server that
+/// starts beside a busy engine has no core of its own in that moment, and needs all workers later.
 ///
 /// # Errors
 /// That of `run`.
 pub(crate) fn calibrate<E: Send>(
     workers: usize,
+    clock: Clock,
+    expected: Duration,
     run: impl Fn() -> Result<(), E> + Sync,
 ) -> Result<usize, E> {
-    let mut most = workers.max(1);
-    let mut rate = if most > 1 {
-        best_rate(most, &run)?
-    } else {
-        0.0
+    let runs = TRY.as_nanos() / expected.as_nanos().max(1);
+    let runs = runs.clamp(*RUNS.start(), *RUNS.end()) as usize;
+    let best_rate = |threads: usize| {
+        (0..TRIES).try_fold(0.0, |best: f64, _| {
+            rate(threads, runs, clock, &run).map(|rate| best.max(rate))
+        })
     };
+    let mut most = workers.max(1);
+    if most == 1 {
+        return Ok(1);
+    }
+    let mut rate = best_rate(most)?;
     while most > 1 {
-        let fewer = best_rate(most / 2, &run)?;
+        let fewer = best_rate(most / 2)?;
         if fewer < AS_MUCH * rate {
             break;
         }
@@ -43,26 +55,19 @@ pub(crate) fn calibrate<E: Send>(
     Ok(most)
 }
 
-/// Runs a second of so many threads, the best of some tries.
-fn best_rate<E: Send>(threads: usize, run: &(impl Fn() -> Result<(), E> + Sync)) -> Result<f64, E> {
-    let started = Instant::now();
-    let mut best: f64 = 0.0;
-    for _ in 0..TRIES {
-        best = best.max(rate(threads, run)?);
-        if started.elapsed() >= TRY_FOR {
-            break;
-        }
-    }
-    Ok(best)
-}
-
-fn rate<E: Send>(threads: usize, run: &(impl Fn() -> Result<(), E> + Sync)) -> Result<f64, E> {
+/// Runs a second of so many threads at the same time; the slowest of them counts.
+fn rate<E: Send>(
+    threads: usize,
+    runs: usize,
+    clock: Clock,
+    run: &(impl Fn() -> Result<(), E> + Sync),
+) -> Result<f64, E> {
     let together = Barrier::new(threads);
     let one = || {
         together.wait();
-        let started = Instant::now();
-        let outcome = (0..RUNS).try_for_each(|_| run());
-        outcome.map(|()| (started, Instant::now()))
+        let started = clock.now();
+        let outcome = (0..runs).try_for_each(|_| run());
+        outcome.map(|()| clock.now().saturating_sub(started))
     };
     let times = std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(one)).collect();
@@ -75,23 +80,24 @@ fn rate<E: Send>(threads: usize, run: &(impl Fn() -> Result<(), E> + Sync)) -> R
         }
         outcomes.into_iter().collect::<Result<Vec<_>, E>>()
     })?;
-    let (starts, ends): (Vec<_>, Vec<_>) = times.into_iter().unzip();
-    let first = starts.into_iter().min().unwrap_or_else(Instant::now);
-    let last = ends.into_iter().max().unwrap_or(first);
-    Ok((threads * RUNS) as f64 / (last - first).as_secs_f64().max(1e-9))
+    let slowest = times.into_iter().max().unwrap_or_default();
+    Ok((threads * runs) as f64 / slowest.as_secs_f64().max(1e-9))
 }
 
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
     use std::sync::Mutex;
+    use std::time::Instant;
 
     use super::*;
 
+    const RUN: Duration = Duration::from_millis(2);
+
     #[test]
     fn runs_that_do_not_hinder_each_other_get_all_workers() {
-        let most = calibrate(4, || {
-            std::thread::sleep(Duration::from_millis(4));
+        let most = calibrate(4, Clock::Wall, RUN, || {
+            std::thread::sleep(RUN);
             Ok::<(), Infallible>(())
         });
         assert_eq!(most, Ok(4));
@@ -100,17 +106,35 @@ mod tests {
     #[test]
     fn runs_that_take_turns_get_one_worker() {
         let turn = Mutex::new(());
-        let most = calibrate(4, || {
+        let most = calibrate(4, Clock::Wall, RUN, || {
             let _alone = turn.lock().map_err(|_| ())?;
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(RUN);
             Ok(())
         });
         assert_eq!(most, Ok::<usize, ()>(1));
     }
 
     #[test]
+    fn workers_that_find_no_core_free_are_wanted_all_the_same() {
+        let compute = |time: Duration| {
+            let started = Clock::Thread.now();
+            while Clock::Thread.now() - started < time {
+                std::hint::spin_loop();
+            }
+        };
+        // More of them than cores: they take turns, as beside other busy processes.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let started = Instant::now();
+        let most = calibrate(4 * cores, Clock::Thread, RUN, || {
+            compute(RUN);
+            Ok::<(), Infallible>(())
+        });
+        assert_eq!(most, Ok(4 * cores), "after {:?}", started.elapsed());
+    }
+
+    #[test]
     fn a_run_that_fails_is_an_error() {
-        let most = calibrate(2, || Err("no memory"));
+        let most = calibrate(2, Clock::Wall, RUN, || Err("no memory"));
         assert_eq!(most, Err("no memory"));
     }
 }

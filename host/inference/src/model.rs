@@ -196,7 +196,9 @@ impl Model {
             return Ok(fixed.min(workers).max(1));
         }
         let tokens = cost::LONG_ROW.min(self.manifest.max_tokens);
-        crew::calibrate(workers, || self.run_row(tokens).map(drop))
+        let expected = self.cost.fixed() + self.cost.token() * tokens as u32;
+        let run = || self.run_row(tokens).map(drop);
+        crew::calibrate(workers, self.cost.clock(), expected, run)
             .map_err(|problem| self.unusable(problem))
     }
 
