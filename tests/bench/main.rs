@@ -9,6 +9,7 @@ mod bare;
 mod caches;
 mod client;
 mod end_to_end;
+mod footprint;
 mod load;
 mod machine;
 mod measure;
@@ -33,7 +34,7 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 fn main() -> ExitCode {
     let [what, page] = &std::env::args().skip(1).collect::<Vec<_>>()[..] else {
         eprintln!(
-            "usage: rerankd-bench IN_PROCESS.json|releases|proxy|caches|plugin|load|soak PAGE.md (see run.sh)"
+            "usage: rerankd-bench IN_PROCESS.json|releases|proxy|caches|plugin|load|footprint|soak PAGE.md (see run.sh)"
         );
         return ExitCode::from(2);
     };
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         "releases" => run_part(Path::new(page), Part::Releases),
         "proxy" => run_part(Path::new(page), Part::Proxy),
         "load" => run_part(Path::new(page), Part::Load),
+        "footprint" => run_part(Path::new(page), Part::Footprint),
         "soak" => run_part(Path::new(page), Part::Soak),
         "plugin" => run_part(Path::new(page), Part::Plugin),
         "caches" => run_part(Path::new(page), Part::Caches),
@@ -61,6 +63,7 @@ enum Part {
     Releases,
     Proxy,
     Load,
+    Footprint,
     Soak,
     Plugin,
     Caches,
@@ -89,6 +92,10 @@ fn run_part(page: &Path, part: Part) -> Result<()> {
         Part::Load => {
             let findings = load::measure(root, &texts[0], is_quick())?;
             (load::MARKER, findings.render(&machine()?)?)
+        }
+        Part::Footprint => {
+            let findings = footprint::measure(root, &texts[0], is_quick())?;
+            (footprint::MARKER, findings.render(&machine()?)?)
         }
         Part::Soak => {
             let findings = soak::measure(root, &texts[0], is_quick())?;

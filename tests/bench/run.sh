@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds and runs all benches, and writes the tables of docs/benchmarks.md. `make bench` calls it.
 # BENCH_QUICK=1 only tries it out. With an argument only that part is run: `releases`,
-# `proxy`, `caches`, `plugin`, `load`, or `soak`, which no other run includes.
+# `proxy`, `caches`, `plugin`, `load`, `footprint`, or `soak`, which no other run includes.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -33,6 +33,11 @@ load() {
     target/release/rerankd-bench load docs/benchmarks.md
 }
 
+footprint() {
+    echo "bench: start, memory and size as it comes (about 2 minutes)"
+    target/release/rerankd-bench footprint docs/benchmarks.md
+}
+
 soak() {
     echo "bench: mixed traffic for ${SOAK_MINUTES:-30} minutes"
     target/release/rerankd-bench soak docs/benchmarks.md
@@ -44,7 +49,7 @@ plugin() {
 }
 
 case ${1-} in
-releases | proxy | caches | plugin | load | soak)
+releases | proxy | caches | plugin | load | footprint | soak)
     cargo build --release --workspace --bins
     "$1"
     exit
@@ -76,3 +81,4 @@ proxy
 caches
 plugin
 load
+footprint

@@ -40,7 +40,7 @@ pub(crate) fn measure(root: &Path, texts: &Texts, quick: bool) -> Result<Finding
     let minutes = std::env::var("SOAK_MINUTES").ok();
     let minutes = minutes.map(|minutes| minutes.parse::<u64>()).transpose()?;
     let time = Duration::from_secs(60 * minutes.unwrap_or(if quick { 1 } else { MINUTES }));
-    let server = Server::start(root, &[])?;
+    let server = Server::start_with_caches(root, &[])?;
     let bodies = Bodies::new(texts);
     let counts: [AtomicU64; 1000] = std::array::from_fn(|_| AtomicU64::new(0));
     let mut memory = Vec::new();

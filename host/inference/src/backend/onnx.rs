@@ -91,6 +91,8 @@ impl OnnxRuntime {
         if !plugin.is_file() {
             return Err("there is no such file".to_owned());
         }
+        // ONNX Runtime takes a relative path from its own folder, not from the current one.
+        let plugin = plugin.canonicalize().map_err(|error| error.to_string())?;
         self.environment
             .register_ep_library("openvino", plugin)
             .map_err(|error| error.to_string())?;
