@@ -19,9 +19,8 @@ pub(crate) const MARKER: &str = "`make bench-footprint`";
 const REQUESTS: usize = 200;
 const DOCUMENTS: usize = 100;
 
-/// Requests that fill the cache file: more documents than it keeps.
-const TO_FILL: usize = 80;
-const TO_FILL_DOCUMENTS: usize = 1000;
+/// Requests that fill the cache file: about as many documents as it keeps.
+const TO_FILL: usize = 750;
 
 /// Limits of the goals.
 const READY_MS: f64 = 1000.0;
@@ -61,12 +60,7 @@ pub(crate) fn measure(root: &Path, texts: &Texts, quick: bool) -> Result<Finding
         file.to_str().ok_or("a path that is no text")?,
     ];
     let server = Server::start_with_caches(root, &flag)?;
-    ask(
-        &server,
-        texts,
-        if quick { 2 } else { TO_FILL },
-        TO_FILL_DOCUMENTS,
-    )?;
+    ask(&server, texts, if quick { 2 } else { TO_FILL }, DOCUMENTS)?;
     drop(server);
     let starts_with_file = self::starts(root, &flag, times)?;
     Ok(Findings {
