@@ -29,6 +29,8 @@ const RESIDENT_MIB: f64 = 150.0;
 /// What was seen.
 pub(crate) struct Findings {
     starts: Samples,
+    /// On an empty data folder.
+    first_starts: Samples,
     /// With a cache file that is full, and how large that is, MiB.
     starts_with_file: Samples,
     file_mib: f64,
@@ -42,7 +44,8 @@ pub(crate) struct Findings {
 pub(crate) fn measure(root: &Path, texts: &Texts, quick: bool) -> Result<Findings> {
     let times = if quick { 3 } else { 15 };
     eprintln!("start:");
-    let starts = starts(root, &[], times)?;
+    let first_starts = starts(times, || Server::start_first(root))?;
+    let starts = starts(times, || Server::start_with_caches(root, &[]))?;
     eprintln!("memory:");
     let server = Server::start_with_caches(root, &[])?;
     let ready = server.memory()?;
@@ -62,9 +65,10 @@ pub(crate) fn measure(root: &Path, texts: &Texts, quick: bool) -> Result<Finding
     let server = Server::start_with_caches(root, &flag)?;
     ask(&server, texts, if quick { 2 } else { TO_FILL }, DOCUMENTS)?;
     drop(server);
-    let starts_with_file = self::starts(root, &flag, times)?;
+    let starts_with_file = self::starts(times, || Server::start_with_caches(root, &flag))?;
     Ok(Findings {
         starts,
+        first_starts,
         starts_with_file,
         file_mib: mebibytes(&file)?,
         ready,
@@ -75,10 +79,10 @@ pub(crate) fn measure(root: &Path, texts: &Texts, quick: bool) -> Result<Finding
 }
 
 /// Milliseconds from the start of the process to the line that says that it listens.
-fn starts(root: &Path, flags: &[&str], times: usize) -> Result<Samples> {
+fn starts(times: usize, start: impl Fn() -> Result<Server>) -> Result<Samples> {
     let mut samples = Samples::default();
     for _ in 0..times {
-        samples.push_time(Server::start_with_caches(root, flags)?.start);
+        samples.push_time(start()?.start);
     }
     Ok(samples)
 }
@@ -118,6 +122,7 @@ impl Findings {
              | resident after {REQUESTS} requests of {DOCUMENTS} new titles | {RESIDENT_MIB:.0} MiB | {resident:.0} MiB | {} |\n\n\
              | | |\n|---|---|\n\
              | start to listening, the slowest | {:.0} ms |\n\
+             | the first start, which compiles the policies, median | {:.0} ms |\n\
              | start with a cache file of {:.0} MiB, median | {:.0} ms |\n\
              | resident when ready | {:.0} MiB |\n\
              | resident at most until then | {:.0} MiB |\n\
@@ -126,6 +131,7 @@ impl Findings {
             met(start <= READY_MS),
             met(resident <= RESIDENT_MIB),
             self.starts.quantile(1.0),
+            self.first_starts.median(),
             self.file_mib,
             self.starts_with_file.median(),
             self.ready.resident,

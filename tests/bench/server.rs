@@ -51,6 +51,15 @@ impl Server {
         Self::launch(root, &data, Stdio::inherit(), &flags)
     }
 
+    /// The same on a data folder that it has to make: it compiles its policies.
+    pub(crate) fn start_first(root: &Path) -> Result<Self> {
+        let data = root.join("target/tmp/rerankd-bench/first");
+        if data.exists() {
+            std::fs::remove_dir_all(&data)?;
+        }
+        Self::launch(root, &data, Stdio::inherit(), &["--log", "error"])
+    }
+
     /// The same without caches, on a data folder of its own, with its log in a file.
     pub(crate) fn start_on(root: &Path, data: &Path, log: &Path, flags: &[&str]) -> Result<Self> {
         let flags = [&NO_CACHES, flags].concat();

@@ -87,7 +87,7 @@ fn rate<E: Send>(
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Instant;
 
     use super::*;
@@ -104,14 +104,15 @@ mod tests {
     }
 
     #[test]
-    fn runs_that_take_turns_get_one_worker() {
-        let turn = Mutex::new(());
+    fn runs_that_hinder_each_other_get_one_worker() {
+        let running = AtomicU32::new(0);
         let most = calibrate(4, Clock::Wall, RUN, || {
-            let _alone = turn.lock().map_err(|_| ())?;
-            std::thread::sleep(RUN);
-            Ok(())
+            let together = running.fetch_add(1, Ordering::SeqCst) + 1;
+            std::thread::sleep(RUN * together.pow(2));
+            running.fetch_sub(1, Ordering::SeqCst);
+            Ok::<(), Infallible>(())
         });
-        assert_eq!(most, Ok::<usize, ()>(1));
+        assert_eq!(most, Ok(1));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The queue between policies and cores.
 //!
 //! Every request has a [`Lane`]. Work waits in lanes: texts to tokenize, and the rows of `compute`
-//! calls. A worker that is free takes the next piece of the lane that was served least, counted in
-//! tokens (start-time fair queuing, Goyal, Vin and Cheng 1996), so that a request of 1000 documents
-//! and one of 10 share the cores evenly while both are there. Deadlines never buy priority: they
-//! only drop rows.
+//! calls. A worker that is free takes the next piece of the lane whose turn came first in virtual time:
+//! the tokens that each of the lanes that have work would have been served if all shared evenly
+//! (weighted fair queuing, Demers, Keshav and Shenker 1989). So a request of 1000 documents and one of
+//! 10 share the cores while both are there. A lane's turn is counted in quanta of [`QUANTUM`]: requests
+//! smaller than that are served in the order in which they came, as sharing would only make the
+//! first of them as late as the last. Deadlines never buy priority: they only drop rows.
 //!
 //! Rows are taken in slices of the caller's order, which is the engine's, and by length inside a
 //! slice: the head of the list is scored first, and rows that share a run are of like length. One run
@@ -36,6 +38,12 @@ pub const RUN_TIME: Duration = Duration::from_millis(20);
 
 /// Rows in one slice of the caller's order.
 const SLICE_ROWS: usize = 32;
+
+/// What is served of a lane before it has to let others go first, tokens: about one run of a small model.
+const QUANTUM: u64 = 512;
+
+/// Virtual time is in these parts of a token, as many lanes may share one.
+const PARTS: u64 = 1024;
 
 /// Texts tokenized as one piece of work, about half a millisecond.
 const ENCODE_CHUNK: usize = 12;
@@ -128,7 +136,7 @@ enum Class {
 
 #[derive(Default)]
 struct ClassState {
-    /// Virtual time of the piece that was taken last, tokens.
+    /// Virtual time, [`PARTS`] of a token.
     clock: u64,
     queued_tokens: usize,
     queued_rows: usize,
@@ -136,8 +144,10 @@ struct ClassState {
 
 struct LaneQueue {
     class: Class,
-    /// Tokens served, on the scale of its class's clock.
-    virtual_time: u64,
+    /// When it came, by its class's clock.
+    came: u64,
+    /// Tokens served since then.
+    served: u64,
     encodings: VecDeque<(Arc<EncodeJob>, std::ops::Range<usize>)>,
     jobs: VecDeque<QueuedJob>,
 }
@@ -210,7 +220,8 @@ impl Scheduler {
         state.next_lane += 1;
         let queue = LaneQueue {
             class,
-            virtual_time: state.of(class).clock,
+            came: state.of(class).clock,
+            served: 0,
             encodings: VecDeque::new(),
             jobs: VecDeque::new(),
         };
@@ -391,8 +402,7 @@ impl Shared {
             .expect("a lane lives as long as its handle");
         let class = &mut classes[queue.class as usize];
         if !queue.has_work() {
-            // Time that a lane spent without work earns it nothing.
-            queue.virtual_time = queue.virtual_time.max(class.clock);
+            queue.come_back(class.clock);
         }
         let (tokens, rows) = add(queue);
         class.queued_tokens += tokens;
@@ -472,15 +482,19 @@ impl Shared {
                 running,
                 ..
             } = &mut *state;
-            let (_, queue) = lanes
-                .iter_mut()
+            let (&id, _) = lanes
+                .iter()
                 .filter(|(_, queue)| queue.may_start(running))
-                .min_by_key(|(id, queue)| (queue.class, queue.virtual_time, **id))?;
-            let class = &mut classes[queue.class as usize];
-            let started_at = queue.virtual_time;
+                .min_by_key(|(id, queue)| (queue.class, queue.turn(), **id))?;
+            let class = lanes.get(&id)?.class;
+            let sharing = lanes
+                .values()
+                .filter(|queue| queue.class == class && queue.has_work())
+                .count();
+            let queue = lanes.get_mut(&id)?;
+            let class = &mut classes[class as usize];
             if let Some((job, texts)) = queue.encodings.pop_front() {
-                queue.virtual_time += texts.len() as u64;
-                class.clock = class.clock.max(started_at);
+                class.charge(queue, texts.len(), sharing);
                 return Some(Piece::Encode(job, texts));
             }
             let queued = queue.jobs.front_mut()?;
@@ -496,8 +510,7 @@ impl Shared {
             if queued.slices.is_empty() {
                 queue.jobs.pop_front();
             }
-            queue.virtual_time += cost as u64;
-            class.clock = class.clock.max(started_at);
+            class.charge(queue, cost, sharing);
             class.queued_tokens -= tokens;
             class.queued_rows -= rows.len();
             return Some(Piece::Run(job, rows));
@@ -511,7 +524,31 @@ impl State {
     }
 }
 
+impl ClassState {
+    /// Counts tokens of a lane that is taken from, while so many have work.
+    fn charge(&mut self, lane: &mut LaneQueue, tokens: usize, sharing: usize) {
+        let turn = lane.turn();
+        lane.served += tokens as u64;
+        let passed = tokens as u64 * PARTS / sharing.max(1) as u64;
+        self.clock = turn.max(self.clock + passed);
+    }
+}
+
 impl LaneQueue {
+    /// When its next piece is due, by its class's clock.
+    fn turn(&self) -> u64 {
+        self.came + self.served / QUANTUM * QUANTUM * PARTS
+    }
+
+    /// It gets work after it had none. A request keeps its place over its own steps, but time without work
+    /// earns it no more than a quantum.
+    fn come_back(&mut self, clock: u64) {
+        let earliest = clock.saturating_sub(QUANTUM * PARTS);
+        if self.turn() < earliest {
+            (self.came, self.served) = (earliest, 0);
+        }
+    }
+
     fn has_work(&self) -> bool {
         !self.encodings.is_empty() || !self.jobs.is_empty()
     }

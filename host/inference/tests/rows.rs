@@ -283,6 +283,35 @@ fn a_short_request_is_not_starved_by_a_long_one() {
         });
 }
 
+#[test]
+fn small_requests_are_served_in_the_order_in_which_they_came() {
+    let _turn = turn();
+    // Rows of int8 run alone: lanes could take turns at each.
+    let eight = texts()[30..38].to_vec();
+    let lanes: Vec<Lane> = (0..8).map(|_| lane(Duration::from_secs(60))).collect();
+    let started = Instant::now();
+    let times = wait(async {
+        let request = |lane: Lane| {
+            let texts = eight.clone();
+            tokio::spawn(async move {
+                let scored = pairs::score(&lane, model(INT8), "red shoes", texts);
+                scored.await.map(|_| started.elapsed())
+            })
+        };
+        let requests: Vec<_> = lanes.into_iter().map(request).collect();
+        let mut times = Vec::new();
+        for request in requests {
+            times.push(request.await.unwrap().unwrap());
+        }
+        times
+    });
+    assert!(
+        times[0] < times[7] / 2,
+        "the first has to wait for the others: {times:?}"
+    );
+    assert!(times[1] < times[6], "in the order: {times:?}");
+}
+
 fn background_lane(timeout: Duration) -> Lane {
     inference()
         .scheduler()
