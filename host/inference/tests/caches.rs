@@ -49,8 +49,9 @@ fn models() -> &'static Inference {
     })
 }
 
+/// The one of the model folder, whatever a test has loaded under the same name since.
 fn model(name: &str) -> Arc<Model> {
-    models().model(name).unwrap()
+    models().load(name).unwrap()
 }
 
 fn start(caches: CacheSettings) -> Scheduler {
