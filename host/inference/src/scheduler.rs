@@ -4,7 +4,7 @@
 //! calls. A worker that is free takes the next piece of the lane whose turn came first in virtual time:
 //! the tokens that each of the lanes that have work would have been served if all shared evenly
 //! (weighted fair queuing, Demers, Keshav and Shenker 1989). So a request of 1000 documents and one of
-//! 10 share the cores while both are there. A lane's turn is counted in quanta of [`QUANTUM`]: requests
+//! 10 share the cores while both are there. A lane's turn is counted in quanta of 512 tokens: requests
 //! smaller than that are served in the order in which they came, as sharing would only make the
 //! first of them as late as the last. Deadlines never buy priority: they only drop rows.
 //!
