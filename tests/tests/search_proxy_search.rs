@@ -288,7 +288,8 @@ fn without_room_the_engines_page_comes_at_once() {
         )
         .expect("the proxy reads");
     rerankd_tests::eventually("the first search runs", || {
-        (server.metric("rerankd_admitted_requests", &[]) == 1.0).then_some(())
+        let admitted = server.metric("rerankd_admitted_requests", &[]) == 1.0;
+        (admitted && upstream.asked().len() == 1).then_some(())
     });
     let sent = search(&json!({"size": 3}));
     let answer = call(&server, "/products/_search", &[], &sent).ok();
