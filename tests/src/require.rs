@@ -1,6 +1,7 @@
 //! What a test needs beside the source. What is missing fails the test, in every environment: a test
 //! that did not run must not look like one that passed.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// The source checkout.
@@ -159,6 +160,21 @@ pub fn browser() -> PathBuf {
             names.join(", ")
         )
     })
+}
+
+/// Whether the processor is Intel's: OpenVINO's plugin for ONNX Runtime serves no other.
+pub fn has_intel_cpu() -> bool {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    text.contains("GenuineIntel")
+}
+
+/// Says that a part of a test needs a processor that this machine does not have. Test runners do not
+/// capture this line: who reads the output sees what did not run.
+pub fn left_out(what: &str, why: &str) {
+    let line = format!("LEFT OUT: {what}: {why}\n");
+    std::io::stderr()
+        .write_all(line.as_bytes())
+        .expect("standard error takes a line");
 }
 
 fn built(path: PathBuf, what: &str, command: &str) -> PathBuf {

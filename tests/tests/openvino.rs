@@ -98,6 +98,15 @@ fn provider_and_precision_must_fit() {
 fn scores_of_openvino_are_those_of_the_cpu_also_for_many_callers() {
     let plugin = require::openvino();
     let plugin = ["--openvino", plugin.to_str().expect("the path is UTF-8")];
+    if !require::has_intel_cpu() {
+        let refusal = refused(&folder_with("openvino", "fp32"), &plugin);
+        assert_says(&refusal, &["offers no CPU", "processors of Intel alone"]);
+        require::left_out(
+            "scores of OpenVINO",
+            "its plugin serves Intel's processors alone",
+        );
+        return;
+    }
     let started = |provider: &str| {
         let folder = folder_with(provider, "fp32");
         let (models, policies) = (folder.path().join("models"), folder.path().join("policies"));

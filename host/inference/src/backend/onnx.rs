@@ -98,7 +98,14 @@ impl OnnxRuntime {
             .map_err(|error| error.to_string())?;
         match self.cpu_of(OPENVINO) {
             Some(_) => Ok(()),
-            None => Err("it offers no CPU".to_owned()),
+            None => Err(format!(
+                "it offers no CPU here: OpenVINO's plugin serves processors of Intel alone (it asks \
+                 for the vendor, nothing else), and {}; take `provider = \"cpu\"` instead",
+                match self.cpu_vendor() {
+                    Some(vendor) => format!("this one is of `{vendor}`"),
+                    None => "the vendor of this one is unknown".to_owned(),
+                }
+            )),
         }
     }
 
@@ -108,6 +115,13 @@ impl OnnxRuntime {
             device.ep().is_ok_and(|name| name == provider)
                 && device.hardware_device().ty() == DeviceType::CPU
         })
+    }
+
+    /// Who made the processor, as ONNX Runtime knows it.
+    fn cpu_vendor(&self) -> Option<String> {
+        let device = self.cpu_of(CPU)?;
+        let vendor = device.hardware_device().vendor().ok()?;
+        Some(vendor.to_owned())
     }
 
     fn providers(&self) -> Vec<String> {
