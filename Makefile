@@ -16,7 +16,7 @@ OPENVINO := $(CURDIR)/.venv/openvino/onnxruntime_ep_openvino/libonnxruntime_prov
 .PHONY: help build runtime policies plugin faulty examples policies-python policies-javascript demo \
 	demo-search demo-opensearch test test-guest test-examples test-plugin-versions test-long openapi-tools \
 	client-tools engines openvino eval-e2e check check-format check-lints check-docs check-dependencies check-spelling \
-	audit bench bench-releases bench-proxy bench-plugin bench-caches bench-load bench-footprint soak bench-languages bench-graph bench-peers models eval \
+	audit bench bench-releases bench-proxy bench-plugin bench-caches bench-load bench-footprint bench-hostile soak bench-languages bench-graph bench-peers models eval \
 	record-elasticsearch record-contract docs clean
 
 help: ## list the targets
@@ -202,6 +202,9 @@ bench-load: build ## the part of it about more load than the server can take
 
 bench-footprint: build ## the part of it about start, memory and size
 	tests/bench/run.sh footprint
+
+bench-hostile: build faulty ## the part of it about hostile policies, clients and pushers
+	tests/bench/run.sh hostile
 
 soak: build ## mixed traffic for SOAK_MINUTES (30), and whether memory grows, into docs/benchmarks.md
 	tests/bench/run.sh soak

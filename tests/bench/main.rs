@@ -10,6 +10,7 @@ mod caches;
 mod client;
 mod end_to_end;
 mod footprint;
+mod hostile;
 mod load;
 mod machine;
 mod measure;
@@ -34,7 +35,7 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 fn main() -> ExitCode {
     let [what, page] = &std::env::args().skip(1).collect::<Vec<_>>()[..] else {
         eprintln!(
-            "usage: rerankd-bench IN_PROCESS.json|releases|proxy|caches|plugin|load|footprint|soak PAGE.md (see run.sh)"
+            "usage: rerankd-bench IN_PROCESS.json|releases|proxy|caches|plugin|load|footprint|hostile|soak PAGE.md (see run.sh)"
         );
         return ExitCode::from(2);
     };
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         "proxy" => run_part(Path::new(page), Part::Proxy),
         "load" => run_part(Path::new(page), Part::Load),
         "footprint" => run_part(Path::new(page), Part::Footprint),
+        "hostile" => run_part(Path::new(page), Part::Hostile),
         "soak" => run_part(Path::new(page), Part::Soak),
         "plugin" => run_part(Path::new(page), Part::Plugin),
         "caches" => run_part(Path::new(page), Part::Caches),
@@ -64,6 +66,7 @@ enum Part {
     Proxy,
     Load,
     Footprint,
+    Hostile,
     Soak,
     Plugin,
     Caches,
@@ -96,6 +99,10 @@ fn run_part(page: &Path, part: Part) -> Result<()> {
         Part::Footprint => {
             let findings = footprint::measure(root, &texts[0], is_quick())?;
             (footprint::MARKER, findings.render(&machine()?)?)
+        }
+        Part::Hostile => {
+            let findings = hostile::measure(root, &texts[0], is_quick())?;
+            (hostile::MARKER, findings.render(&machine()?)?)
         }
         Part::Soak => {
             let findings = soak::measure(root, &texts[0], is_quick())?;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds and runs all benches, and writes the tables of docs/benchmarks.md. `make bench` calls it.
 # BENCH_QUICK=1 only tries it out. With an argument only that part is run: `releases`,
-# `proxy`, `caches`, `plugin`, `load`, `footprint`, or `soak`, which no other run includes.
+# `proxy`, `caches`, `plugin`, `load`, `footprint`, `hostile`, or `soak`, which no other run includes.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -38,6 +38,11 @@ footprint() {
     target/release/rerankd-bench footprint docs/benchmarks.md
 }
 
+hostile() {
+    echo "bench: hostile policies, clients and pushers (about 8 minutes)"
+    target/release/rerankd-bench hostile docs/benchmarks.md
+}
+
 soak() {
     echo "bench: mixed traffic for ${SOAK_MINUTES:-30} minutes"
     target/release/rerankd-bench soak docs/benchmarks.md
@@ -49,7 +54,7 @@ plugin() {
 }
 
 case ${1-} in
-releases | proxy | caches | plugin | load | footprint | soak)
+releases | proxy | caches | plugin | load | footprint | hostile | soak)
     cargo build --release --workspace --bins
     "$1"
     exit

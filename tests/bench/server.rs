@@ -66,14 +66,24 @@ impl Server {
         Self::launch(root, data, File::create(log)?.into(), &flags)
     }
 
+    /// The same with every limit as it comes.
+    pub(crate) fn start_as_it_comes(root: &Path, flags: &[&str]) -> Result<Self> {
+        let data = root.join("target/tmp/rerankd-bench/hostile");
+        Self::spawn(root, &data, Stdio::null(), flags)
+    }
+
     fn launch(root: &Path, data: &Path, stderr: Stdio, flags: &[&str]) -> Result<Self> {
+        // A slow machine shall be slow here, not late.
+        let patient = ["--timeout-ms", "60000", "--max-timeout-ms", "60000"];
+        Self::spawn(root, data, stderr, &[&patient, flags].concat())
+    }
+
+    fn spawn(root: &Path, data: &Path, stderr: Stdio, flags: &[&str]) -> Result<Self> {
         let started = Instant::now();
         let mut child = Command::new(root.join("target/release/rerankd"))
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(["--admin-listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
-            // A slow machine shall be slow here, not late.
-            .args(["--timeout-ms", "60000", "--max-timeout-ms", "60000"])
             .args(flags)
             .current_dir(root)
             .stdout(Stdio::piped())
@@ -121,6 +131,28 @@ impl Server {
             url: format!("http://{}/v1/policies", self.admin_address),
             authorization: format!("Bearer {}", self.token.trim()),
         }
+    }
+
+    /// `host:port` of the admin plane.
+    pub(crate) fn admin_address(&self) -> &str {
+        &self.admin_address
+    }
+
+    /// The token that may do everything.
+    pub(crate) fn token(&self) -> &str {
+        self.token.trim()
+    }
+
+    /// CPU time that the process has taken, of all its threads.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let mut taken = Duration::ZERO;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // Nanoseconds on a core, then two other numbers; a thread may end meanwhile.
+            let text = read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+            let first = text.split_whitespace().next().unwrap_or("0");
+            taken += Duration::from_nanos(first.parse()?);
+        }
+        Ok(taken)
     }
 
     /// `host:port` of the data plane.
