@@ -25,6 +25,9 @@ pub const CONTRACT: &str = "rerank:policy@0.1.0";
 /// How long `describe` may take.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Whose account `describe` has: no policy can have this name.
+const DESCRIBE_ACCOUNT: &str = "(describe)";
+
 /// What the operator decides about a policy.
 #[derive(Debug, Clone, Default)]
 pub struct PolicyOptions {
@@ -102,9 +105,10 @@ impl CompiledPolicy {
             .and_then(RerankerPre::new)
             .map_err(|error| ReleaseError::Contract(one_line(&error)))?;
         let json = ask(engine, &pre, options.allow_wasi, limits).await?;
-        let manifest = PolicyManifest::parse(&json).map_err(ReleaseError::Manifest)?;
-        let schema =
-            ParameterSchema::compile(manifest.parameters.as_ref()).map_err(ReleaseError::Schema)?;
+        let manifest = PolicyManifest::parse(&json)
+            .map_err(|problem| ReleaseError::Manifest(said(&problem)))?;
+        let schema = ParameterSchema::compile(manifest.parameters.as_ref())
+            .map_err(|problem| ReleaseError::Schema(said(&problem)))?;
         schema
             .check_partial(&options.parameters)
             .map_err(|error| ReleaseError::Parameters(error.message))?;
@@ -337,12 +341,14 @@ async fn ask(
 ) -> Result<String, ReleaseError> {
     let state = GuestState::new(
         engine,
+        engine.ledger().open(DESCRIBE_ACCOUNT),
         limits,
         Arc::default(),
         None,
         String::new(),
         allow_wasi,
-    );
+    )
+    .map_err(|refused| ReleaseError::Describe(refused.to_string()))?;
     let mut store = crate::invoke::bounded_store(engine, limits, state);
     let pre = pre.clone();
     let limits = limits.clone();
@@ -399,6 +405,11 @@ fn digest(policy: &CompiledPolicy, models: &BTreeMap<String, Arc<Model>>) -> Str
         add(&format!("{name} {value}"));
     }
     hex::encode(hash.finalize())
+}
+
+/// A problem that may be in the policy's own words, as long as it is shown.
+fn said(problem: &str) -> String {
+    crate::imports::log::words(problem, crate::invoke::MAX_MESSAGE_BYTES)
 }
 
 /// An error with its causes, as one line.
