@@ -2,14 +2,16 @@
 //!
 //! Every other crate speaks in these types. There is no I/O, no async and no serde here: no JSON is
 //! frozen by accident, because no wire type is a core type. Reading order: [`request`],
-//! [`ranking`], [`error`], [`limits`].
+//! [`ranking`], [`error`], [`limits`], [`ledger`].
 
 pub mod error;
+pub mod ledger;
 pub mod limits;
 pub mod ranking;
 pub mod request;
 
 pub use error::{ErrorKind, RerankError};
+pub use ledger::{Account, Charge, Ledger, LedgerBounds, Refused};
 pub use limits::Limits;
 pub use ranking::{
     FailReason, Judgment, Outcome, Ranking, Reranked, ScoreKind, SkipReason, Status, Timings,

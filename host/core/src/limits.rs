@@ -2,6 +2,23 @@
 
 use std::time::Duration;
 
+use crate::ledger::LedgerBounds;
+
+const MIB: usize = 1 << 20;
+
+/// What each policy call has of the host's memory for itself, bytes: tokens, tensors and outputs of
+/// about 500 documents.
+pub const GUEST_RESERVE_BYTES: usize = 4 * MIB;
+
+/// Most bytes that a guest passes to the host in one call, or as its result, beside twice its
+/// request: wasmtime copies them before any function of the host is called. 2 million elements of a
+/// tensor.
+pub const GUEST_PASSED_BYTES: usize = 16 * MIB;
+
+/// Most rows of one `compute`, and texts of one `encode`, for each document that a request may have:
+/// passages of a long document.
+pub const ROWS_PER_DOCUMENT: usize = 64;
+
 /// What one request, and all of them together, may use.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
@@ -32,6 +49,9 @@ pub struct Limits {
     pub guest_host_calls: usize,
     /// Most bytes in tensors that one policy call holds at a time.
     pub guest_tensor_bytes: usize,
+    /// Most bytes that one policy call holds on the host at a time: tensors, encodings, texts, errors
+    /// and all else that is not its linear memory.
+    pub guest_host_bytes: usize,
     /// Most log lines kept of one policy call.
     pub guest_log_lines: usize,
     /// Longest kept log line, bytes.
@@ -40,7 +60,6 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        const MIB: usize = 1 << 20;
         Self {
             max_body_bytes: 32 * MIB,
             max_documents: 1000,
@@ -56,8 +75,30 @@ impl Default for Limits {
             guest_cpu: Duration::from_millis(200),
             guest_host_calls: 10_000,
             guest_tensor_bytes: 256 * MIB,
+            guest_host_bytes: 512 * MIB,
             guest_log_lines: 100,
             guest_log_line_bytes: 1024,
+        }
+    }
+}
+
+impl Limits {
+    /// Most rows of one `compute`, and most texts of one `encode`.
+    pub fn guest_rows(&self) -> usize {
+        // A policy has texts of its own as well, however few documents the operator allows.
+        self.max_documents
+            .max(1000)
+            .saturating_mul(ROWS_PER_DOCUMENT)
+    }
+
+    /// Bounds on what policy calls hold on the host, of which `spare` may run beside those of
+    /// requests. Two policies can have the most at the same time, and each other call its reserve.
+    pub fn ledger_bounds(&self, spare: usize) -> LedgerBounds {
+        LedgerBounds {
+            call_bytes: self.guest_host_bytes,
+            reserve_bytes: GUEST_RESERVE_BYTES.min(self.guest_host_bytes),
+            pool_bytes: self.guest_host_bytes.saturating_mul(2),
+            calls: self.max_instances + spare,
         }
     }
 }

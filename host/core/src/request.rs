@@ -54,6 +54,34 @@ impl RerankRequest {
             key: None,
         }
     }
+
+    /// What it takes in memory, bytes: its texts, and what holds them.
+    pub fn held_bytes(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let value = |value: &Value| {
+            value.size_bytes()
+                + match value {
+                    Value::Texts(texts) => texts.len() * size_of::<String>(),
+                    _ => 0,
+                }
+        };
+        let fields = |fields: &[Field]| -> usize {
+            let field = |field: &Field| size_of::<Field>() + field.name.len() + value(&field.value);
+            fields.iter().map(field).sum()
+        };
+        let document = |document: &Document| {
+            size_of::<Document>() + text(&document.id) + fields(&document.fields)
+        };
+        let names = self.fields.iter().flatten();
+        self.query.len()
+            + text(&self.parameters)
+            + text(&self.key)
+            + names
+                .map(|name| size_of::<String>() + name.len())
+                .sum::<usize>()
+            + fields(&self.signals)
+            + self.documents.iter().map(document).sum::<usize>()
+    }
 }
 
 /// One candidate.
@@ -187,5 +215,27 @@ impl std::fmt::Display for PolicySelector {
             Some(version) => write!(f, "{}@{version}", self.name),
             None => f.write_str(&self.name),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_takes_counts_texts_and_what_holds_them() {
+        let held = |documents| RerankRequest::new("q", documents).held_bytes();
+        let one = held(vec![Document::from_text("x".repeat(1000))]);
+        assert!((1000..1300).contains(&one), "{one}");
+        let empty = Value::Texts(vec![String::new(); 1000]);
+        let fields = vec![Field {
+            name: "tags".into(),
+            value: empty,
+        }];
+        let many = held(vec![Document {
+            fields,
+            ..Document::default()
+        }]);
+        assert!(many >= 24_000, "{many}");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use rerankd_core::TokenCount;
+use rerankd_core::{Charge, TokenCount};
 use tokio::sync::Notify;
 
 use crate::cache::encodings::EncodingCache;
@@ -31,6 +31,8 @@ pub struct RunOutput {
     pub first_start: Option<Instant>,
     /// What all its runs took, whichever worker they ran on.
     pub run_time: Duration,
+    /// What the tensors are charged with, if they are.
+    pub held: Option<Charge>,
 }
 
 /// Texts of one call that are looked up where they are asked for, bytes: about 100 µs. The workers
@@ -58,6 +60,8 @@ pub(crate) struct EncodeJob {
     rows: Mutex<Vec<Option<Result<EncodedRow, InferenceError>>>>,
     remaining: AtomicUsize,
     withdrawn: AtomicBool,
+    /// What texts and rows are charged with, until somebody takes the rows.
+    held: Mutex<Option<Charge>>,
     done: Notify,
 }
 
@@ -75,8 +79,10 @@ pub(crate) struct Job {
 }
 
 struct Progress {
-    /// One buffer an output, filled with NaN at first.
+    /// One buffer an output, filled with NaN at first; none once they were taken.
     outputs: Vec<Vec<f32>>,
+    /// What the outputs are charged with.
+    held: Option<Charge>,
     /// Rows that were known or have run.
     rows_done: usize,
     first_start: Option<Instant>,
@@ -87,11 +93,12 @@ struct Progress {
 impl Job {
     pub(crate) fn new(
         model: &Arc<Model>,
-        batch: RowBatch,
+        mut batch: RowBatch,
         start_by: Instant,
         recalled: Option<Recalled>,
     ) -> Self {
         let rows = batch.rows();
+        let held = batch.take_held_outputs();
         let mut outputs: Vec<Vec<f32>> = model
             .output_row_dims()
             .iter()
@@ -114,6 +121,7 @@ impl Job {
             recalled,
             progress: Mutex::new(Progress {
                 outputs,
+                held,
                 rows_done: rows_known,
                 first_start: (rows_known == rows).then(Instant::now),
                 run_time: Duration::ZERO,
@@ -202,6 +210,8 @@ impl Job {
         let form = self.model.row_form();
         let packs = self.recalled.is_some() || !form.is_exact();
         let mut progress = self.progress();
+        // A row that was still running when the outputs were taken may be kept, but has no place.
+        let is_late = progress.outputs.is_empty();
         for (from, &row) in rows.iter().enumerate() {
             let given: Vec<&[f32]> = data
                 .iter()
@@ -211,12 +221,14 @@ impl Job {
                 })
                 .collect();
             let packed = if packs { form.pack(&given) } else { None };
-            let mut cells = row_cells(&self.model, &mut progress.outputs, row);
-            match &packed {
-                Some(bytes) if !form.is_exact() => form.unpack(bytes, &mut cells),
-                _ => {
-                    for (cells, given) in cells.iter_mut().zip(given) {
-                        cells.copy_from_slice(given);
+            if !is_late {
+                let mut cells = row_cells(&self.model, &mut progress.outputs, row);
+                match &packed {
+                    Some(bytes) if !form.is_exact() => form.unpack(bytes, &mut cells),
+                    _ => {
+                        for (cells, given) in cells.iter_mut().zip(given) {
+                            cells.copy_from_slice(given);
+                        }
                     }
                 }
             }
@@ -257,18 +269,7 @@ impl Job {
         if let Some(error) = progress.error.take() {
             return Err(error);
         }
-        // A row that is still running finds a buffer of its own size to write to, unread.
-        let unread = progress
-            .outputs
-            .iter()
-            .map(|buffer| vec![0.0; buffer.len()])
-            .collect();
-        let complete = progress.rows_done == self.batch.rows();
-        let outputs = if complete {
-            std::mem::take(&mut progress.outputs)
-        } else {
-            std::mem::replace(&mut progress.outputs, unread)
-        };
+        let outputs = std::mem::take(&mut progress.outputs);
         let ports = self.model.session().outputs();
         let tensors = ports
             .iter()
@@ -287,6 +288,7 @@ impl Job {
             late_rows: self.batch.rows() - progress.rows_done,
             first_start: progress.first_start,
             run_time: progress.run_time,
+            held: progress.held.take(),
         })
     }
 }
@@ -309,6 +311,7 @@ impl EncodeJob {
         query: Option<String>,
         texts: Vec<String>,
         cache: Option<&Arc<EncodingCache>>,
+        held: Option<Charge>,
     ) -> Self {
         let mut job = Self {
             tokenizer: Arc::clone(tokenizer),
@@ -320,6 +323,7 @@ impl EncodeJob {
             cache: cache.map(Arc::clone),
             todo: Vec::new(),
             withdrawn: AtomicBool::new(false),
+            held: Mutex::new(held),
             done: Notify::new(),
         };
         let rows = job.recall();
@@ -437,6 +441,15 @@ impl EncodeJob {
         if self.remaining.fetch_sub(texts, Ordering::AcqRel) == texts {
             self.done.notify_one();
         }
+    }
+
+    /// Takes what texts and rows are charged with.
+    pub(crate) fn take_held(&self) -> Option<Charge> {
+        let mut held = self
+            .held
+            .lock()
+            .expect("nothing panics while it holds the charge");
+        held.take()
     }
 
     /// Takes the rows.

@@ -108,6 +108,12 @@ impl Model {
         &self.output_row_dims
     }
 
+    /// What the outputs of so many rows take, bytes.
+    pub fn output_bytes(&self, rows: usize) -> usize {
+        let elements = self.output_row_dims.iter().map(|dims| -> usize { dims.iter().product() });
+        rows.saturating_mul(elements.sum::<usize>().saturating_mul(size_of::<f32>()))
+    }
+
     /// How rows of its outputs are kept and given out.
     pub fn row_form(&self) -> &RowForm {
         &self.row_form

@@ -3,6 +3,8 @@
 //! Owns checking names, types and shapes against the model, and the true length of each row. Which
 //! rows run together is the scheduler's affair.
 
+use rerankd_core::Charge;
+
 use crate::backend::{Port, RunInput, View};
 use crate::error::InferenceError;
 use crate::model::Model;
@@ -15,7 +17,15 @@ pub struct RowBatch {
     inputs: Vec<RowInput>,
     rows: usize,
     lengths: Vec<usize>,
+    /// What inputs and bookkeeping take, given back with them.
+    _held: Vec<Charge>,
+    /// What the outputs will take.
+    held_outputs: Option<Charge>,
 }
+
+/// What the queue keeps of a row beside its inputs and outputs, bytes: its length, its place in a
+/// slice, its key in the row cache and what was found there.
+const BOOKKEEPING_BYTES: usize = 128;
 
 #[derive(Debug)]
 struct RowInput {
@@ -137,7 +147,27 @@ impl RowBatch {
             inputs,
             rows,
             lengths,
+            _held: Vec::new(),
+            held_outputs: None,
         })
+    }
+
+    /// What so many rows of a model take while they run, beside their inputs and outputs, bytes.
+    pub fn bookkeeping_bytes(model: &Model, rows: usize) -> usize {
+        rows.saturating_mul(BOOKKEEPING_BYTES + model.row_form().row_bytes())
+    }
+
+    /// Keeps what its inputs and bookkeeping are charged with until the last worker is done with
+    /// them, and `outputs` for [`RunOutput::held`](crate::job::RunOutput::held).
+    #[must_use]
+    pub fn holding(mut self, inputs: Vec<Charge>, outputs: Charge) -> Self {
+        self._held = inputs;
+        self.held_outputs = Some(outputs);
+        self
+    }
+
+    pub(crate) fn take_held_outputs(&mut self) -> Option<Charge> {
+        self.held_outputs.take()
     }
 
     /// How many rows.

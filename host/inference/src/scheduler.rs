@@ -23,6 +23,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use rerankd_core::Charge;
+
 use crate::cache::Caches;
 use crate::error::InferenceError;
 pub use crate::job::RunOutput;
@@ -306,8 +308,25 @@ impl Lane {
         query: Option<String>,
         texts: Vec<String>,
     ) -> Result<Encoding, InferenceError> {
+        let encoded = self.encode_held(tokenizer, query, texts, None).await;
+        encoded.map(|(encoding, _)| encoding)
+    }
+
+    /// As [`encode`](Self::encode), of texts that are charged: `held` is for them and
+    /// [`Encoding::most_bytes`]. It is given back with the encoding, or when the last worker is done
+    /// with the texts.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub async fn encode_held(
+        &self,
+        tokenizer: &Arc<ModelTokenizer>,
+        query: Option<String>,
+        texts: Vec<String>,
+        held: Option<Charge>,
+    ) -> Result<(Encoding, Option<Charge>), InferenceError> {
         let cache = self.shared.caches.encodings();
-        let job = Arc::new(EncodeJob::new(tokenizer, query, texts, cache));
+        let job = Arc::new(EncodeJob::new(tokenizer, query, texts, cache, held));
         let count = job.missing();
         if count > 0 {
             let chunks = (0..count)
@@ -320,7 +339,8 @@ impl Lane {
             let _withdraw = OnDrop(|| job.withdraw());
             job.done().await;
         }
-        job.finish()
+        let encoding = job.finish()?;
+        Ok((encoding, job.take_held()))
     }
 
     /// Runs a batch of rows and gives their outputs back in the same order.

@@ -18,6 +18,17 @@ use crate::tensor::{Tensor, TensorData};
 /// English has 4 to 5 characters a token; no word piece of the usual vocabularies is longer than 20.
 pub const CHARACTERS_PER_TOKEN: usize = 20;
 
+/// Most tokens of one byte of text: three bytes can be normalized to 18 characters (U+FDFA) of two
+/// bytes each, and a byte can be a token.
+const TOKENS_PER_BYTE: usize = 12;
+
+/// What a token of a row takes, bytes: its id and its segment.
+const TOKEN_BYTES: usize = 2 * size_of::<u32>();
+
+/// What a row takes beside its tokens, bytes: in the queue, in the encoding, in the lists of lengths
+/// and of texts that were cut, and in the allocator.
+const ROW_BYTES: usize = 320;
+
 /// A model's tokenizer with its window.
 pub struct ModelTokenizer {
     model: String,
@@ -204,6 +215,25 @@ impl EncodedText {
 }
 
 impl Encoding {
+    /// Most bytes that the rows of these texts take, before they are tokenized; of pairs, if there is
+    /// a query.
+    pub fn most_bytes(tokenizer: &ModelTokenizer, query: Option<&str>, texts: &[String]) -> usize {
+        let window = tokenizer.max_tokens();
+        let most = |text: &str| text.len().saturating_mul(TOKENS_PER_BYTE).min(window);
+        let beside = tokenizer.special_tokens(query.is_some()) + query.map_or(0, most);
+        let rows = texts.iter().map(|text| {
+            let tokens = (beside + most(text)).min(window);
+            ROW_BYTES + tokens * TOKEN_BYTES
+        });
+        rows.sum()
+    }
+
+    /// Bytes that its rows take.
+    pub fn size_bytes(&self) -> usize {
+        let rows = self.rows.iter();
+        rows.map(|row| ROW_BYTES + row.ids.len() * TOKEN_BYTES).sum()
+    }
+
     /// Tokens in each row.
     pub fn lengths(&self) -> Vec<u32> {
         self.rows

@@ -4,11 +4,14 @@ use rerankd_core::{Judgment, Outcome, Ranking, SkipReason, Status};
 
 use crate::bindings::contract::types;
 use crate::error::Fault;
+use crate::imports::log::words;
 
 /// Longest reason of an unscored document that is kept, bytes.
 const MAX_REASON_BYTES: usize = 32;
 /// Longest explanation that is kept, bytes.
 const MAX_EXPLANATION_BYTES: usize = 1024;
+/// How often a text is in memory until it is answered: kept, and escaped in the answer.
+const COPIES: usize = 3;
 
 /// What checked judgments amount to.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +21,19 @@ pub enum Checked {
     Ranking(Ranking, Status),
     /// Rows were late and no document was scored.
     AllLate,
+}
+
+/// Most bytes that these judgments take from here to the answer.
+pub(crate) fn kept_bytes(judgments: &[types::Judgment]) -> usize {
+    let each = judgments.iter().map(|judgment| {
+        let reason = match &judgment.outcome {
+            types::Outcome::Unscored(reason) => reason.len().min(MAX_REASON_BYTES),
+            types::Outcome::Scored(_) | types::Outcome::Filtered => 0,
+        };
+        let explanation = judgment.explanation.as_ref().map_or(0, String::len);
+        size_of::<Judgment>() + COPIES * (reason + explanation.min(MAX_EXPLANATION_BYTES))
+    });
+    each.sum()
 }
 
 /// Checks the judgments on `documents` documents.
@@ -55,7 +71,7 @@ pub fn check(
             truncated: judgment.truncated,
             explanation: judgment
                 .explanation
-                .map(|text| crate::imports::log::cut(&text, MAX_EXPLANATION_BYTES).to_owned()),
+                .map(|text| words(&text, MAX_EXPLANATION_BYTES)),
         });
     }
     let missing = checked.iter().filter(|slot| slot.is_none()).count();

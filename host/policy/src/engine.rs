@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use rerankd_core::Limits;
+use rerankd_core::{Ledger, Limits};
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
@@ -36,6 +36,7 @@ pub struct PolicyEngine {
     linker: Linker<GuestState>,
     linker_with_wasi: Linker<GuestState>,
     limits: Limits,
+    ledger: Arc<Ledger>,
     ticker: Arc<Ticker>,
     /// Where guests run: never on the HTTP runtime's threads. Taken at drop.
     guests: Option<tokio::runtime::Runtime>,
@@ -63,6 +64,7 @@ impl PolicyEngine {
             linker,
             linker_with_wasi,
             limits: limits.clone(),
+            ledger: Ledger::new(limits.ledger_bounds(SPARE_INSTANCES)),
             ticker,
             guests: Some(guests),
         })
@@ -83,6 +85,11 @@ impl PolicyEngine {
     /// The limits that every guest runs under.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// What all calls hold on the host.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     pub(crate) fn guests(&self) -> &tokio::runtime::Runtime {

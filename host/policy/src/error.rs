@@ -3,7 +3,7 @@
 //! Three kinds that never turn into one another: the policy's own faults ([`Fault`]), the caller's
 //! mistakes ([`PolicyError::InvalidRequest`]), and the host's failures.
 
-use rerankd_core::{ErrorKind, RerankError};
+use rerankd_core::{ErrorKind, Refused, RerankError};
 
 use crate::store::StoreError;
 
@@ -32,6 +32,16 @@ pub enum Fault {
     HostCalls { limit: usize },
     #[error("it held more than {limit_mib} MiB in tensors (--guest-tensor-mib)")]
     TensorBytes { limit_mib: usize },
+    #[error("it had the host hold more than {limit_mib} MiB (--guest-host-mib)")]
+    HostBytes { limit_mib: usize },
+    #[error("it passed more than {limit_mib} MiB to the host in one call, or as its result")]
+    PassedBytes { limit_mib: usize },
+    #[error("it gave {rows} rows to one `{call}`; at most {limit} are taken")]
+    Rows {
+        call: &'static str,
+        rows: usize,
+        limit: usize,
+    },
     #[error("it made a tensor that is none: {problem}")]
     BadTensor { problem: String },
     #[error("it judged document {index}, but there are only {documents}")]
@@ -65,6 +75,9 @@ impl Fault {
             Self::Memory { .. } => "memory",
             Self::HostCalls { .. } => "host-calls",
             Self::TensorBytes { .. } => "tensor-bytes",
+            Self::HostBytes { .. } => "host-bytes",
+            Self::PassedBytes { .. } => "passed-bytes",
+            Self::Rows { .. } => "rows",
             Self::BadTensor { .. } => "bad-tensor",
             Self::IndexOutOfRange { .. } => "index-out-of-range",
             Self::IndexTwice { .. } => "index-twice",
@@ -99,6 +112,8 @@ pub enum PolicyError {
     InvalidRequest { at: Option<String>, message: String },
     #[error("no room for another policy instance")]
     NoInstance,
+    #[error("policy {policy}: {refused}; try again")]
+    NoRoom { policy: String, refused: Refused },
     #[error("the server is shutting down")]
     ShuttingDown,
     #[error("the host failed while it ran policy {policy}: {message}")]
@@ -112,7 +127,7 @@ impl PolicyError {
             Self::Fault { .. } => ErrorKind::PolicyFault,
             Self::Deadline { .. } => ErrorKind::DeadlineExceeded,
             Self::InvalidRequest { .. } => ErrorKind::BadRequest,
-            Self::NoInstance => ErrorKind::Overloaded,
+            Self::NoInstance | Self::NoRoom { .. } => ErrorKind::Overloaded,
             Self::ShuttingDown => ErrorKind::ShuttingDown,
             Self::Host { .. } => ErrorKind::Internal,
         };
@@ -120,7 +135,7 @@ impl PolicyError {
         if let Self::InvalidRequest { at, .. } = self {
             error.at.clone_from(at);
         }
-        if matches!(self, Self::NoInstance) {
+        if kind == ErrorKind::Overloaded {
             error.retry_after = Some(std::time::Duration::from_secs(1));
         }
         error

@@ -9,18 +9,30 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rerankd_core::{Document, Field, FirstStage, Limits, RerankRequest, Reranked, Timings, Value};
+use rerankd_core::{
+    Charge, Document, Field, FirstStage, Limits, Refused, RerankRequest, Reranked, Timings, Value,
+};
 use rerankd_inference::{Deadline, Inference};
 use serde_json::Value as Json;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 
 use crate::bindings::contract::types;
-use crate::check::{Checked, check};
+use crate::check::{Checked, check, kept_bytes};
 use crate::engine::PolicyEngine;
 use crate::error::{Fault, PolicyError};
 use crate::imports::GuestState;
+use crate::imports::log::words;
 use crate::overlay;
 use crate::version::{PolicyVersion, one_line};
+
+/// Longest message of a fault or a refusal that is kept, bytes.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 1024;
+
+/// Most handles that a guest holds, of its own resources too: 16 bytes or so each, on the host.
+const MAX_HANDLES: usize = 10_000;
+
+/// What wasmtime says when a guest passes more than it may.
+const PASSED_TOO_MUCH: &str = "fuel allocated for hostcalls has been exhausted";
 
 /// A ranking, and what it cost.
 #[derive(Debug)]
@@ -33,6 +45,8 @@ pub struct Invoked {
     pub late_rows: usize,
     /// What the guest logged: for the policy's author, never for the host's log.
     pub log: Vec<String>,
+    /// What the ranking takes until it is answered, given back at drop.
+    pub held: Option<Charge>,
 }
 
 /// Runs a request through a version.
@@ -100,7 +114,10 @@ pub(crate) fn bounded_store(
     limits: &Limits,
     state: GuestState,
 ) -> Store<GuestState> {
+    let passed_bytes = state.max_passed_bytes;
     let mut store = Store::new(engine.engine(), state);
+    store.set_hostcall_fuel(passed_bytes);
+    store.set_max_component_handles(MAX_HANDLES);
     store.limiter(|state| &mut state.limiter);
     store.set_epoch_deadline(1);
     let limit = limits.guest_cpu;
@@ -148,6 +165,13 @@ impl Call {
         let documents = request.documents.len();
         let first_stage = request.first_stage;
         let score_kind = version.manifest().score_kind(first_stage, &parameters);
+        let account = self.engine.ledger().open(version.name());
+        let request_bytes = request.held_bytes();
+        // The parameters are there once more as text, and the query for the tokenizer.
+        let copied = request.query.len() + request.parameters.as_ref().map_or(0, String::len);
+        let _request_held = account
+            .charge(request_bytes + copied)
+            .map_err(|refused| self.too_large(request_bytes, refused))?;
         let guest_request = guest_request(version, request, &parameters);
         let scheduler = self.inference.scheduler();
         let lane = if self.in_background {
@@ -157,12 +181,16 @@ impl Call {
         };
         let state = GuestState::new(
             &self.engine,
+            account.clone(),
             version.limits(),
             Arc::clone(version.models()),
             Some(lane),
             guest_request.query.clone(),
             version.options().allow_wasi,
         );
+        let mut state = state.map_err(|refused| self.too_large(request_bytes, refused))?;
+        // All of the request, to a tokenizer, and more.
+        state.max_passed_bytes += request_bytes;
         let mut store = bounded_store(&self.engine, version.limits(), state);
         let called_at = Instant::now();
         let called = {
@@ -188,6 +216,11 @@ impl Call {
                 });
             }
         };
+        let log = guest_log(state);
+        let log_bytes: usize = log.iter().map(String::len).sum();
+        let held = account
+            .charge(kept_bytes(&judgments) + log_bytes)
+            .map_err(|refused| self.refused(state, refused))?;
         let usage = &state.usage;
         let checked = check(
             judgments,
@@ -216,7 +249,8 @@ impl Call {
         Ok(Invoked {
             peak_memory_bytes: state.limiter.peak_bytes,
             late_rows: usage.late_rows,
-            log: guest_log(state),
+            log,
+            held: Some(held),
             reranked: Reranked {
                 policy: version.name().to_owned(),
                 version: version.short_digest().to_owned(),
@@ -241,19 +275,54 @@ impl Call {
         }
     }
 
+    /// The request itself does not fit into what a call may hold: the caller's doing.
+    fn too_large(&self, request_bytes: usize, refused: Refused) -> PolicyError {
+        match refused {
+            Refused::Call { limit_bytes } => PolicyError::InvalidRequest {
+                at: None,
+                message: format!(
+                    "the request takes {request_bytes} bytes in memory; a policy call may hold {limit_bytes} (--guest-host-mib)"
+                ),
+            },
+            Refused::Policy { .. } | Refused::Pool { .. } => self.no_room(refused),
+        }
+    }
+
+    /// The guest wanted more of the host's memory than there is for it.
+    fn refused(&self, state: &GuestState, refused: Refused) -> PolicyError {
+        match host_bytes(refused) {
+            Some(fault) => self.fault(state, fault),
+            None => self.no_room(refused),
+        }
+    }
+
+    fn no_room(&self, refused: Refused) -> PolicyError {
+        PolicyError::NoRoom {
+            policy: self.version.label().to_owned(),
+            refused,
+        }
+    }
+
     /// The guest answered with an error of the contract.
     fn refusal(&self, state: &GuestState, error: types::Error) -> PolicyError {
+        let said = |message: &str| words(message, MAX_MESSAGE_BYTES);
         match error {
             types::Error::InvalidRequest(message) => PolicyError::InvalidRequest {
                 at: None,
-                message: format!("policy {}: {message}", self.version.name()),
+                message: format!("policy {}: {}", self.version.name(), said(&message)),
             },
             types::Error::Model(_) if state.usage.host_failure.is_some() => PolicyError::Host {
                 policy: self.version.label().to_owned(),
                 message: state.usage.host_failure.clone().unwrap_or_default(),
             },
-            types::Error::Model(message) => self.fault(state, Fault::Model { message }),
-            types::Error::Internal(message) => self.fault(state, Fault::Internal { message }),
+            types::Error::Model(message) => {
+                let message = said(&message);
+                self.fault(state, Fault::Model { message })
+            }
+            types::Error::Internal(message) => {
+                let message = said(&message);
+                self.fault(state, Fault::Internal { message })
+            }
         }
     }
 
@@ -261,6 +330,9 @@ impl Call {
     fn failure(&self, state: &GuestState, error: &wasmtime::Error) -> PolicyError {
         if error.is::<PoolConcurrencyLimitError>() {
             return PolicyError::NoInstance;
+        }
+        if let Some(&refused) = error.downcast_ref::<Refused>() {
+            return self.refused(state, refused);
         }
         self.fault(state, fault_of(self.version.limits(), state, error))
     }
@@ -270,6 +342,17 @@ impl Call {
 pub(crate) fn fault_of(limits: &Limits, state: &GuestState, error: &wasmtime::Error) -> Fault {
     if let Some(fault) = error.downcast_ref::<Fault>() {
         return fault.clone();
+    }
+    if let Some(fault) = error.downcast_ref::<Refused>().and_then(|&r| host_bytes(r)) {
+        return fault;
+    }
+    if error
+        .chain()
+        .any(|cause| cause.to_string().contains(PASSED_TOO_MUCH))
+    {
+        return Fault::PassedBytes {
+            limit_mib: state.max_passed_bytes >> 20,
+        };
     }
     if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
         return Fault::StackOverflow;
@@ -288,7 +371,17 @@ pub(crate) fn fault_of(limits: &Limits, state: &GuestState, error: &wasmtime::Er
         };
     }
     Fault::Trap {
-        message: one_line_without_backtrace(error),
+        message: words(&one_line_without_backtrace(error), MAX_MESSAGE_BYTES),
+    }
+}
+
+/// The fault of a call that reached its own limit; others are none of its doing.
+fn host_bytes(refused: Refused) -> Option<Fault> {
+    match refused {
+        Refused::Call { limit_bytes } => Some(Fault::HostBytes {
+            limit_mib: limit_bytes >> 20,
+        }),
+        Refused::Policy { .. } | Refused::Pool { .. } => None,
     }
 }
 
@@ -305,7 +398,11 @@ fn guest_log(state: &GuestState) -> Vec<String> {
         lines.push(format!("({} more lines were dropped)", state.log.dropped()));
     }
     if let Some(output) = state.wasi_output() {
-        lines.extend(output.lines().map(|line| format!("output {line}")));
+        // The last lines are those that say why it failed.
+        let first = lines.len();
+        let output = output.lines().rev().take(state.log.max_lines());
+        lines.extend(output.map(|line| format!("output {}", words(line, state.log.max_line_bytes()))));
+        lines[first..].reverse();
     }
     lines
 }

@@ -130,7 +130,7 @@ pub struct TrafficSnapshot {
     /// Calls whose time was up before any document was scored.
     pub deadline: u64,
     /// Calls that failed otherwise, through no fault of the policy: `invalid-request`, `no-instance`,
-    /// `shutting-down`, `host`.
+    /// `no-room`, `shutting-down`, `host`.
     pub errors: BTreeMap<&'static str, u64>,
     /// The last faults, newest last, at most [`KEPT_FAULTS`].
     pub last_faults: Vec<FaultRecord>,
@@ -231,6 +231,7 @@ impl VersionTraffic {
             Err(PolicyError::Deadline { .. }) => calls.deadline += 1,
             Err(PolicyError::InvalidRequest { .. }) => count(&mut calls.errors, "invalid-request"),
             Err(PolicyError::NoInstance) => count(&mut calls.errors, "no-instance"),
+            Err(PolicyError::NoRoom { .. }) => count(&mut calls.errors, "no-room"),
             Err(PolicyError::ShuttingDown) => count(&mut calls.errors, "shutting-down"),
             Err(PolicyError::Host { .. }) => count(&mut calls.errors, "host"),
         }

@@ -26,6 +26,9 @@ pub const CONTRACT: &str = "rerank:policy@0.1.0";
 /// How long `describe` may take.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Whose account `describe` has: no policy can have this name.
+const DESCRIBE_ACCOUNT: &str = "(describe)";
+
 /// What the operator decides about a policy.
 #[derive(Debug, Clone, Default)]
 pub struct PolicyOptions {
@@ -310,10 +313,11 @@ fn read(
             "{size} bytes of JSON; at most {MAX_PARAMETERS_BYTES} are taken"
         )));
     }
-    let manifest = PolicyManifest::parse(&json).map_err(ReleaseError::Manifest)?;
+    let manifest = PolicyManifest::parse(&json)
+        .map_err(|problem| ReleaseError::Manifest(said(&problem)))?;
     let late = |undone: Undone| format!("to read it {undone}");
     let schema = ParameterSchema::compile(manifest.parameters.as_ref(), budget)
-        .map_err(|refused| ReleaseError::Schema(refused.unwrap_or_else(late)))?;
+        .map_err(|refused| ReleaseError::Schema(said(&refused.unwrap_or_else(late))))?;
     schema
         .check_partial(parameters, budget)
         .map_err(|unchecked| {
@@ -365,12 +369,14 @@ async fn ask(
 ) -> Result<String, ReleaseError> {
     let state = GuestState::new(
         engine,
+        engine.ledger().open(DESCRIBE_ACCOUNT),
         limits,
         Arc::default(),
         None,
         String::new(),
         allow_wasi,
-    );
+    )
+    .map_err(|refused| ReleaseError::Describe(refused.to_string()))?;
     let mut store = crate::invoke::bounded_store(engine, limits, state);
     let pre = pre.clone();
     let limits = limits.clone();
@@ -427,6 +433,11 @@ fn digest(policy: &CompiledPolicy, models: &BTreeMap<String, Arc<Model>>) -> Str
         add(&format!("{name} {value}"));
     }
     hex::encode(hash.finalize())
+}
+
+/// A problem that may be in the policy's own words, as long as it is shown.
+fn said(problem: &str) -> String {
+    crate::imports::log::words(problem, crate::invoke::MAX_MESSAGE_BYTES)
 }
 
 /// An error with its causes, as one line.

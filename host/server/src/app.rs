@@ -94,7 +94,7 @@ impl App {
         Ok(Arc::new(Self {
             api_keys,
             admission: Admission::new(&config.limits),
-            telemetry: Telemetry::new(&inference, &releases),
+            telemetry: Telemetry::new(&inference, &releases, engine.ledger()),
             inference,
             engine,
             releases,

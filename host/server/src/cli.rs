@@ -297,4 +297,9 @@ pub struct GuestFlags {
     /// Tensors that one policy call holds at a time, MiB
     #[arg(long, value_name = "MIB", env = "RERANKD_GUEST_TENSOR_MIB")]
     pub guest_tensor_mib: Option<usize>,
+
+    /// All that one policy call holds on the host at a time beside its own memory, tensors included,
+    /// MiB; at least twice --guest-tensor-mib unless it is given
+    #[arg(long, value_name = "MIB", env = "RERANKD_GUEST_HOST_MIB")]
+    pub guest_host_mib: Option<usize>,
 }

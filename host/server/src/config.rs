@@ -143,6 +143,7 @@ struct FileLimits {
     guest_cpu_ms: Option<u64>,
     guest_host_calls: Option<usize>,
     guest_tensor_mib: Option<usize>,
+    guest_host_mib: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -382,6 +383,7 @@ impl Config {
                 guest_cpu_ms: millis(limits.guest_cpu),
                 guest_host_calls: Some(limits.guest_host_calls),
                 guest_tensor_mib: Some(limits.guest_tensor_bytes >> 20),
+                guest_host_mib: Some(limits.guest_host_bytes >> 20),
             },
             caches: caches::to_file(&self.caches),
             wire: self.wire.to_file(),
@@ -530,6 +532,13 @@ fn resolve_limits(flags: &ServeFlags, file: &FileLimits, faults: &mut Vec<String
         file.guest_tensor_mib,
         default.guest_tensor_bytes >> 20,
     );
+    let guest_host_mib = number(
+        "guest-host-mib",
+        flags.guest.guest_host_mib,
+        file.guest_host_mib,
+        // Who allows larger tensors wants them to be made of something.
+        (default.guest_host_bytes >> 20).max(guest_tensor_mib.saturating_mul(2)),
+    );
     // wasmtime reserves 4 GiB of addresses for each instance.
     if max_instances > 1000 {
         faults.push(format!(
@@ -597,6 +606,7 @@ fn resolve_limits(flags: &ServeFlags, file: &FileLimits, faults: &mut Vec<String
         guest_cpu,
         guest_host_calls,
         guest_tensor_bytes: guest_tensor_mib << 20,
+        guest_host_bytes: guest_host_mib << 20,
         ..default
     }
 }

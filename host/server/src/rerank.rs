@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use futures_util::{StreamExt, TryStreamExt};
 use rerankd_core::{
-    ErrorKind, FailReason, FirstStage, Judgment, OnFailure, Outcome, PolicySelector, Ranking,
+    Charge, ErrorKind, FailReason, FirstStage, Judgment, OnFailure, Outcome, PolicySelector, Ranking,
     RerankError, RerankRequest, Reranked, ScoreKind, SkipReason, Status, Timings, TokenCount,
 };
 use rerankd_inference::{Deadline, InferenceError, Model, pairs};
@@ -87,12 +87,19 @@ pub async fn answer(app: &Arc<App>, incoming: Incoming) -> Answer {
     }
 }
 
-/// Shadow runs of a call, to be offered when it is answered.
-pub(crate) type Shadows = Mutex<Vec<ShadowJob>>;
+/// What is left of a call's policies until it is answered.
+#[derive(Default)]
+pub(crate) struct Shadows {
+    /// Shadow runs, to be offered then.
+    jobs: Mutex<Vec<ShadowJob>>,
+    /// What the rankings are charged with.
+    held: Mutex<Vec<Charge>>,
+}
 
-/// Offers them, when the call holds nothing any more: what they see is the load of others.
+/// Offers shadow runs, when the call holds nothing any more: what they see is the load of others.
 pub(crate) fn offer(app: &App, shadows: Shadows) {
-    for job in shadows.into_inner().unwrap_or_default() {
+    drop(shadows.held);
+    for job in shadows.jobs.into_inner().unwrap_or_default() {
         app.shadow.offer(&app.admission, job);
     }
 }
@@ -445,9 +452,11 @@ async fn run_policy(
                     live: invoked.reranked.clone(),
                     request_id: caller.request_id.to_owned(),
                 };
-                let mut shadows = shadows.lock().unwrap_or_else(PoisonError::into_inner);
-                shadows.push(job);
+                let mut jobs = shadows.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+                jobs.push(job);
             }
+            let mut held = shadows.held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.extend(invoked.held);
             Ok(invoked.reranked)
         }
         Err(error) => Err(error.to_rerank_error()),

@@ -11,9 +11,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use rerankd_core::{
-    Document, Field, Judgment, Outcome, Ranking, RerankRequest, Reranked, Status, Value,
-};
+use rerankd_core::{Judgment, Outcome, Ranking, RerankRequest, Reranked, Status};
 use rerankd_inference::{Deadline, Inference};
 use rerankd_policy::{
     PolicyEngine, PolicyError, PolicyVersion, VersionTraffic, invoke_in_background,
@@ -76,7 +74,7 @@ impl Shadow {
         if !traffic.shadow.is_against(against) {
             return None;
         }
-        if self.0.has_room() && held_bytes(request) <= MAX_REQUEST_BYTES {
+        if self.0.has_room() && request.held_bytes() <= MAX_REQUEST_BYTES {
             return Some(request.clone());
         }
         traffic.shadow.dropped(against);
@@ -189,7 +187,10 @@ impl ShadowJob {
             Ok(invoked) if invoked.late_rows > 0 => comparison.dropped(&self.against),
             Ok(invoked) => comparison.compared(&self.against, &self.live, &invoked.reranked),
             Err(
-                PolicyError::Deadline { .. } | PolicyError::NoInstance | PolicyError::ShuttingDown,
+                PolicyError::Deadline { .. }
+                | PolicyError::NoInstance
+                | PolicyError::NoRoom { .. }
+                | PolicyError::ShuttingDown,
             ) => comparison.dropped(&self.against),
             Err(
                 PolicyError::Fault { .. }
@@ -228,53 +229,9 @@ fn without_words(ranking: &Ranking) -> Ranking {
     Ranking::new(ranking.judgments().iter().map(bare).collect())
 }
 
-/// What a copy of a request takes in memory, bytes: its texts, and what holds them.
-fn held_bytes(request: &RerankRequest) -> usize {
-    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let value = |value: &Value| {
-        value.size_bytes()
-            + match value {
-                Value::Texts(texts) => texts.len() * size_of::<String>(),
-                _ => 0,
-            }
-    };
-    let fields = |fields: &[Field]| -> usize {
-        let field = |field: &Field| size_of::<Field>() + field.name.len() + value(&field.value);
-        fields.iter().map(field).sum()
-    };
-    let document =
-        |document: &Document| size_of::<Document>() + text(&document.id) + fields(&document.fields);
-    let names = request.fields.iter().flatten();
-    request.query.len()
-        + text(&request.parameters)
-        + text(&request.key)
-        + names
-            .map(|name| size_of::<String>() + name.len())
-            .sum::<usize>()
-        + fields(&request.signals)
-        + request.documents.iter().map(document).sum::<usize>()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_copy_takes_counts_texts_and_what_holds_them() {
-        let held = |documents| held_bytes(&RerankRequest::new("q", documents));
-        let one = held(vec![Document::from_text("x".repeat(1000))]);
-        assert!((1000..1300).contains(&one), "{one}");
-        let empty = Value::Texts(vec![String::new(); 1000]);
-        let fields = vec![Field {
-            name: "tags".into(),
-            value: empty,
-        }];
-        let many = held(vec![Document {
-            fields,
-            ..Document::default()
-        }]);
-        assert!(many >= 24_000, "{many}");
-    }
 
     #[test]
     fn words_about_documents_are_dropped_and_the_order_stays() {

@@ -1,6 +1,7 @@
 //! Every metric, and what is logged about requests.
 
 mod caches;
+mod ledger;
 mod tei;
 mod versions;
 
@@ -17,11 +18,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use rerankd_core::{ErrorKind, Outcome, RerankError, Reranked};
+use rerankd_core::{ErrorKind, Ledger, Outcome, RerankError, Reranked};
 use rerankd_inference::Inference;
 use rerankd_policy::release::Releases;
 
 use self::caches::Caches;
+use self::ledger::HostBytes;
 use self::tei::TeiMetrics;
 use self::versions::Versions;
 use crate::app::App;
@@ -93,7 +95,11 @@ fn latency_buckets() -> Histogram {
 
 impl Telemetry {
     /// Registers every metric.
-    pub fn new(inference: &Arc<Inference>, releases: &Arc<Releases>) -> Self {
+    pub fn new(
+        inference: &Arc<Inference>,
+        releases: &Arc<Releases>,
+        ledger: &Arc<Ledger>,
+    ) -> Self {
         let mut registry = Registry::with_prefix("rerankd");
         let telemetry = Self {
             requests: Family::default(),
@@ -161,6 +167,7 @@ impl Telemetry {
         registry.register_collector(Box::new(Rows(Arc::clone(inference))));
         registry.register_collector(Box::new(Caches(Arc::clone(inference))));
         registry.register_collector(Box::new(Versions(Arc::clone(releases))));
+        registry.register_collector(Box::new(HostBytes(Arc::clone(ledger))));
         Self {
             registry,
             ..telemetry

@@ -42,10 +42,20 @@ impl GuestLog {
         self.dropped
     }
 
+    /// Most lines that are kept.
+    pub(crate) fn max_lines(&self) -> usize {
+        self.max_lines
+    }
+
+    /// Longest line that is kept, bytes.
+    pub(crate) fn max_line_bytes(&self) -> usize {
+        self.max_line_bytes
+    }
+
     fn push(&mut self, level: &str, message: &str) {
         if self.lines.len() < self.max_lines {
             self.lines
-                .push(format!("{level} {}", cut(message, self.max_line_bytes)));
+                .push(format!("{level} {}", words(message, self.max_line_bytes)));
         } else {
             self.dropped += 1;
         }
@@ -67,8 +77,8 @@ impl Host for GuestState {
     fn panicked(&mut self, message: String, file: String, line: u32) -> wasmtime::Result<()> {
         let longest = self.log.max_line_bytes;
         self.log.panic = Some(GuestPanic {
-            message: cut(&message, longest).to_owned(),
-            file: cut(&file, longest).to_owned(),
+            message: words(&message, longest),
+            file: words(&file, longest),
             line,
         });
         Ok(())
@@ -78,4 +88,32 @@ impl Host for GuestState {
 /// The longest head of `text` that has at most `bytes` bytes.
 pub(crate) fn cut(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
+}
+
+/// What a policy says, as it is kept and shown: at most `bytes` bytes, and no control characters but
+/// tabs and line breaks, each of which would be six bytes in JSON, and may drive a terminal.
+pub(crate) fn words(text: &str, bytes: usize) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\t' => c,
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    let mut kept: String = cut(text, bytes).chars().map(shown).collect();
+    kept.truncate(kept.floor_char_boundary(bytes));
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_short_and_drive_no_terminal() {
+        assert_eq!(words("a\tb\nc", 100), "a\tb\nc");
+        assert_eq!(words("\u{1b}[2J\u{9b}", 100), "\u{fffd}[2J\u{fffd}");
+        assert_eq!(words("für", 2), "f");
+        let kept = words(&"\u{1}".repeat(1 << 20), 1024);
+        assert_eq!(kept.len(), 1023);
+        assert_eq!(serde_json::to_string(&kept).map(|json| json.len()).ok(), Some(1025));
+    }
 }

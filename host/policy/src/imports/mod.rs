@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rerankd_core::{Limits, TokenCount};
+use rerankd_core::limits::GUEST_PASSED_BYTES;
+use rerankd_core::{Account, Charge, Limits, Refused, TokenCount};
 use rerankd_inference::{Lane, Model};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtxView, WasiView};
@@ -22,9 +23,21 @@ use crate::wasi::GuestWasi;
 /// Most resources (tensors, encodings, streams ..) that one call may hold.
 const MAX_RESOURCES: usize = 1000;
 
+/// What a resource takes beside what is charged for it, bytes: its place in the table, and a box.
+const RESOURCE_BYTES: usize = 256;
+
+/// Longest name of a slot that a message repeats, bytes.
+const MAX_SLOT_BYTES: usize = 64;
+
 /// Everything that one call of a policy owns on the host. Made anew for each call.
 pub struct GuestState {
     pub(crate) table: ResourceTable,
+    /// What the call holds of the host's memory.
+    pub(crate) account: Account,
+    /// For what grows with nothing that the guest does: the table, log lines, output.
+    _fixed: Charge,
+    /// What the last call of the host gave to the guest, which may still be copying it.
+    handed_over: Option<Charge>,
     pub(crate) limiter: GuestLimiter,
     /// The version's models by slot name.
     models: Arc<BTreeMap<String, Arc<Model>>>,
@@ -38,6 +51,9 @@ pub struct GuestState {
     pub(crate) usage: Usage,
     max_host_calls: usize,
     max_tensor_bytes: usize,
+    max_rows: usize,
+    /// Most bytes that one call of the host, or the result, may pass.
+    pub(crate) max_passed_bytes: usize,
     wasi: Option<GuestWasi>,
 }
 
@@ -84,19 +100,28 @@ impl Usage {
 
 impl GuestState {
     /// `lane` is `None` for `describe`.
+    ///
+    /// # Errors
+    /// If `account` has no room for what every call takes.
     pub(crate) fn new(
         engine: &PolicyEngine,
+        account: Account,
         limits: &Limits,
         models: Arc<BTreeMap<String, Arc<Model>>>,
         lane: Option<Lane>,
         query: String,
         allow_wasi: bool,
-    ) -> Self {
+    ) -> Result<Self, Refused> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
         let output_bytes = limits.guest_log_lines * limits.guest_log_line_bytes;
-        Self {
+        // Log lines and output, and both once more as they are handed to the caller.
+        let fixed = MAX_RESOURCES * RESOURCE_BYTES + 4 * output_bytes;
+        Ok(Self {
             table,
+            _fixed: account.charge(fixed)?,
+            account,
+            handed_over: None,
             limiter: GuestLimiter::new(limits.guest_memory_bytes),
             models,
             lane,
@@ -106,8 +131,10 @@ impl GuestState {
             usage: Usage::default(),
             max_host_calls: limits.guest_host_calls,
             max_tensor_bytes: limits.guest_tensor_bytes,
+            max_rows: limits.guest_rows(),
+            max_passed_bytes: GUEST_PASSED_BYTES,
             wasi: allow_wasi.then(|| GuestWasi::new(output_bytes)),
-        }
+        })
     }
 
     /// What the guest wrote to standard output and error, if it has WASI.
@@ -127,14 +154,40 @@ impl GuestState {
         Ok(())
     }
 
-    /// Counts bytes that the guest's tensors take from now on.
-    fn hold_tensor(&mut self, bytes: usize) -> wasmtime::Result<()> {
-        self.usage.tensor_bytes += bytes;
-        if self.usage.tensor_bytes > self.max_tensor_bytes {
+    /// Takes bytes that are about to be allocated for the guest.
+    fn charge(&self, bytes: usize) -> wasmtime::Result<Charge> {
+        self.account.charge(bytes).map_err(wasmtime::Error::new)
+    }
+
+    /// Takes bytes of a result for the guest, until the next one.
+    fn hand_over(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        self.handed_over = None;
+        self.handed_over = Some(self.charge(bytes)?);
+        Ok(())
+    }
+
+    /// Counts the rows of one `compute`, or the texts of one `encode`.
+    fn check_rows(&self, call: &'static str, rows: usize) -> wasmtime::Result<()> {
+        if rows > self.max_rows {
+            return Err(wasmtime::Error::new(Fault::Rows {
+                call,
+                rows,
+                limit: self.max_rows,
+            }));
+        }
+        Ok(())
+    }
+
+    /// Counts and takes bytes of tensors that are about to be made.
+    fn hold_tensor(&mut self, bytes: usize) -> wasmtime::Result<Charge> {
+        let held = self.usage.tensor_bytes.saturating_add(bytes);
+        if held > self.max_tensor_bytes {
             let limit_mib = self.max_tensor_bytes >> 20;
             return Err(wasmtime::Error::new(Fault::TensorBytes { limit_mib }));
         }
-        Ok(())
+        let charge = self.charge(bytes)?;
+        self.usage.tensor_bytes = held;
+        Ok(charge)
     }
 
     fn release_tensor(&mut self, bytes: usize) {
@@ -143,7 +196,9 @@ impl GuestState {
 
     /// The model in a slot.
     fn model(&self, slot: &str) -> Result<Arc<Model>, String> {
-        match self.models.get(slot) {
+        let found = self.models.get(slot);
+        let slot = log::cut(slot, MAX_SLOT_BYTES);
+        match found {
             Some(model) => Ok(Arc::clone(model)),
             None if self.models.is_empty() => Err(format!(
                 "no model `{slot}`: the policy's manifest names none"

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use rerankd_core::Charge;
 use rerankd_inference::rows::RowBatch;
 use rerankd_inference::{InferenceError, Model, Tensor, TensorData};
 use wasmtime::component::Resource;
@@ -20,11 +21,26 @@ use crate::bindings::nn::inference::{Host as InferenceHost, HostGraphExecutionCo
 use crate::bindings::nn::tensor::{Host as TensorHost, HostTensor, TensorType};
 use crate::error::Fault;
 use crate::imports::GuestState;
+use crate::imports::log::cut;
 
 pub use crate::bindings::nn::errors::ErrorCode;
 
+/// Most dimensions of a tensor; models here take at most 4.
+const MAX_DIMENSIONS: usize = 16;
+
+/// Longest name of an input, bytes: what is longer is cut, and names none.
+const MAX_NAME_BYTES: usize = 256;
+
+/// Longest text of an error that the guest may read, bytes.
+const MAX_ERROR_BYTES: usize = 2048;
+
 /// A tensor that the guest holds.
-pub enum GuestTensor {
+pub struct GuestTensor {
+    elements: Elements,
+    held: Charge,
+}
+
+enum Elements {
     /// Of a type that models here take.
     Host(Tensor),
     /// Of any other type: the guest's bytes, of no use to a model.
@@ -48,9 +64,20 @@ pub struct GuestContext(Arc<Model>);
 pub struct GuestError {
     code: ErrorCode,
     text: String,
+    _held: Charge,
 }
 
 impl GuestTensor {
+    /// A tensor of the host's; `held` is what it is charged with.
+    pub(crate) fn host(tensor: Tensor, held: Charge) -> Self {
+        Self {
+            elements: Elements::Host(tensor),
+            held,
+        }
+    }
+}
+
+impl Elements {
     fn size_bytes(&self) -> usize {
         match self {
             Self::Host(tensor) => tensor.size_bytes(),
@@ -59,6 +86,12 @@ impl GuestTensor {
     }
 
     fn from_guest(dimensions: Vec<u32>, ty: TensorType, data: Vec<u8>) -> Result<Self, String> {
+        if dimensions.len() > MAX_DIMENSIONS {
+            return Err(format!(
+                "it has {} dimensions; at most {MAX_DIMENSIONS} are taken",
+                dimensions.len()
+            ));
+        }
         let elements = match ty {
             TensorType::I64 => TensorData::I64(read_le(&data, i64::from_le_bytes)?),
             TensorType::Fp32 => TensorData::F32(read_le(&data, f32::from_le_bytes)?),
@@ -94,27 +127,36 @@ impl GuestState {
     fn error<T>(
         &mut self,
         code: ErrorCode,
-        text: impl Into<String>,
+        text: impl AsRef<str>,
     ) -> wasmtime::Result<Result<T, Resource<GuestError>>> {
+        let text = cut(text.as_ref(), MAX_ERROR_BYTES);
+        let held = self.charge(text.len())?;
         Ok(Err(self.table.push(GuestError {
             code,
-            text: text.into(),
+            text: text.to_owned(),
+            _held: held,
         })?))
     }
 
-    /// Takes the guest's tensors out of the table: `compute` consumes them.
+    /// Takes the guest's tensors out of the table, with what they are charged with: `compute` consumes
+    /// them.
     fn take_inputs(
         &mut self,
         inputs: Vec<(String, Resource<GuestTensor>)>,
-    ) -> wasmtime::Result<Result<Vec<(String, Tensor)>, String>> {
+    ) -> wasmtime::Result<Result<Inputs, String>> {
         let mut tensors = Vec::with_capacity(inputs.len());
+        let mut held = Vec::with_capacity(inputs.len());
         let mut problem = None;
-        for (name, handle) in inputs {
+        for (mut name, handle) in inputs {
+            if name.len() > MAX_NAME_BYTES {
+                name = format!("{}…", cut(&name, MAX_NAME_BYTES));
+            }
             let tensor = self.table.delete(handle)?;
-            self.release_tensor(tensor.size_bytes());
-            match tensor {
-                GuestTensor::Host(tensor) => tensors.push((name, tensor)),
-                GuestTensor::Other { ty, .. } => {
+            self.release_tensor(tensor.elements.size_bytes());
+            held.push(tensor.held);
+            match tensor.elements {
+                Elements::Host(tensor) => tensors.push((name, tensor)),
+                Elements::Other { ty, .. } => {
                     problem.get_or_insert(format!(
                         "input `{name}` is {}; models here take I64 and FP32",
                         type_name(ty)
@@ -122,9 +164,27 @@ impl GuestState {
                 }
             }
         }
-        Ok(problem.map_or(Ok(tensors), Err))
+        Ok(problem.map_or(Ok((tensors, held)), Err))
+    }
+
+    /// Puts the outputs of a model into the table. `held` is what they are charged with.
+    fn give_outputs(
+        &mut self,
+        outputs: Vec<(String, Tensor)>,
+        mut held: Charge,
+    ) -> wasmtime::Result<Vec<(String, Resource<GuestTensor>)>> {
+        outputs
+            .into_iter()
+            .map(|(name, tensor)| {
+                let held = held.split(tensor.size_bytes());
+                Ok((name, self.table.push(GuestTensor::host(tensor, held))?))
+            })
+            .collect()
     }
 }
+
+/// The tensors of a `compute` by name, and what they are charged with.
+type Inputs = (Vec<(String, Tensor)>, Vec<Charge>);
 
 impl TensorHost for GuestState {}
 
@@ -135,47 +195,49 @@ impl HostTensor for GuestState {
         ty: TensorType,
         data: Vec<u8>,
     ) -> wasmtime::Result<Resource<GuestTensor>> {
-        self.hold_tensor(data.len())?;
+        let held = self.hold_tensor(data.len())?;
         // The interface gives a constructor no way to fail but a trap.
-        let tensor = GuestTensor::from_guest(dimensions, ty, data)
+        let elements = Elements::from_guest(dimensions, ty, data)
             .map_err(|problem| wasmtime::Error::new(Fault::BadTensor { problem }))?;
-        Ok(self.table.push(tensor)?)
+        Ok(self.table.push(GuestTensor { elements, held })?)
     }
 
     fn dimensions(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<Vec<u32>> {
-        Ok(match self.table.get(&tensor)? {
-            GuestTensor::Host(tensor) => tensor
+        Ok(match &self.table.get(&tensor)?.elements {
+            Elements::Host(tensor) => tensor
                 .dims()
                 .iter()
                 .map(|&dim| u32::try_from(dim).unwrap_or(u32::MAX))
                 .collect(),
-            GuestTensor::Other { dimensions, .. } => dimensions.clone(),
+            Elements::Other { dimensions, .. } => dimensions.clone(),
         })
     }
 
     fn ty(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<TensorType> {
-        Ok(match self.table.get(&tensor)? {
-            GuestTensor::Host(tensor) => match tensor.data() {
+        Ok(match &self.table.get(&tensor)?.elements {
+            Elements::Host(tensor) => match tensor.data() {
                 TensorData::I64(_) => TensorType::I64,
                 TensorData::F32(_) => TensorType::Fp32,
             },
-            GuestTensor::Other { ty, .. } => *ty,
+            Elements::Other { ty, .. } => *ty,
         })
     }
 
     fn data(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<Vec<u8>> {
-        Ok(match self.table.get(&tensor)? {
-            GuestTensor::Host(tensor) => match tensor.data() {
+        let bytes = self.table.get(&tensor)?.elements.size_bytes();
+        self.hand_over(bytes)?;
+        Ok(match &self.table.get(&tensor)?.elements {
+            Elements::Host(tensor) => match tensor.data() {
                 TensorData::I64(data) => data.iter().flat_map(|e| e.to_le_bytes()).collect(),
                 TensorData::F32(data) => data.iter().flat_map(|e| e.to_le_bytes()).collect(),
             },
-            GuestTensor::Other { data, .. } => data.clone(),
+            Elements::Other { data, .. } => data.clone(),
         })
     }
 
     fn drop(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<()> {
         let tensor = self.table.delete(tensor)?;
-        self.release_tensor(tensor.size_bytes());
+        self.release_tensor(tensor.elements.size_bytes());
         Ok(())
     }
 }
@@ -232,14 +294,19 @@ impl HostGraphExecutionContext for GuestState {
         self.count_host_call()?;
         let started = Instant::now();
         let model = Arc::clone(&self.table.get(&context)?.0);
-        let tensors = match self.take_inputs(inputs)? {
-            Ok(tensors) => tensors,
+        let (tensors, mut inputs_held) = match self.take_inputs(inputs)? {
+            Ok(inputs) => inputs,
             Err(problem) => return self.error(ErrorCode::InvalidArgument, problem),
         };
+        let rows = rows_of(&tensors);
+        self.check_rows("compute", rows)?;
+        inputs_held.push(self.charge(RowBatch::bookkeeping_bytes(&model, rows))?);
         let batch = match RowBatch::new(&model, tensors) {
             Ok(batch) => batch,
             Err(error) => return self.error(ErrorCode::InvalidArgument, error.to_string()),
         };
+        let output_bytes = model.output_bytes(rows);
+        let batch = batch.holding(inputs_held, self.hold_tensor(output_bytes)?);
         let Some(lane) = &self.lane else {
             return self.error(ErrorCode::UnsupportedOperation, "`describe` has no models");
         };
@@ -249,6 +316,7 @@ impl HostGraphExecutionContext for GuestState {
         let output = match result {
             Ok(output) => output,
             Err(error) => {
+                self.release_tensor(output_bytes);
                 self.usage.host_failure = Some(error.to_string());
                 let code = match error {
                     InferenceError::ShuttingDown => ErrorCode::Timeout,
@@ -264,12 +332,8 @@ impl HostGraphExecutionContext for GuestState {
         self.usage.inference_time += took.saturating_sub(waited);
         self.usage.run_time += output.run_time;
         self.usage.late_rows += output.late_rows;
-        let mut outputs = Vec::with_capacity(output.tensors.len());
-        for (name, tensor) in output.tensors {
-            self.hold_tensor(tensor.size_bytes())?;
-            outputs.push((name, self.table.push(GuestTensor::Host(tensor))?));
-        }
-        Ok(Ok(outputs))
+        let held = output.held.expect("the batch was given it");
+        Ok(Ok(self.give_outputs(output.tensors, held)?))
     }
 
     fn drop(&mut self, context: Resource<GuestContext>) -> wasmtime::Result<()> {
@@ -286,6 +350,8 @@ impl HostError for GuestState {
     }
 
     fn data(&mut self, error: Resource<GuestError>) -> wasmtime::Result<String> {
+        let bytes = self.table.get(&error)?.text.len();
+        self.hand_over(bytes)?;
         Ok(self.table.get(&error)?.text.clone())
     }
 
@@ -293,6 +359,12 @@ impl HostError for GuestState {
         self.table.delete(error)?;
         Ok(())
     }
+}
+
+/// The most rows that one of the tensors says that it has.
+fn rows_of(tensors: &[(String, Tensor)]) -> usize {
+    let rows = tensors.iter().filter_map(|(_, tensor)| tensor.dims().first());
+    rows.copied().max().unwrap_or(0)
 }
 
 fn type_name(ty: TensorType) -> &'static str {

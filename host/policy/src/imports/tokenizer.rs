@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use rerankd_core::Charge;
 use rerankd_inference::Encoding;
 use rerankd_inference::manifest::Inputs;
 use wasmtime::component::Resource;
@@ -10,9 +11,15 @@ use crate::bindings::contract::tokenizer::{Host, HostEncoding};
 use crate::imports::GuestState;
 use crate::imports::nn::GuestTensor;
 
+/// What an encoding keeps of a row when its tensors were taken, bytes: its length, and whether its
+/// text was cut.
+const KEPT_ROW_BYTES: usize = 2 * size_of::<u32>();
+
 /// The rows of one tokenizer call; `None` after its tensors were taken.
 pub struct GuestEncoding {
     encoding: Option<Encoding>,
+    /// What it is charged with.
+    held: Charge,
     inputs: Inputs,
     lengths: Vec<u32>,
     truncated: Vec<u32>,
@@ -42,12 +49,20 @@ impl GuestState {
                 .filter(|&row| texts[row] == self.query)
                 .collect(),
         };
-        let encoding = lane.encode(model.tokenizer(), query, texts);
+        self.check_rows("encode", texts.len())?;
+        // The texts were copied before the host was called; what is made of them was not.
+        let passed = texts.iter().chain(&query).map(|text| text.len() + size_of::<String>());
+        let passed: usize = passed.sum();
+        let most = Encoding::most_bytes(model.tokenizer(), query.as_deref(), &texts);
+        let held = Some(self.charge(passed + most)?);
+        let encoding = lane.encode_held(model.tokenizer(), query, texts, held);
         let encoded = self.ticking.paused(encoding).await;
         self.usage.tokenize_time += started.elapsed();
         self.usage.host_time += started.elapsed();
         match encoded {
-            Ok(encoding) => {
+            Ok((encoding, held)) => {
+                let mut held = held.expect("it was given with the texts");
+                held.shrink_to(encoding.size_bytes());
                 self.usage.tokens.add(encoding.tokens);
                 let cut = |row: &usize| encoding.truncated.iter().any(|&cut| cut as usize == *row);
                 self.usage.query_truncated |=
@@ -58,6 +73,7 @@ impl GuestState {
                     query_truncated: encoding.query_truncated,
                     inputs: model.manifest().inputs.clone(),
                     encoding: Some(encoding),
+                    held,
                 };
                 Ok(Ok(self.table.push(guest_encoding)?))
             }
@@ -90,10 +106,14 @@ impl Host for GuestState {
 
 impl HostEncoding for GuestState {
     fn lengths(&mut self, encoding: Resource<GuestEncoding>) -> wasmtime::Result<Vec<u32>> {
+        let rows = self.table.get(&encoding)?.lengths.len();
+        self.hand_over(rows * size_of::<u32>())?;
         Ok(self.table.get(&encoding)?.lengths.clone())
     }
 
     fn truncated(&mut self, encoding: Resource<GuestEncoding>) -> wasmtime::Result<Vec<u32>> {
+        let rows = self.table.get(&encoding)?.truncated.len();
+        self.hand_over(rows * size_of::<u32>())?;
         Ok(self.table.get(&encoding)?.truncated.clone())
     }
 
@@ -103,9 +123,9 @@ impl HostEncoding for GuestState {
 
     fn tensors(
         &mut self,
-        encoding: Resource<GuestEncoding>,
+        resource: Resource<GuestEncoding>,
     ) -> wasmtime::Result<Result<Vec<(String, Resource<GuestTensor>)>, String>> {
-        let handle = self.table.get_mut(&encoding)?;
+        let handle = self.table.get_mut(&resource)?;
         let Some(encoding) = handle.encoding.take() else {
             return Ok(Err("the encoding's tensors were taken before".to_owned()));
         };
@@ -113,11 +133,15 @@ impl HostEncoding for GuestState {
             return Ok(Err("the encoding has no rows".to_owned()));
         }
         let inputs = handle.inputs.clone();
-        self.hold_tensor(encoding.tensor_bytes(&inputs))?;
+        let rows = encoding.rows.len();
+        let mut held = self.hold_tensor(encoding.tensor_bytes(&inputs))?;
         let mut tensors = Vec::new();
         for (name, tensor) in encoding.into_tensors(&inputs) {
-            tensors.push((name, self.table.push(GuestTensor::Host(tensor))?));
+            let held = held.split(tensor.size_bytes());
+            tensors.push((name, self.table.push(GuestTensor::host(tensor, held))?));
         }
+        let kept = &mut self.table.get_mut(&resource)?.held;
+        kept.shrink_to(rows * KEPT_ROW_BYTES);
         Ok(Ok(tensors))
     }
 

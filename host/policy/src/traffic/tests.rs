@@ -35,6 +35,7 @@ fn ranked(status: Status, scores: &[Option<f64>]) -> Result<Invoked, PolicyError
         peak_memory_bytes: 1 << 20,
         late_rows: 0,
         log: Vec::new(),
+        held: None,
     })
 }
 

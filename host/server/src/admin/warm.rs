@@ -181,9 +181,10 @@ fn busy(message: &str) -> AdminError {
 fn failed(error: PolicyError) -> AdminError {
     match error {
         PolicyError::InvalidRequest { message, .. } => AdminError::bad_request(message),
-        PolicyError::Deadline { .. } | PolicyError::NoInstance | PolicyError::ShuttingDown => {
-            busy("the server has no spare capacity")
-        }
+        PolicyError::Deadline { .. }
+        | PolicyError::NoInstance
+        | PolicyError::NoRoom { .. }
+        | PolicyError::ShuttingDown => busy("the server has no spare capacity"),
         // What a policy says may hold document data: the fault's name is enough.
         PolicyError::Fault { policy, fault, .. } => {
             AdminError::conflict(format!("policy {policy} failed: {}", fault.name()))
