@@ -135,6 +135,7 @@ impl HostTensor for GuestState {
         ty: TensorType,
         data: Vec<u8>,
     ) -> wasmtime::Result<Resource<GuestTensor>> {
+        self.enter()?;
         self.hold_tensor(data.len())?;
         // The interface gives a constructor no way to fail but a trap.
         let tensor = GuestTensor::from_guest(dimensions, ty, data)
@@ -143,6 +144,7 @@ impl HostTensor for GuestState {
     }
 
     fn dimensions(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<Vec<u32>> {
+        self.enter()?;
         Ok(match self.table.get(&tensor)? {
             GuestTensor::Host(tensor) => tensor
                 .dims()
@@ -154,6 +156,7 @@ impl HostTensor for GuestState {
     }
 
     fn ty(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<TensorType> {
+        self.enter()?;
         Ok(match self.table.get(&tensor)? {
             GuestTensor::Host(tensor) => match tensor.data() {
                 TensorData::I64(_) => TensorType::I64,
@@ -164,6 +167,7 @@ impl HostTensor for GuestState {
     }
 
     fn data(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<Vec<u8>> {
+        self.enter()?;
         Ok(match self.table.get(&tensor)? {
             GuestTensor::Host(tensor) => match tensor.data() {
                 TensorData::I64(data) => data.iter().flat_map(|e| e.to_le_bytes()).collect(),
@@ -174,6 +178,7 @@ impl HostTensor for GuestState {
     }
 
     fn drop(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<()> {
+        self.enter()?;
         let tensor = self.table.delete(tensor)?;
         self.release_tensor(tensor.size_bytes());
         Ok(())
@@ -211,11 +216,13 @@ impl HostGraph for GuestState {
         &mut self,
         graph: Resource<GuestGraph>,
     ) -> wasmtime::Result<Result<Resource<GuestContext>, Resource<GuestError>>> {
+        self.enter()?;
         let model = Arc::clone(&self.table.get(&graph)?.0);
         Ok(Ok(self.table.push(GuestContext(model))?))
     }
 
     fn drop(&mut self, graph: Resource<GuestGraph>) -> wasmtime::Result<()> {
+        self.enter()?;
         self.table.delete(graph)?;
         Ok(())
     }
@@ -248,6 +255,15 @@ impl HostGraphExecutionContext for GuestState {
         self.usage.host_time += took;
         let output = match result {
             Ok(output) => output,
+            Err(InferenceError::Run { .. }) if model.can_fail_on_checked_rows() => {
+                // The runtime's own words may repeat what the guest gave it.
+                tracing::warn!(
+                    model = model.name(),
+                    "a model failed on rows that a policy made"
+                );
+                let problem = format!("model `{}` failed on these rows", model.name());
+                return self.error(ErrorCode::RuntimeError, problem);
+            }
             Err(error) => {
                 self.usage.host_failure = Some(error.to_string());
                 let code = match error {
@@ -273,6 +289,7 @@ impl HostGraphExecutionContext for GuestState {
     }
 
     fn drop(&mut self, context: Resource<GuestContext>) -> wasmtime::Result<()> {
+        self.enter()?;
         self.table.delete(context)?;
         Ok(())
     }
@@ -282,14 +299,17 @@ impl ErrorsHost for GuestState {}
 
 impl HostError for GuestState {
     fn code(&mut self, error: Resource<GuestError>) -> wasmtime::Result<ErrorCode> {
+        self.enter()?;
         Ok(self.table.get(&error)?.code)
     }
 
     fn data(&mut self, error: Resource<GuestError>) -> wasmtime::Result<String> {
+        self.enter()?;
         Ok(self.table.get(&error)?.text.clone())
     }
 
     fn drop(&mut self, error: Resource<GuestError>) -> wasmtime::Result<()> {
+        self.enter()?;
         self.table.delete(error)?;
         Ok(())
     }

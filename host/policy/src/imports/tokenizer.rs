@@ -36,10 +36,12 @@ impl GuestState {
             return Ok(Err("`describe` has no tokenizer".to_owned()));
         };
         // A bi-encoder's query is a text among others; it is known by what it says.
-        let query_rows: Vec<usize> = match &query {
+        let query_rows: Vec<u32> = match &query {
             Some(_) => Vec::new(),
-            None => (0..texts.len())
-                .filter(|&row| texts[row] == self.query)
+            None => (0_u32..)
+                .zip(&texts)
+                .filter(|(_, text)| **text == self.query)
+                .map(|(row, _)| row)
                 .collect(),
         };
         let encoding = lane.encode(model.tokenizer(), query, texts);
@@ -49,7 +51,8 @@ impl GuestState {
         match encoded {
             Ok(encoding) => {
                 self.usage.tokens.add(encoding.tokens);
-                let cut = |row: &usize| encoding.truncated.iter().any(|&cut| cut as usize == *row);
+                // Both ascend.
+                let cut = |row: &u32| encoding.truncated.binary_search(row).is_ok();
                 self.usage.query_truncated |=
                     encoding.query_truncated || query_rows.iter().any(cut);
                 let guest_encoding = GuestEncoding {
@@ -90,14 +93,17 @@ impl Host for GuestState {
 
 impl HostEncoding for GuestState {
     fn lengths(&mut self, encoding: Resource<GuestEncoding>) -> wasmtime::Result<Vec<u32>> {
+        self.enter()?;
         Ok(self.table.get(&encoding)?.lengths.clone())
     }
 
     fn truncated(&mut self, encoding: Resource<GuestEncoding>) -> wasmtime::Result<Vec<u32>> {
+        self.enter()?;
         Ok(self.table.get(&encoding)?.truncated.clone())
     }
 
     fn query_truncated(&mut self, encoding: Resource<GuestEncoding>) -> wasmtime::Result<bool> {
+        self.enter()?;
         Ok(self.table.get(&encoding)?.query_truncated)
     }
 
@@ -105,6 +111,7 @@ impl HostEncoding for GuestState {
         &mut self,
         encoding: Resource<GuestEncoding>,
     ) -> wasmtime::Result<Result<Vec<(String, Resource<GuestTensor>)>, String>> {
+        self.enter()?;
         let handle = self.table.get_mut(&encoding)?;
         let Some(encoding) = handle.encoding.take() else {
             return Ok(Err("the encoding's tensors were taken before".to_owned()));
@@ -122,6 +129,7 @@ impl HostEncoding for GuestState {
     }
 
     fn drop(&mut self, encoding: Resource<GuestEncoding>) -> wasmtime::Result<()> {
+        self.enter()?;
         self.table.delete(encoding)?;
         Ok(())
     }
