@@ -1,7 +1,7 @@
 //! A guest that its parameters drive through every function of the host: whatever it does, the server's
 //! memory and CPU time are bounded, a neighbour is answered, and the fault is the guest's.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -100,14 +100,18 @@ fn assert_no_error_is_logged(server: &Rerankd) {
 }
 
 /// One after the other, each timed, until `stop`.
-fn neighbour(server: &Rerankd, stop: impl Fn(usize) -> bool) -> Vec<Duration> {
-    let request =
-        json!({"query": "smart watch", "documents": scored_texts(5), "timeout_ms": 10_000});
-    let body = request.to_string();
+fn neighbour(server: &Rerankd, stop: impl Fn() -> bool) -> Vec<Duration> {
     let headers = [("Content-Type", "application/json")];
     let mut connection = server.connect();
     let mut took = Vec::new();
-    while !stop(took.len()) {
+    while !stop() {
+        // A new text each time: one that the model runs on.
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let number = ASKED.fetch_add(1, Ordering::Relaxed);
+        let mut documents = scored_texts(5);
+        documents[0]["fields"]["title"] = json!(format!("watch number {number}"));
+        let request = json!({"query": "smart watch", "documents": documents, "timeout_ms": 10_000});
+        let body = request.to_string();
         let started = Instant::now();
         let answer = ask(&mut connection, &headers, body.as_bytes());
         took.push(started.elapsed());
@@ -253,22 +257,18 @@ fn whatever_a_guest_does_the_server_keeps_its_bounds_and_its_neighbours() {
     let server = serve();
     let done = AtomicBool::new(false);
     let (result, played, mut neighbours) = std::thread::scope(|scope| {
-        let neighbours = scope.spawn(|| neighbour(&server, |_| done.load(Ordering::Relaxed)));
+        let neighbours = scope.spawn(|| neighbour(&server, || done.load(Ordering::Relaxed)));
         let started = Instant::now();
         let before = peak_memory_mib(&server);
         let played = std::cell::Cell::new(0);
         let config = ProptestConfig {
-            // As many as there is time for.
-            cases: 1_000_000,
+            cases: 4,
             max_shrink_iters: 60,
             // A case that failed once stands in the source as a test of its own.
             failure_persistence: None,
             ..ProptestConfig::default()
         };
-        let result = TestRunner::new(config).run(&(steps(), end()), |(ops, end)| {
-            if started.elapsed() > budget {
-                return Ok(());
-            }
+        let play_one = |(ops, end): (Value, Value)| {
             played.set(played.get() + 1);
             let cpu_before = cpu_time(&server);
             let answer = play(&server, &ops, &end);
@@ -284,7 +284,13 @@ fn whatever_a_guest_does_the_server_keeps_its_bounds_and_its_neighbours() {
             prop_assert!(grown <= MEMORY_MIB, "{grown} MiB more");
             prop_assert!(cpu <= CALL_CPU, "{cpu:?} of CPU time");
             Ok::<(), TestCaseError>(())
-        });
+        };
+        // As many as there is time for.
+        let mut result = Ok(());
+        let mut runner = TestRunner::new(config);
+        while result.is_ok() && started.elapsed() < budget {
+            result = runner.run(&(steps(), end()), play_one);
+        }
         done.store(true, Ordering::Relaxed);
         let neighbours = neighbours.join().expect("the neighbour is answered");
         (result, played.get(), neighbours)
@@ -301,7 +307,7 @@ fn whatever_a_guest_does_the_server_keeps_its_bounds_and_its_neighbours() {
         Err(TestError::Fail(reason, (ops, end))) => panic!("{reason}\nops: {ops}\nend: {end}"),
         Err(error) => panic!("{error}"),
     }
-    assert!(played >= 5, "{played} op lists in {budget:?}");
+    assert!(played > 0);
     assert!(slowest <= NEIGHBOUR, "{slowest:?}");
 }
 
@@ -389,7 +395,10 @@ fn work_of_the_host_is_charged_as_what_it_takes() {
     ];
     for ops in for_ever {
         let before = cpu_time(&server);
-        let answer = play(&server, &ops, &json!({}));
+        let mut request = request(&ops, &json!({}));
+        // Others may want the cores, too: it is the CPU time that shall end it.
+        request["timeout_ms"] = json!(60_000);
+        let answer = server.post("/v1/rerank/puppet", &request);
         let used = cpu_time(&server).saturating_sub(before);
         let text = answer.error_message();
         assert_eq!(answer.parameter("reason"), Some("policy-fault"), "{text}");
@@ -418,8 +427,9 @@ fn to_find_the_query_among_texts_takes_as_long_as_to_read_them() {
 #[test]
 fn a_hostile_policy_at_work_costs_its_neighbours_little() {
     let server = server();
-    const REQUESTS: usize = 200;
-    let mut alone = neighbour(&server, |done| done >= REQUESTS);
+    const AT_WORK: Duration = Duration::from_millis(2500);
+    let started = Instant::now();
+    let mut alone = neighbour(&server, || started.elapsed() > AT_WORK / 2);
     let bytes = 32 << 20;
     let hostile = [
         json!([{"do": "loop"}]),
@@ -439,13 +449,18 @@ fn a_hostile_policy_at_work_costs_its_neighbours_little() {
                 assert!(is_the_guests_own(&answer), "{}", answer.text());
             }
         });
-        let beside = neighbour(&server, |done| done >= REQUESTS);
+        let started = Instant::now();
+        let beside = neighbour(&server, || started.elapsed() > AT_WORK);
         stop.store(true, Ordering::Relaxed);
         beside
     });
     let (before, after) = (percentile(&mut alone, 99), percentile(&mut beside, 99));
     let medians = (percentile(&mut alone, 50), percentile(&mut beside, 50));
-    eprintln!("99th percentile alone {before:?}, beside {after:?}; medians {medians:?}");
+    eprintln!(
+        "{} alone, {} beside; 99th percentile alone {before:?}, beside {after:?}; medians {medians:?}",
+        alone.len(),
+        beside.len()
+    );
     // A machine that is busy with something else has made either slow.
     assert!(
         after <= (20 * before).max(Duration::from_millis(500)),
