@@ -78,14 +78,23 @@ impl Connections {
     pub fn new(config: &Config) -> Self {
         let settings = &config.connections;
         let times = Times {
-            handshake: config.limits.idle_timeout.min(crate::tls::HANDSHAKE_TIMEOUT),
+            handshake: config
+                .limits
+                .idle_timeout
+                .min(crate::tls::HANDSHAKE_TIMEOUT),
             head: settings.head_timeout,
             idle: config.limits.idle_timeout,
             stall: settings.stall_timeout,
         };
         let gate = |name, most| {
             let trusted = settings.trusted_peers.clone();
-            Arc::new(Gate::new(name, most, times, trusted, settings.max_answer_bytes))
+            Arc::new(Gate::new(
+                name,
+                most,
+                times,
+                trusted,
+                settings.max_answer_bytes,
+            ))
         };
         Self {
             data: gate("data", settings.max_connections),
@@ -191,10 +200,7 @@ impl Gate {
     }
 
     fn place(&self, seats: &mut Seats, peer: Option<Peer>) -> Option<Kind> {
-        let share = (self.most / SHARE_OF_A_PEER).max(1);
-        let over_share = peer.filter(|peer| seats.of_peer(peer, Kind::Plane) >= share);
-        let full = seats.by_kind[Kind::Plane as usize] >= self.most;
-        if over_share.is_none() && !full || self.make_room(seats, over_share) {
+        if self.has_room(seats, peer, JUST_BEGUN) {
             return Some(Kind::Plane);
         }
         let share = RESERVE / SHARE_OF_A_PEER;
@@ -210,17 +216,26 @@ impl Gate {
         Some(Kind::Reserve)
     }
 
+    /// Whether the plane has a place, or somebody who was waited for longer than `youngest` made room.
+    fn has_room(&self, seats: &mut Seats, peer: Option<Peer>, youngest: Duration) -> bool {
+        let share = (self.most / SHARE_OF_A_PEER).max(1);
+        let over_share = peer.filter(|peer| seats.of_peer(peer, Kind::Plane) >= share);
+        let full = seats.by_kind[Kind::Plane as usize] >= self.most;
+        over_share.is_none() && !full || self.make_room(seats, over_share, youngest)
+    }
+
     /// Ends who is waited for longest, of `peer` where it is given: an unfinished head first, then an idle
-    /// connection, then one that stands still in a body or an answer. False where all are at work.
-    fn make_room(&self, seats: &mut Seats, peer: Option<Peer>) -> bool {
+    /// connection, then one that stands still in a body or an answer; none that is younger than
+    /// `youngest`. False where all are at work.
+    fn make_room(&self, seats: &mut Seats, peer: Option<Peer>, youngest: Duration) -> bool {
         let now = now();
         let mut waiting: Vec<_> = seats
             .taken
             .values()
-            .filter(|seat| seat.kind == Kind::Plane && (peer.is_none() || seat.peer == peer))
+            .filter(|seat| !seat.is_reserve() && (peer.is_none() || seat.peer == peer))
             .filter_map(|seat| {
                 let (wait, waited) = seat.waits(now)?;
-                let rank = rank(wait, Duration::from_millis(waited))?;
+                let rank = rank(wait, Duration::from_millis(waited), youngest)?;
                 Some((rank, Reverse(waited), seat.number))
             })
             .collect();
@@ -242,11 +257,28 @@ impl Gate {
         true
     }
 
+    /// Whether a request whose head is there has a place. One in the reserve takes that of somebody who
+    /// has not sent as much, however young.
+    pub(crate) fn has_place(&self, seat: &Arc<Seat>) -> bool {
+        if !seat.is_reserve() {
+            return true;
+        }
+        let mut seats = self.seats();
+        if !self.has_room(&mut seats, seat.peer, Duration::ZERO) {
+            return false;
+        }
+        if seats.remove(seat.number).is_some() {
+            seat.leave_reserve();
+            seats.add(seat);
+        }
+        true
+    }
+
     /// The reserve's connections are for one answer each: the oldest without a head goes, else the
     /// oldest.
     fn make_room_in_reserve(&self, seats: &mut Seats) {
         let now = now();
-        let reserve = seats.taken.values().filter(|seat| seat.kind == Kind::Reserve);
+        let reserve = seats.taken.values().filter(|seat| seat.is_reserve());
         let oldest = reserve.min_by_key(|seat| {
             let in_head = seat.waits(now).is_some_and(|(wait, _)| wait.is_head());
             (!in_head, seat.number)
@@ -258,7 +290,7 @@ impl Gate {
 
     /// Makes room without a new connection, where the process has run out of descriptors.
     pub(crate) fn relieve(&self) {
-        self.make_room(&mut self.seats(), None);
+        self.make_room(&mut self.seats(), None, JUST_BEGUN);
     }
 
     /// Whether so many are ending that it is better to wait for them.
@@ -275,6 +307,9 @@ impl Gate {
         loop {
             tokio::time::sleep(pause).await;
             let is_draining = app.draining.is_on();
+            if self.answer_bytes.load(Ordering::Relaxed) >= self.most_answer_bytes {
+                self.shed();
+            }
             let now = now();
             let mut seats = self.seats();
             let due: Vec<(u64, End)> = seats
@@ -293,9 +328,7 @@ impl Gate {
         let waited = Duration::from_millis(waited);
         let (within, end) = match wait {
             Wait::Handshake => (self.times.handshake, End::Head),
-            Wait::Head if seat.kind == Kind::Reserve => {
-                (self.times.head.min(HEAD_IN_RESERVE), End::Head)
-            }
+            Wait::Head if seat.is_reserve() => (self.times.head.min(HEAD_IN_RESERVE), End::Head),
             Wait::Head => (self.times.head, End::Head),
             Wait::Idle => (self.times.idle, End::Idle),
             Wait::TimedBody => (Duration::MAX, End::Body),
@@ -313,7 +346,11 @@ impl Gate {
         if let Some(seat) = seats.remove(number) {
             seats.ending += 1;
             self.ended[end as usize].fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(plane = self.name, reason = end.name(), "connection is ended");
+            tracing::debug!(
+                plane = self.name,
+                reason = end.name(),
+                "connection is ended"
+            );
             seat.end(end);
         }
     }
@@ -391,7 +428,7 @@ impl Gate {
 }
 
 /// In which order connections make room; `None` is not at all.
-fn rank(wait: Wait, waited: Duration) -> Option<u8> {
+fn rank(wait: Wait, waited: Duration, youngest: Duration) -> Option<u8> {
     let rank = match wait {
         Wait::Handshake | Wait::Head => 0,
         Wait::Idle => 1,
@@ -400,7 +437,7 @@ fn rank(wait: Wait, waited: Duration) -> Option<u8> {
     if waited >= PATIENCE {
         Some(rank)
     } else {
-        (waited >= JUST_BEGUN && rank < 2).then_some(rank + 3)
+        (waited >= youngest && rank < 2).then_some(rank + 3)
     }
 }
 
@@ -423,20 +460,20 @@ impl Usage {
 
 impl Seats {
     fn add(&mut self, seat: &Arc<Seat>) {
-        self.by_kind[seat.kind as usize] += 1;
+        self.by_kind[seat.kind() as usize] += 1;
         if let Some(peer) = seat.peer {
-            self.by_peer.entry(peer).or_default()[seat.kind as usize] += 1;
+            self.by_peer.entry(peer).or_default()[seat.kind() as usize] += 1;
         }
         self.taken.insert(seat.number, Arc::clone(seat));
     }
 
     fn remove(&mut self, number: u64) -> Option<Arc<Seat>> {
         let seat = self.taken.remove(&number)?;
-        self.by_kind[seat.kind as usize] -= 1;
+        self.by_kind[seat.kind() as usize] -= 1;
         if let Some(peer) = seat.peer
             && let Some(counts) = self.by_peer.get_mut(&peer)
         {
-            counts[seat.kind as usize] -= 1;
+            counts[seat.kind() as usize] -= 1;
             if counts.iter().all(|&count| count == 0) {
                 self.by_peer.remove(&peer);
             }
@@ -470,7 +507,7 @@ mod tests {
     fn busy(gate: &Arc<Gate>, address: &str) -> Option<Kind> {
         let entered = gate.enter(address.parse().expect("it is an address"))?;
         entered.seat().begin_request();
-        let kind = entered.seat().kind;
+        let kind = entered.seat().kind();
         std::mem::forget(entered);
         Some(kind)
     }
@@ -491,7 +528,13 @@ mod tests {
 
     #[test]
     fn loopback_and_who_is_trusted_have_the_whole_plane() {
-        for address in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "10.1.2.3", "::ffff:10.1.2.3"] {
+        for address in [
+            "127.0.0.1",
+            "::1",
+            "::ffff:127.0.0.1",
+            "10.1.2.3",
+            "::ffff:10.1.2.3",
+        ] {
             let gate = gate(8, "10.1.0.0/16");
             for _ in 0..8 {
                 assert_eq!(busy(&gate, address), Some(Kind::Plane), "{address}");
@@ -506,10 +549,13 @@ mod tests {
         let address = IpAddr::from([192, 0, 2, 1]);
         for _ in 0..100 {
             let entered = gate.enter(address).expect("there is room");
-            assert_eq!(entered.seat().kind, Kind::Plane);
+            assert_eq!(entered.seat().kind(), Kind::Plane);
         }
         let seats = gate.seats();
-        assert_eq!((seats.taken.len(), seats.by_peer.len(), seats.ending), (0, 0, 0));
+        assert_eq!(
+            (seats.taken.len(), seats.by_peer.len(), seats.ending),
+            (0, 0, 0)
+        );
         assert_eq!(seats.by_kind, [0, 0]);
     }
 }

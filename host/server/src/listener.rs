@@ -128,7 +128,7 @@ impl Service<http::Request<Incoming>> for Requests {
 async fn objection(
     routes: &Routes,
     gate: &Gate,
-    seat: &Seat,
+    seat: &Arc<Seat>,
     request: &http::Request<Incoming>,
 ) -> Option<RerankError> {
     // RFC 9112, section 3.2.
@@ -143,7 +143,7 @@ async fn objection(
     if routes.is_urgent(request.method(), request.uri().path()) {
         return None;
     }
-    let problem = if seat.is_reserve() {
+    let problem = if !gate.has_place(seat) {
         "too many connections"
     } else if gate.has_no_room_for_answers().await {
         "too many bytes of answers wait for those who asked"

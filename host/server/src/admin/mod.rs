@@ -27,8 +27,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use error::AdminError;
-pub(crate) use policies::max_upload_bytes;
 use guard::{Hosts, JSON, MULTIPART, WASM, needs};
+pub(crate) use policies::max_upload_bytes;
 pub use tokens::{Identity, Right, Tokens};
 
 use crate::app::App;

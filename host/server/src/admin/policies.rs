@@ -309,11 +309,7 @@ fn read_query(upload: &mut Upload, key: &str, value: &str) -> Result<(), AdminEr
 }
 
 /// Reads an upload. Its bytes have room until the permit is dropped.
-async fn read_body(
-    app: &App,
-    upload: &mut Upload,
-    request: Request,
-) -> Result<Permit, AdminError> {
+async fn read_body(app: &App, upload: &mut Upload, request: Request) -> Result<Permit, AdminError> {
     let media = request.headers().get(header::CONTENT_TYPE).cloned();
     let form = media.is_some_and(|media| {
         let media = media.as_bytes();

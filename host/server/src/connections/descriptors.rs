@@ -46,7 +46,10 @@ fn raise() -> u64 {
 fn fit_into(config: &mut Config, limit: u64) -> Result<(), String> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     // A connection to the proxy has one to the engine.
-    let proxied = config.proxy.as_ref().map_or(0, |proxy| proxy.max_connections);
+    let proxied = config
+        .proxy
+        .as_ref()
+        .map_or(0, |proxy| proxy.max_connections);
     let settings = &config.connections;
     let wanted = [
         settings.max_connections,

@@ -99,7 +99,7 @@ impl End {
 /// The state of one connection. Times are those of [`now`]; 0 is "not".
 pub(crate) struct Seat {
     pub(super) number: u64,
-    pub(super) kind: Kind,
+    is_reserve: AtomicBool,
     pub(super) peer: Option<Peer>,
     phase: AtomicU8,
     since: AtomicU64,
@@ -120,7 +120,7 @@ impl Seat {
     pub(super) fn new(number: u64, kind: Kind, peer: Option<Peer>) -> Self {
         Self {
             number,
-            kind,
+            is_reserve: AtomicBool::new(kind == Kind::Reserve),
             peer,
             phase: AtomicU8::new(Phase::Head as u8),
             since: AtomicU64::new(now()),
@@ -137,7 +137,18 @@ impl Seat {
 
     /// Whether it is there for one answer alone.
     pub(crate) fn is_reserve(&self) -> bool {
-        self.kind == Kind::Reserve
+        self.is_reserve.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self.is_reserve() {
+            true => Kind::Reserve,
+            false => Kind::Plane,
+        }
+    }
+
+    pub(super) fn leave_reserve(&self) {
+        self.is_reserve.store(false, Ordering::Relaxed);
     }
 
     /// What the client is waited for, and for how long, milliseconds; `None` while the server is at
