@@ -208,7 +208,7 @@ impl Signals {
                 _ = self.interrupt.recv() => return,
                 _ = self.hang_up.recv() => {
                     fresh::read_all_anew();
-                    tracing::info!("SIGHUP: keys, tokens and certificates are read anew");
+                    tracing::info!("keys, tokens and certificates are read anew (SIGHUP)");
                 }
             }
         }
