@@ -291,6 +291,11 @@ impl Rerankd {
         signal("TERM", self.id());
     }
 
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        signal("HUP", self.id());
+    }
+
     /// Waits for its end.
     ///
     /// # Panics

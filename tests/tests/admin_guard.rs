@@ -82,25 +82,27 @@ fn a_request_without_one_host_is_refused() {
     let server = Rerankd::start(&[]);
     let address = server.admin_address();
     let token = format!("Authorization: Bearer {}\r\n", server.admin_token());
-    let check = |head: String, said: &str| {
+    let check = |head: String, expected: (u16, &str), said: &str| {
         let mut connection = Connection::open(address).expect("it listens");
         connection
             .send(format!("{head}{token}Connection: close\r\n\r\n"))
             .expect("it is open");
         let answer = connection.answer().expect("it is answered");
         let (status, code, message) = error(&answer);
-        assert_eq!((status, code.as_str()), (403, "host_not_allowed"), "{head}");
+        assert_eq!((status, code.as_str()), expected, "{head}");
         assert!(message.contains(said), "{message}");
     };
     let path = "/v1/models";
-    check(format!("GET {path} HTTP/1.1\r\n"), "`Host` is missing");
-    check(format!("GET {path} HTTP/1.0\r\n"), "`Host` is missing");
+    let (wrong, refused) = ((400, "bad_request"), (403, "host_not_allowed"));
+    let without = |version| format!("GET {path} HTTP/{version}\r\n");
+    check(without("1.1"), wrong, "`Host` is missing");
+    check(without("1.0"), refused, "`Host` is missing");
     let twice = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nHost: {address}\r\n");
-    check(twice, "more than once");
+    check(twice, wrong, "more than once");
     let whole = format!("GET http://{address}{path} HTTP/1.1\r\nHost: {address}\r\n");
-    check(whole, "must name a path, not a whole address");
+    check(whole, refused, "must name a path, not a whole address");
     let other = format!("GET http://{address}{path} HTTP/1.1\r\nHost: rebound.test\r\n");
-    check(other, "must name a path, not a whole address");
+    check(other, refused, "must name a path, not a whole address");
 }
 
 #[test]

@@ -139,3 +139,20 @@ fn with_a_key_it_listens_off_loopback() {
         .expect("it is open");
     assert_eq!(connection.answer().expect("it is answered").status, 401);
 }
+
+#[test]
+fn at_sighup_the_keys_are_read_anew_and_the_server_goes_on() {
+    let (folder, file) = key_file(KEY, 0o600);
+    let mut server = Rerankd::start(&["--api-key-file", &file]);
+    assert_eq!(with(&server, KEY), 200);
+    folder.write("keys", OTHER);
+    folder.set_mode("keys", 0o600);
+    server.hang_up();
+    eventually("the signal is noticed", || {
+        server.stderr().contains("(SIGHUP)").then_some(())
+    });
+    // At once, and not when it would be looked at again.
+    assert_eq!((with(&server, KEY), with(&server, OTHER)), (401, 200));
+    server.terminate();
+    assert_eq!(server.exit_status().code(), Some(0));
+}

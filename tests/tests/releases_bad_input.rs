@@ -1,6 +1,8 @@
 //! Uploads and changes of roles that are wrong, come at once, or come at a bad time: each gets a clear
 //! answer, and nothing is lost or half done.
 
+use std::time::Duration;
+
 use rerankd_tests::admin::{assert_refused, digest, encoded, error};
 use rerankd_tests::components::{echo, with_manifest};
 use rerankd_tests::http::head;
@@ -31,7 +33,7 @@ fn begin(server: &Deployment, method: &str, path: &str, media: &str, length: usi
     ];
     let head = head(method, path, &headers);
     connection.send(head).expect("the admin plane listens");
-    // The server says so when it starts to read the body: an upload has its place by then.
+    // The server says so when it starts to read the body.
     let asked = connection.answer_head().expect("the head is read");
     assert_eq!(asked.status, 100);
     connection
@@ -305,24 +307,58 @@ fn an_upload_that_breaks_off_leaves_nothing() {
 }
 
 #[test]
-fn more_uploads_than_there_is_room_for_are_told_to_come_back() {
+fn uploads_that_do_not_come_keep_nobody_from_uploading() {
     let (server, [active, staged]) = two_versions();
     let component = echo("0.2.0");
     let media = "application/wasm";
-    let held: Vec<Connection> = (0..4)
+    let held: Vec<Connection> = (0..8)
         .map(|_| begin(&server, "PUT", "/v1/policies/echo", media, component.len()))
         .collect();
-    let refused = server.push("echo", &echo("0.1.0"), "");
-    assert_refused(&refused, 429, "", &["other uploads are under way"]);
-    assert_eq!(refused.header("retry-after"), Some("5"));
+    assert_eq!(server.push("echo", &component, "").status, 201);
     // Nothing else waits for them.
     assert_eq!(server.serving("echo"), active[..8]);
     server
         .role("echo", "activate", &json!({"digest": staged}))
         .ok();
     drop(held);
+}
+
+#[test]
+fn an_upload_that_trickles_is_408() {
+    let server = Deployment::start(&["--stall-timeout-ms", "300"]);
+    let media = "application/wasm";
+    let mut slow = begin(&server, "PUT", "/v1/policies/echo", media, 1 << 20);
+    for _ in 0..50 {
+        std::thread::park_timeout(Duration::from_millis(20));
+        if slow.send("x").is_err() {
+            break;
+        }
+    }
+    let answer = slow.answer().expect("it is answered");
+    assert_refused(&answer, 408, "", &["bytes of the body came within 300ms"]);
+}
+
+#[test]
+fn more_bytes_of_uploads_than_there_is_room_for_are_told_to_come_back() {
+    // Four times the largest upload: 8 MiB.
+    let server = Deployment::start(&["--max-component-mib", "1"]);
+    let media = "application/wasm";
+    let length = 2 << 20;
+    let mut held: Vec<Connection> = (0..4)
+        .map(|_| begin(&server, "PUT", "/v1/policies/echo", media, length))
+        .collect();
+    for upload in &mut held {
+        upload.send(vec![0; length - 1]).expect("it is taken");
+    }
+    eventually("all of them are there", || {
+        (server.metric("rerankd_upload_bytes", &[]) >= 4.0 * (length - 1) as f64).then_some(())
+    });
+    let refused = server.push("echo", &echo("0.1.0"), "");
+    assert_refused(&refused, 429, "", &["other uploads are under way"]);
+    assert_eq!(refused.header("retry-after"), Some("5"));
+    drop(held);
     eventually("there is room again", || {
-        let answer = server.push("echo", &component, "activate=true");
+        let answer = server.push("echo", &echo("0.1.0"), "activate=true");
         (answer.status == 201).then_some(())
     });
 }

@@ -28,8 +28,7 @@ pub struct Limits {
     pub max_documents: usize,
     /// Longest time in which a body must arrive.
     pub body_timeout: Duration,
-    /// Longest time for a request's head to arrive, and for a connection to be idle between two
-    /// requests.
+    /// Longest time for a connection to be idle between two requests.
     pub idle_timeout: Duration,
     /// Deadline of a request that names none.
     pub default_timeout: Duration,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use rerankd_core::{ErrorKind, RerankError};
@@ -29,6 +29,12 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/models/{name}",
     "/v1/cluster/auth",
 ];
+
+/// Whether a request asks for health alone, which is answered where there is no room for more.
+pub(crate) fn is_health(method: &Method, path: &str) -> bool {
+    let paths = ["/health/live", "/health/ready", "/health", "/ping", "/"];
+    (method == Method::GET || method == Method::HEAD) && paths.contains(&path)
+}
 
 /// Those of [`PATHS`] that need a key where one is asked for.
 pub(crate) fn routes() -> Router<Arc<App>> {

@@ -48,6 +48,43 @@ impl Drop for Permit {
     }
 }
 
+/// Bytes of bodies that may be in memory at a time.
+pub struct Room {
+    used: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl Room {
+    /// `most` bytes, of which none is in use.
+    pub fn new(most: usize) -> Self {
+        Self {
+            used: Arc::default(),
+            most,
+        }
+    }
+
+    /// Bytes in use.
+    pub fn in_use(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Room for `bytes` more, held by `permit`; `None` where there is none.
+    pub fn admit(&self, permit: &mut Permit, bytes: usize) -> Option<()> {
+        permit.hold(take(&self.used, bytes, self.most)?);
+        Some(())
+    }
+}
+
+impl Permit {
+    fn hold(&mut self, held: (Arc<AtomicUsize>, usize)) {
+        let mut known = self.0.iter_mut();
+        match known.find(|(counter, _)| Arc::ptr_eq(counter, &held.0)) {
+            Some((_, amount)) => *amount += held.1,
+            None => self.0.push(held),
+        }
+    }
+}
+
 impl Admission {
     /// Nothing is in use at first.
     pub fn new(limits: &Limits) -> Self {
@@ -74,14 +111,7 @@ impl Admission {
     pub fn admit_bytes(&self, permit: &mut Permit, bytes: usize) -> Result<(), RerankError> {
         let held = take(&self.bytes, bytes, self.limits.max_bytes_in_flight)
             .ok_or_else(|| overloaded("too many bytes in flight", Duration::from_secs(1)))?;
-        match permit
-            .0
-            .iter_mut()
-            .find(|(counter, _)| Arc::ptr_eq(counter, &held.0))
-        {
-            Some((_, amount)) => *amount += held.1,
-            None => permit.0.push(held),
-        }
+        permit.hold(held);
         Ok(())
     }
 

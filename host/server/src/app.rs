@@ -16,10 +16,11 @@ use tokio::sync::Semaphore;
 
 use crate::admin::Tokens;
 use crate::admin::tokens::ADMIN_TOKEN;
-use crate::admission::Admission;
+use crate::admission::{Admission, Room};
 use crate::api_keys::ApiKeys;
 use crate::checkout;
 use crate::config::Config;
+use crate::connections::Connections;
 use crate::data_folder::DataFolder;
 use crate::listener::Draining;
 use crate::self_test::CaseRunner;
@@ -44,8 +45,10 @@ pub struct App {
     pub releases: Arc<Releases>,
     /// Runs beside the answers.
     pub shadow: Shadow,
-    /// One permit for each upload that may be under way.
+    /// One permit for each upload that is whole and under way.
     pub uploads: Semaphore,
+    /// Room for bodies on the admin plane, whole or not.
+    pub upload_room: Room,
     /// One permit: one call at a time fills the row cache.
     pub warming: Semaphore,
     /// Who may call the data plane.
@@ -60,6 +63,8 @@ pub struct App {
     pub tokens: Tokens,
     /// Whether the process is going down.
     pub draining: Draining,
+    /// Who is connected.
+    pub connections: Arc<Connections>,
 }
 
 impl App {
@@ -91,19 +96,22 @@ impl App {
         for version in releases.catalog().active() {
             warn_of_test_models(&version);
         }
+        let connections = Arc::new(Connections::new(&config));
         Ok(Arc::new(Self {
             api_keys,
             admission: Admission::new(&config.limits),
-            telemetry: Telemetry::new(&inference, &releases, engine.ledger()),
+            telemetry: Telemetry::new(&inference, &releases, engine.ledger(), &connections),
             inference,
             engine,
             releases,
             shadow: Shadow::default(),
             uploads: Semaphore::new(MAX_UPLOADS),
+            upload_room: Room::new(MAX_UPLOADS * crate::admin::max_upload_bytes(&config)),
             warming: Semaphore::new(1),
             data,
             tokens,
             draining: Draining::default(),
+            connections,
             config,
         }))
     }

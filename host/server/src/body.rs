@@ -1,14 +1,133 @@
 //! Reads request bodies within the limits of size, time, and bytes in flight, compressed or not.
 
+use std::time::{Duration, Instant};
+
 use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
+use hyper::body::Body;
 use rerankd_core::{ErrorKind, RerankError};
 
 use crate::admission::Permit;
 use crate::app::App;
+use crate::connections::AwaitedBody;
 use crate::gzip::{self, Encoding, Packed};
+
+/// A body that is read must bring [`LEAST`] bytes in this time.
+const WINDOW: Duration = Duration::from_secs(5);
+
+/// What a body must bring in [`WINDOW`], bytes.
+const LEAST: usize = 1 << 10;
+
+/// The first allocation for a body, bytes.
+const FIRST: usize = 1 << 10;
+
+/// Bytes in one piece that grows, of which every byte that it takes in memory was asked for before.
+pub(crate) struct Gathered {
+    bytes: Vec<u8>,
+    expected: usize,
+}
+
+impl Gathered {
+    /// `expected`: how many bytes there will be, as somebody said; 0 if nobody did. They are not allocated
+    /// until they come.
+    pub(crate) fn new(expected: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            expected,
+        }
+    }
+
+    /// Bytes that are there.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Adds bytes. `room` is asked for what the memory grows by.
+    ///
+    /// # Errors
+    /// That of `room`; nothing was added then.
+    pub(crate) fn add<E>(
+        &mut self,
+        data: &[u8],
+        room: impl FnOnce(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let needed = self.bytes.len() + data.len();
+        let capacity = self.bytes.capacity();
+        if needed > capacity {
+            let mut grown = (capacity + capacity / 2).max(FIRST);
+            if self.expected >= needed {
+                grown = grown.min(self.expected);
+            }
+            let grown = grown.max(needed);
+            room(grown - capacity)?;
+            self.bytes.reserve_exact(grown - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+
+    /// All of them.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        Bytes::from(self.bytes)
+    }
+}
+
+/// Whether a body comes fast enough to be waited for.
+pub(crate) struct Pace {
+    window: Duration,
+    since: Instant,
+    came: usize,
+}
+
+impl Pace {
+    /// From now on.
+    pub(crate) fn new(app: &App) -> Self {
+        Self {
+            window: WINDOW.min(app.config.connections.stall_timeout),
+            since: Instant::now(),
+            came: 0,
+        }
+    }
+
+    /// Waits for the next part of a body, and says what is wrong if it comes too slowly.
+    pub(crate) async fn next<B: Body<Data = Bytes> + Unpin>(
+        &mut self,
+        body: &mut B,
+    ) -> Result<Option<Result<Bytes, B::Error>>, String> {
+        loop {
+            let until = self.since + self.window;
+            let frame = match tokio::time::timeout_at(until.into(), body.frame()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(error))) => return Ok(Some(Err(error))),
+                Ok(Some(Ok(frame))) => frame.into_data().ok(),
+                Err(_) => None,
+            };
+            self.came += frame.as_ref().map_or(0, Bytes::len);
+            if self.since.elapsed() >= self.window {
+                if self.came < LEAST {
+                    let (came, window) = (self.came, self.window);
+                    return Err(format!("{came} bytes of the body came within {window:?}"));
+                }
+                self.since = Instant::now();
+                self.came = 0;
+            }
+            if let Some(data) = frame {
+                return Ok(Some(Ok(data)));
+            }
+        }
+    }
+}
+
+/// What a head says of the length of its body; 0 if nothing.
+pub(crate) fn declared(headers: &HeaderMap) -> usize {
+    headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(0)
+}
 
 /// Makes sure that a body is called JSON, or nothing.
 ///
@@ -47,16 +166,14 @@ pub(crate) fn check_is_json(headers: &HeaderMap) -> Result<(), RerankError> {
 pub(crate) async fn read(app: &App, request: Request) -> Result<(Bytes, Permit), RerankError> {
     let limit = app.config.limits.max_body_bytes;
     let is_packed = is_packed(request.headers())?;
-    let declared = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.parse::<usize>().ok());
-    if let Some(size) = declared.filter(|&size| size > limit) {
-        return Err(too_large(&format!("{size} bytes"), limit));
+    let declared = declared(request.headers());
+    if declared > limit {
+        return Err(too_large(&format!("{declared} bytes"), limit));
     }
     let within = app.config.limits.body_timeout;
-    let read = tokio::time::timeout(within, collect(app, request, limit)).await;
+    let awaited = AwaitedBody::of(request.extensions());
+    let read = tokio::time::timeout(within, collect(app, request, declared, limit)).await;
+    drop(awaited);
     let (body, permit) = read.map_err(|_| {
         RerankError::new(
             ErrorKind::RequestTimeout,
@@ -91,7 +208,7 @@ fn unpack(
 ) -> Result<(Bytes, Permit), RerankError> {
     let room = |size| app.admission.admit_bytes(&mut permit, size);
     match gzip::unpack(packed, limit, room) {
-        Ok(body) => Ok((Bytes::from(body), permit)),
+        Ok(body) => Ok((body, permit)),
         Err(Packed::Broken(error)) => Err(RerankError::new(
             ErrorKind::BadRequest,
             format!("the body is not gzip, as its `Content-Encoding` says: {error}"),
@@ -104,34 +221,28 @@ fn unpack(
 async fn collect(
     app: &App,
     request: Request,
+    declared: usize,
     limit: usize,
 ) -> Result<(Bytes, Permit), RerankError> {
     let mut permit = Permit::default();
-    let mut frames: Vec<Bytes> = Vec::new();
-    let mut size = 0;
+    let mut gathered = Gathered::new(declared);
+    let mut pace = Pace::new(app);
     let mut body = request.into_body();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            RerankError::new(
-                ErrorKind::BadRequest,
-                format!("the body broke off: {error}"),
-            )
-        })?;
-        let Ok(data) = frame.into_data() else {
-            continue;
+    loop {
+        let data = match pace.next(&mut body).await {
+            Ok(Some(Ok(data))) => data,
+            Ok(None) => return Ok((gathered.into_bytes(), permit)),
+            Ok(Some(Err(error))) => {
+                let problem = format!("the body broke off: {error}");
+                return Err(RerankError::new(ErrorKind::BadRequest, problem));
+            }
+            Err(problem) => return Err(RerankError::new(ErrorKind::RequestTimeout, problem)),
         };
-        size += data.len();
-        if size > limit {
+        if gathered.len() + data.len() > limit {
             return Err(too_large("more bytes", limit));
         }
-        app.admission.admit_bytes(&mut permit, data.len())?;
-        frames.push(data);
+        gathered.add(&data, |bytes| app.admission.admit_bytes(&mut permit, bytes))?;
     }
-    let whole = match frames.len() {
-        1 => frames.remove(0),
-        _ => Bytes::from(frames.concat()),
-    };
-    Ok((whole, permit))
 }
 
 fn too_large(size: &str, limit: usize) -> RerankError {

@@ -238,7 +238,7 @@ pub struct ServeFlags {
     #[arg(long, value_name = "MS", env = "RERANKD_BODY_TIMEOUT_MS")]
     pub body_timeout_ms: Option<u64>,
 
-    /// Longest time for a request's head to arrive, and for a connection to be idle, milliseconds
+    /// Longest time for a connection to be idle between two requests, milliseconds
     #[arg(long, value_name = "MS", env = "RERANKD_IDLE_TIMEOUT_MS")]
     pub idle_timeout_ms: Option<u64>,
 
@@ -257,6 +257,10 @@ pub struct ServeFlags {
     /// Most policy instances at one time; more are refused with 429
     #[arg(long, value_name = "N", env = "RERANKD_MAX_INSTANCES")]
     pub max_instances: Option<usize>,
+
+    /// What is about connections
+    #[command(flatten)]
+    pub connections: crate::config::ConnectionFlags,
 
     /// What a policy call may use
     #[command(flatten)]

@@ -1,6 +1,7 @@
 //! One resolved configuration out of flags, environment, file and defaults.
 
 mod caches;
+mod connections;
 mod proxy;
 mod releases;
 mod wire;
@@ -17,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::caches::CacheFlags;
 use self::caches::FileCaches;
+use self::connections::FileConnections;
+pub use self::connections::{ConnectionFlags, ConnectionSettings};
 use self::proxy::FileIndex;
 pub use self::proxy::{ProxyFlags, ProxySettings, UpstreamSettings};
 use self::releases::FileReleases;
@@ -63,6 +66,8 @@ pub struct Config {
     pub caches: CacheSettings,
     /// Limits of the data plane.
     pub limits: Limits,
+    /// How many connections there may be, and how long clients are waited for.
+    pub connections: ConnectionSettings,
     /// How releases are checked and watched.
     pub releases: ReleaseSettings,
     /// Who answers a request that names no policy, where the operator said so.
@@ -115,6 +120,8 @@ struct File {
     log_format: Option<String>,
     #[serde(default)]
     limits: FileLimits,
+    #[serde(default)]
+    connections: FileConnections,
     #[serde(default)]
     caches: FileCaches,
     #[serde(default)]
@@ -262,6 +269,9 @@ impl Config {
             faults.push("the number of workers (--workers) must be 1 to 256".to_owned());
         }
         let limits = resolve_limits(&flags, &file.limits, &mut faults);
+        let idle = limits.idle_timeout;
+        let connections =
+            connections::resolve(&flags.connections, file.connections, idle, &mut faults);
         let caches = caches::resolve(&flags.caches, &file.caches, &mut faults);
         let default_policy = flags.default_policy.clone().or(file.default_policy);
         let default_policy =
@@ -295,6 +305,7 @@ impl Config {
             workers,
             caches,
             limits,
+            connections,
             releases,
             default_policy,
             wire,
@@ -385,6 +396,7 @@ impl Config {
                 guest_tensor_mib: Some(limits.guest_tensor_bytes >> 20),
                 guest_host_mib: Some(limits.guest_host_bytes >> 20),
             },
+            connections: connections::to_file(&self.connections),
             caches: caches::to_file(&self.caches),
             wire: self.wire.to_file(),
             releases: self.releases.to_file(),

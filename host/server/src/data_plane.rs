@@ -271,7 +271,8 @@ fn panicked(_: Box<dyn std::any::Any + Send>) -> http::Response<http_body_util::
     response
 }
 
-fn plain_error(error: &RerankError, headers: &HeaderMap) -> Response {
+/// An error of no protocol's route.
+pub(crate) fn plain_error(error: &RerankError, headers: &HeaderMap) -> Response {
     let request_id = request_id(headers);
     respond(Native.encode_error(error, &request_id), &request_id)
 }

@@ -6,11 +6,20 @@
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The files are looked at no more often than this.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it was asked that everything be read anew.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+
+/// Has every value read its files anew when it is asked for next, changed or not.
+pub(crate) fn read_all_anew() {
+    ASKED.fetch_add(1, Ordering::Relaxed);
+}
 
 type Load<T> = Box<dyn Fn() -> Result<T, String> + Send + Sync>;
 
@@ -26,6 +35,7 @@ struct State<T> {
     value: Arc<T>,
     stamps: Vec<Stamp>,
     looked: Instant,
+    asked: u64,
 }
 
 /// Differs when a file was written to or replaced: device, inode, size, modification time.
@@ -51,6 +61,7 @@ impl<T> Fresh<T> {
                 value,
                 stamps,
                 looked: Instant::now(),
+                asked: ASKED.load(Ordering::Relaxed),
             }),
         })
     }
@@ -59,10 +70,13 @@ impl<T> Fresh<T> {
     /// read replaces nothing and is said in the log, once.
     pub(crate) fn get(&self) -> Arc<T> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.looked.elapsed() >= INTERVAL {
+        let asked = ASKED.load(Ordering::Relaxed);
+        let is_asked = asked != state.asked;
+        if is_asked || state.looked.elapsed() >= INTERVAL {
             state.looked = Instant::now();
+            state.asked = asked;
             let stamps = stamps(&self.files);
-            if stamps != state.stamps {
+            if is_asked || stamps != state.stamps {
                 state.stamps = stamps;
                 match (self.load)() {
                     Ok(value) => {

@@ -2,13 +2,16 @@
 
 use std::io::{self, Read};
 
+use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 use rerankd_core::RerankError;
 
+use crate::body::Gathered;
+
 /// How much is unpacked between two looks at the limits, bytes.
-const AT_A_TIME: u64 = 64 << 10;
+const AT_A_TIME: usize = 64 << 10;
 
 /// How a body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,21 +61,22 @@ pub(crate) fn unpack(
     packed: &[u8],
     limit: usize,
     mut room: impl FnMut(usize) -> Result<(), RerankError>,
-) -> Result<Vec<u8>, Packed> {
+) -> Result<Bytes, Packed> {
     let mut decoder = MultiGzDecoder::new(packed);
-    let mut unpacked = Vec::new();
+    let mut unpacked = Gathered::new(0);
+    let mut part = vec![0; AT_A_TIME];
     loop {
-        let part = decoder.by_ref().take(AT_A_TIME);
-        let read = { part }
-            .read_to_end(&mut unpacked)
-            .map_err(Packed::Broken)?;
-        if read == 0 {
-            return Ok(unpacked);
-        }
-        if unpacked.len() > limit {
+        let read = match decoder.read(&mut part) {
+            Ok(0) => return Ok(unpacked.into_bytes()),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Packed::Broken(error)),
+        };
+        if unpacked.len() + read > limit {
             return Err(Packed::TooLarge);
         }
-        room(read).map_err(Packed::NoRoom)?;
+        let added = unpacked.add(&part[..read], &mut room);
+        added.map_err(Packed::NoRoom)?;
     }
 }
 

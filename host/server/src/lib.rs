@@ -15,6 +15,7 @@ pub mod cases;
 pub mod checkout;
 pub mod cli;
 pub mod config;
+pub mod connections;
 pub mod data_folder;
 pub mod data_plane;
 mod fields;

@@ -3,15 +3,16 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
 use rerankd::app::App;
 use rerankd::cli::{Cli, Command, ServeFlags};
 use rerankd::config::Config;
-use rerankd::listener::{Plane, Routes, StopSignals};
+use rerankd::listener::{Plane, Routes, Signals};
 use rerankd::proxy::Proxy;
-use rerankd::{admin, data_plane, listener, policy_cli, telemetry, token, watch};
+use rerankd::{admin, connections, data_plane, listener, policy_cli, telemetry, token, watch};
 use rerankd_policy::compiler;
 
 fn main() -> ExitCode {
@@ -64,7 +65,8 @@ fn serve_command(flags: Box<ServeFlags>) -> ExitCode {
     }
 }
 
-fn serve(config: Config) -> anyhow::Result<()> {
+fn serve(mut config: Config) -> anyhow::Result<()> {
+    connections::descriptors::fit(&mut config).map_err(anyhow::Error::msg)?;
     let acceptor = |files: &Option<rerankd::tls::TlsFiles>| match files {
         Some(files) => files.acceptor().map(Some).map_err(anyhow::Error::msg),
         None => Ok(None),
@@ -93,7 +95,7 @@ fn serve(config: Config) -> anyhow::Result<()> {
             // What is there was released; only what comes later is not.
             tracing::error!(problem, "folders of policies are not watched");
         }
-        let stop = StopSignals::catch().context("cannot catch SIGTERM and SIGINT")?;
+        let signals = Signals::catch().context("cannot catch SIGTERM, SIGINT and SIGHUP")?;
         // Nobody need read it.
         let mut greeting = format!("{}\n", app.greeting(address, admin_address));
         if let Some((answers, socket)) = &proxy {
@@ -102,30 +104,27 @@ fn serve(config: Config) -> anyhow::Result<()> {
         let _ = std::io::stdout().write_all(greeting.as_bytes());
         let mut planes = vec![
             Plane {
-                name: "data",
+                gate: Arc::clone(&app.connections.data),
                 socket,
                 tls,
-                max_connections: None,
-                routes: Routes::Own(data_plane::routes(&app)),
+                routes: Routes::Data(data_plane::routes(&app)),
             },
             Plane {
-                name: "admin",
+                gate: Arc::clone(&app.connections.admin),
                 socket: admin_socket,
                 tls: admin_tls,
-                max_connections: None,
-                routes: Routes::Own(admin::routes(&app, admin_address)),
+                routes: Routes::Admin(admin::routes(&app, admin_address)),
             },
         ];
-        if let Some((answers, socket)) = proxy {
+        if let (Some((answers, socket)), Some(gate)) = (proxy, &app.connections.proxy) {
             planes.push(Plane {
-                name: "proxy",
+                gate: Arc::clone(gate),
                 socket,
                 tls: proxy_tls,
-                max_connections: Some(answers.max_connections()),
                 routes: Routes::Proxied(answers),
             });
         }
-        listener::serve(planes, &app, stop).await;
+        listener::serve(planes, &app, signals).await;
         Ok(())
     })
 }

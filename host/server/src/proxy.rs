@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use futures_util::FutureExt;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use rerankd_core::{ErrorKind, RerankError};
 use rerankd_wire::search::{self, Endpoint, IndexRule, Rules};
@@ -121,9 +121,9 @@ impl Proxy {
         )
     }
 
-    /// Connections that it takes at one time.
-    pub fn max_connections(&self) -> usize {
-        self.settings.max_connections
+    /// An error of our own, whatever was asked for.
+    pub(crate) fn refuse(&self, error: &RerankError, headers: &HeaderMap) -> Response<Body> {
+        refusal(error, Kind::Passed, &request_id(headers))
     }
 
     /// Answers one request.

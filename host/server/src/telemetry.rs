@@ -1,6 +1,7 @@
 //! Every metric, and what is logged about requests.
 
 mod caches;
+mod connections;
 mod ledger;
 mod tei;
 mod versions;
@@ -23,11 +24,13 @@ use rerankd_inference::Inference;
 use rerankd_policy::release::Releases;
 
 use self::caches::Caches;
+use self::connections::Planes;
 use self::ledger::HostBytes;
 use self::tei::TeiMetrics;
 use self::versions::Versions;
 use crate::app::App;
 use crate::config::Config;
+use crate::connections::Connections;
 use crate::proxy::Kind;
 
 /// Starts logging to standard error.
@@ -86,6 +89,7 @@ pub struct Telemetry {
     admitted_bytes: Gauge,
     admitted_tokens: Gauge,
     admitted_requests: Gauge,
+    upload_bytes: Gauge,
 }
 
 /// From 0.25 ms to 8 s, by factors of 2.
@@ -99,6 +103,7 @@ impl Telemetry {
         inference: &Arc<Inference>,
         releases: &Arc<Releases>,
         ledger: &Arc<Ledger>,
+        connections: &Arc<Connections>,
     ) -> Self {
         let mut registry = Registry::with_prefix("rerankd");
         let telemetry = Self {
@@ -113,6 +118,7 @@ impl Telemetry {
             admitted_bytes: Gauge::default(),
             admitted_tokens: Gauge::default(),
             admitted_requests: Gauge::default(),
+            upload_bytes: Gauge::default(),
             registry: Registry::default(),
             tei: TeiMetrics::new(),
         };
@@ -164,10 +170,16 @@ impl Telemetry {
             "Requests in flight",
             t.admitted_requests.clone(),
         );
+        registry.register(
+            "upload_bytes",
+            "Bytes of bodies on the admin plane",
+            t.upload_bytes.clone(),
+        );
         registry.register_collector(Box::new(Rows(Arc::clone(inference))));
         registry.register_collector(Box::new(Caches(Arc::clone(inference))));
         registry.register_collector(Box::new(Versions(Arc::clone(releases))));
         registry.register_collector(Box::new(HostBytes(Arc::clone(ledger))));
+        registry.register_collector(Box::new(Planes(Arc::clone(connections))));
         Self {
             registry,
             ..telemetry
@@ -303,6 +315,7 @@ impl Telemetry {
         self.admitted_bytes.set(gauge(bytes));
         self.admitted_tokens.set(gauge(tokens));
         self.admitted_requests.set(gauge(requests));
+        self.upload_bytes.set(gauge(app.upload_room.in_use()));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)
             .expect("writing to a string cannot fail");

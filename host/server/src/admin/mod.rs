@@ -1,6 +1,7 @@
 //! The admin plane: its routes, each with the right that it needs ([`guard`]), and what all of their
 //! answers have in common. [`tokens`] says who may do what, [`error`] what goes wrong.
 
+mod bodies;
 pub mod error;
 mod events;
 pub mod guard;
@@ -16,20 +17,25 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
+use rerankd_core::{ErrorKind, RerankError};
 use rerankd_inference::Model;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use error::AdminError;
 use guard::{Hosts, JSON, MULTIPART, WASM, needs};
+pub(crate) use policies::max_upload_bytes;
 pub use tokens::{Identity, Right, Tokens};
 
 use crate::app::App;
 use crate::data_plane::{REQUEST_ID, request_id, shown};
+
+/// The stream of events.
+pub(crate) const EVENTS: &str = "/v1/events";
 
 /// All routes, on the address at which the plane listens.
 pub fn routes(app: &Arc<App>, address: SocketAddr) -> Router {
@@ -37,12 +43,12 @@ pub fn routes(app: &Arc<App>, address: SocketAddr) -> Router {
     let hosts = Arc::new(Hosts::new(address, tls, &app.config.admin_allow_hosts));
     let (read, push) = (needs(Right::Read), needs(Right::Push));
     let role = |methods| needs(Right::Activate).taking(&[JSON]).guard(methods);
-    let upload_bytes = policies::max_upload_bytes(app);
+    let upload_bytes = max_upload_bytes(&app.config);
     Router::new()
         .route("/metrics", read.everywhere().guard(get(metrics)))
         .route("/v1/models", read.guard(get(models)))
         .route("/v1/openapi.json", read.guard(get(policies::openapi)))
-        .route("/v1/events", read.guard(get(events::events)))
+        .route(EVENTS, read.guard(get(events::events)))
         .route("/v1/policies", read.guard(get(policies::list)))
         .route(
             "/v1/policies/{name}",
@@ -85,6 +91,20 @@ pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
+/// What the listener refuses before any route is asked.
+pub(crate) fn refuse(error: &RerankError, headers: &HeaderMap) -> Response {
+    let error = match error.kind {
+        ErrorKind::Overloaded => {
+            let retry_after = HeaderValue::from_static("1");
+            AdminError::new(StatusCode::TOO_MANY_REQUESTS, "busy", error.message.clone())
+                .with_header(header::RETRY_AFTER, retry_after)
+        }
+        _ => AdminError::bad_request(error.message.clone()),
+    };
+    let request_id = request_id(headers);
+    finished(error.respond(Some(&request_id)), &request_id)
+}
+
 /// What every answer gets: the request's id, an error's body, and headers for browsers.
 async fn finish(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let request_id = request_id(request.headers());
@@ -110,13 +130,17 @@ async fn finish(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
         tracing::debug!(request_id, %method, path, status, code, "admin request failed");
         response = error.respond(Some(&request_id));
     }
+    finished(response, &request_id)
+}
+
+fn finished(mut response: Response, request_id: &str) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
-    if let Ok(value) = HeaderValue::from_str(&request_id) {
+    if let Ok(value) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID.clone(), value);
     }
     response

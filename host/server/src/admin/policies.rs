@@ -20,9 +20,12 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Map;
 use utoipa::ToSchema;
 
+use super::bodies::{self, Most, too_many_uploads};
 use super::views::{ActivatedView, PolicyDetail, PolicyList, PolicySummary, ReleasedView, Roles};
 use super::{AdminError, Identity, Right};
+use crate::admission::Permit;
 use crate::app::App;
+use crate::config::Config;
 
 /// Longest time for an upload to arrive.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
@@ -219,9 +222,11 @@ pub(super) async fn put(
     let Ok(Query(query)) = Query::<Vec<(String, String)>>::try_from_uri(request.uri()) else {
         return Err(AdminError::bad_request("the query cannot be read"));
     };
-    let _place = app.uploads.try_acquire().map_err(|_| too_many_uploads())?;
+    // Who sends slowly takes no place from others, but what would find none is not read.
+    if app.uploads.available_permits() == 0 {
+        return Err(too_many_uploads());
+    }
     rerankd_policy::manifest::check_name("name", &name).map_err(AdminError::bad_request)?;
-    check_length(request.headers(), max_upload_bytes(&app))?;
     let mut upload = Upload {
         name,
         component: Vec::new(),
@@ -240,15 +245,8 @@ pub(super) async fn put(
     if upload.activate {
         identity.require(Right::Activate, &upload.name)?;
     }
-    tokio::time::timeout(UPLOAD_TIMEOUT, read_body(&mut upload, request))
-        .await
-        .map_err(|_| {
-            AdminError::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "timeout",
-                format!("the upload took longer than {UPLOAD_TIMEOUT:?}"),
-            )
-        })??;
+    let _room = read_body(&app, &mut upload, request).await?;
+    let _place = app.uploads.try_acquire().map_err(|_| too_many_uploads())?;
     let name = upload.name.clone();
     let released = app.releases.upload(upload).await.map_err(refused)?;
     let versions = app.releases.versions(&name).await.map_err(refused)?;
@@ -275,19 +273,9 @@ pub(super) async fn put(
     Ok((status, Json(view)))
 }
 
-/// What is announced to be too large is not waited for.
-fn check_length(headers: &HeaderMap, most: usize) -> Result<(), AdminError> {
-    let length = headers.get(header::CONTENT_LENGTH);
-    let length: Option<u64> = length.and_then(|length| length.to_str().ok()?.parse().ok());
-    match length {
-        Some(length) if length > most as u64 => Err(body_error(StatusCode::PAYLOAD_TOO_LARGE, "")),
-        _ => Ok(()),
-    }
-}
-
 /// Largest body of an upload.
-pub(super) fn max_upload_bytes(app: &App) -> usize {
-    app.config.releases.max_component_bytes + UPLOAD_EXTRA_BYTES
+pub(crate) fn max_upload_bytes(config: &Config) -> usize {
+    config.releases.max_component_bytes + UPLOAD_EXTRA_BYTES
 }
 
 fn read_query(upload: &mut Upload, key: &str, value: &str) -> Result<(), AdminError> {
@@ -323,19 +311,26 @@ fn read_query(upload: &mut Upload, key: &str, value: &str) -> Result<(), AdminEr
     Ok(())
 }
 
-async fn read_body(upload: &mut Upload, request: Request) -> Result<(), AdminError> {
-    let media = request.headers().get(header::CONTENT_TYPE);
+/// Reads an upload. Its bytes have room until the permit is dropped.
+async fn read_body(app: &App, upload: &mut Upload, request: Request) -> Result<Permit, AdminError> {
+    let media = request.headers().get(header::CONTENT_TYPE).cloned();
     let form = media.is_some_and(|media| {
         let media = media.as_bytes();
         media.len() >= 10 && media[..10].eq_ignore_ascii_case(b"multipart/")
     });
+    let most = Most {
+        bytes: max_upload_bytes(&app.config),
+        time: UPLOAD_TIMEOUT,
+        too_large: body_error(StatusCode::PAYLOAD_TOO_LARGE, ""),
+    };
+    let (parts, whole, mut room) = bodies::whole(app, request, &most).await?;
     if !form {
-        let body = Bytes::from_request(request, &())
-            .await
-            .map_err(|error| body_error(error.status(), &error.body_text()))?;
-        upload.component = body.into();
-        return Ok(());
+        upload.component = whole.into();
+        return Ok(room);
     }
+    // The parts are copies.
+    bodies::take_room(app, &mut room, whole.len())?;
+    let request = Request::from_parts(parts, axum::body::Body::from(whole));
     let wrong = |error: axum::extract::multipart::MultipartError| {
         body_error(error.status(), &error.body_text())
     };
@@ -369,7 +364,7 @@ async fn read_body(upload: &mut Upload, request: Request) -> Result<(), AdminErr
         seen.push(name);
     }
     if seen.iter().any(|name| name == "component") {
-        Ok(())
+        Ok(room)
     } else {
         Err(AdminError::bad_request("the part `component` is missing"))
     }
@@ -396,15 +391,6 @@ fn json_part<T: DeserializeOwned>(name: &str, text: &[u8]) -> Result<T, AdminErr
         .map_err(|error| AdminError::bad_request(format!("`{name}`: {error}")))
 }
 
-fn too_many_uploads() -> AdminError {
-    AdminError::new(
-        StatusCode::TOO_MANY_REQUESTS,
-        "busy",
-        "other uploads are under way; try again when they are done",
-    )
-    .with_header(header::RETRY_AFTER, header::HeaderValue::from_static("5"))
-}
-
 /// Makes a version the active one.
 #[utoipa::path(post, path = "/v1/policies/{name}/activate", tag = "roles",
     params(("name" = String, Path, description = "The policy's name", example = "semantic-blend")), request_body = Which,
@@ -415,7 +401,7 @@ pub(super) async fn activate(
     Extension(identity): Caller,
     request: Request,
 ) -> Answer<ActivatedView> {
-    let wanted = body::<Which>(request).await?.wanted()?;
+    let wanted = json::<Which>(&app, request).await?.wanted()?;
     let changed = app
         .releases
         .activate(&name, &wanted, identity.name())
@@ -434,7 +420,7 @@ pub(super) async fn rollback(
     Extension(identity): Caller,
     request: Request,
 ) -> Answer<ActivatedView> {
-    let Nothing {} = body(request).await?;
+    let Nothing {} = json(&app, request).await?;
     known(&app, &name).await?;
     let changed = app
         .releases
@@ -454,7 +440,7 @@ pub(super) async fn canary(
     Extension(identity): Caller,
     request: Request,
 ) -> Answer<PolicySummary> {
-    let share: Share = body(request).await?;
+    let share: Share = json(&app, request).await?;
     if !(0.0..=100.0).contains(&share.percent) {
         return Err(AdminError::bad_request(format!(
             "`percent` must be 0 to 100, got {}",
@@ -483,7 +469,7 @@ pub(super) async fn shadow(
     Extension(identity): Caller,
     request: Request,
 ) -> Answer<PolicySummary> {
-    let wanted = body::<WhichOrNone>(request).await?.wanted()?;
+    let wanted = json::<WhichOrNone>(&app, request).await?.wanted()?;
     known(&app, &name).await?;
     let changed = app
         .releases
@@ -518,19 +504,15 @@ async fn known(app: &App, name: &str) -> Result<(), AdminError> {
     Ok(())
 }
 
-async fn body<T: DeserializeOwned>(request: Request) -> Result<T, AdminError> {
-    let bytes = axum::body::to_bytes(request.into_body(), MAX_JSON_BYTES).await;
-    let bytes = bytes.map_err(|error| match length_limit(&error) {
-        true => AdminError::too_large(format!("the body: more than {MAX_JSON_BYTES} bytes")),
-        false => AdminError::bad_request(format!("the body: {error}")),
-    })?;
+async fn json<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, AdminError> {
+    let most = Most {
+        bytes: MAX_JSON_BYTES,
+        time: app.config.limits.body_timeout,
+        too_large: AdminError::too_large(format!("the body: more than {MAX_JSON_BYTES} bytes")),
+    };
+    let (_, bytes, _room) = bodies::whole(app, request, &most).await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| AdminError::bad_request(format!("the body: {error}")))
-}
-
-pub(super) fn length_limit(error: &axum::Error) -> bool {
-    let cause = std::error::Error::source(error);
-    cause.is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>())
 }
 
 async fn activated(app: &App, changed: Changed) -> Answer<ActivatedView> {

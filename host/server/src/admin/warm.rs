@@ -17,7 +17,8 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::AdminError;
-use super::policies::length_limit;
+use super::bodies::{self, Most};
+use crate::admission::Permit;
 use crate::app::App;
 
 /// The query beside the documents: a bi-encoder's rows of documents do not depend on it.
@@ -74,11 +75,12 @@ pub(super) async fn warm(
     Path(name): Path<String>,
     request: Request,
 ) -> Result<Json<WarmedView>, AdminError> {
+    let version = warmable(&app, &name)?;
+    // Who sends slowly takes no turn from others.
+    let (request, _room) = read(&app, &name, request).await?;
     let Ok(_turn) = app.warming.try_acquire() else {
         return Err(busy("another call fills the cache"));
     };
-    let version = warmable(&app, &name)?;
-    let request = read(&app, &name, request).await?;
     let documents = request.documents.len();
     let started = Instant::now();
     let invoked = invoke::invoke_in_background(
@@ -120,20 +122,19 @@ fn warmable(app: &App, name: &str) -> Result<Arc<PolicyVersion>, AdminError> {
     )))
 }
 
-async fn read(app: &App, name: &str, request: Request) -> Result<RerankRequest, AdminError> {
+async fn read(
+    app: &App,
+    name: &str,
+    request: Request,
+) -> Result<(RerankRequest, Permit), AdminError> {
     let limits = &app.config.limits;
     let most = limits.max_body_bytes;
-    let bytes = tokio::time::timeout(
-        limits.body_timeout,
-        axum::body::to_bytes(request.into_body(), most),
-    );
-    let bytes = bytes
-        .await
-        .map_err(|_| AdminError::bad_request("the body did not arrive in time"))?
-        .map_err(|error| match length_limit(&error) {
-            true => AdminError::too_large(format!("the body: more than {most} bytes")),
-            false => AdminError::bad_request(format!("the body: {error}")),
-        })?;
+    let most = Most {
+        bytes: most,
+        time: limits.body_timeout,
+        too_large: AdminError::too_large(format!("the body: more than {most} bytes")),
+    };
+    let (_, bytes, room) = bodies::whole(app, request, &most).await?;
     let wanted: WarmRequest = serde_json::from_slice(&bytes)
         .map_err(|error| AdminError::bad_request(format!("the body: {error}")))?;
     if wanted.documents.is_empty() {
@@ -156,6 +157,7 @@ async fn read(app: &App, name: &str, request: Request) -> Result<RerankRequest, 
         .requests;
     requests
         .pop()
+        .map(|request| (request, room))
         .ok_or_else(|| AdminError::bad_request("`documents` must not be empty"))
 }
 

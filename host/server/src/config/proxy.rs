@@ -69,7 +69,8 @@ pub struct ProxyFlags {
     #[arg(long, value_name = "FILE", env = "RERANKD_PROXY_TLS_KEY")]
     pub proxy_tls_key: Option<PathBuf>,
 
-    /// Most connections of clients to the search proxy at one time; more wait [default: 4096]
+    /// Most connections of clients to the search proxy at one time; beyond it who keeps the proxy
+    /// waiting makes room, else there is 429 [default: 4096]
     #[arg(long, value_name = "N", env = "RERANKD_PROXY_MAX_CONNECTIONS")]
     pub proxy_max_connections: Option<usize>,
 

@@ -9,9 +9,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
+
+use crate::body::{Gathered, Pace};
+use crate::connections::Seat;
 
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -60,15 +63,23 @@ pub(super) struct Resumed {
     read: VecDeque<Bytes>,
     rest: Incoming,
     activity: Arc<Activity>,
+    seat: Option<Arc<Seat>>,
 }
 
 impl Resumed {
-    /// A body nothing was read of has `read` empty.
-    pub(super) fn new(read: Vec<Bytes>, rest: Incoming, activity: Arc<Activity>) -> Self {
+    /// A body nothing was read of has `read` empty. `seat`: of the client, which is waited for while
+    /// nothing comes.
+    pub(super) fn new(
+        read: Vec<Bytes>,
+        rest: Incoming,
+        activity: Arc<Activity>,
+        seat: Option<Arc<Seat>>,
+    ) -> Self {
         Self {
             read: read.into(),
             rest,
             activity,
+            seat,
         }
     }
 
@@ -78,6 +89,9 @@ impl Resumed {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         let polled = Pin::new(&mut self.rest).poll_frame(context);
+        if let Some(seat) = &self.seat {
+            seat.want_body(polled.is_pending());
+        }
         polled.map_err(BodyError::from)
     }
 
@@ -95,6 +109,14 @@ impl Resumed {
             hint.set_upper(read + upper);
         }
         hint
+    }
+}
+
+impl Drop for Resumed {
+    fn drop(&mut self) {
+        if let Some(seat) = &self.seat {
+            seat.want_body(false);
+        }
     }
 }
 
@@ -242,36 +264,62 @@ pub(super) enum Collected {
     NoRoom(Vec<Bytes>),
 }
 
-/// Reads a body of at most `limit` bytes. `room` is asked for each piece.
+/// Why a body was not read to its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Cut {
+    /// It broke off.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+    /// It came too slowly.
+    #[error("{0}")]
+    Slow(String),
+}
+
+/// Reads a body of at most `limit` bytes, into one piece. `room` is asked for what that takes. `pace` is
+/// given where somebody is waited for who owes it.
 ///
 /// # Errors
-/// The body broke off.
+/// The body broke off, or is too slow.
 pub(super) async fn collect(
     body: &mut Incoming,
     limit: usize,
+    mut pace: Option<Pace>,
     mut room: impl FnMut(usize) -> bool,
-) -> Result<Collected, hyper::Error> {
-    let mut pieces: Vec<Bytes> = Vec::new();
-    let mut size = 0;
-    if body.size_hint().lower() > limit as u64 {
-        return Ok(Collected::TooLarge(pieces));
+) -> Result<Collected, Cut> {
+    let expected = body.size_hint().lower();
+    if expected > limit as u64 {
+        return Ok(Collected::TooLarge(Vec::new()));
     }
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else {
-            continue;
+    let mut gathered = Gathered::new(usize::try_from(expected).unwrap_or(0));
+    loop {
+        let next = match &mut pace {
+            Some(pace) => pace.next(body).await.map_err(Cut::Slow)?,
+            None => data(body).await,
         };
-        size += data.len();
-        let fits = room(data.len());
-        pieces.push(data);
-        if size > limit {
-            return Ok(Collected::TooLarge(pieces));
+        let Some(data) = next.transpose()? else {
+            return Ok(Collected::Whole(gathered.into_bytes()));
+        };
+        if gathered.len() + data.len() > limit {
+            return Ok(Collected::TooLarge(vec![gathered.into_bytes(), data]));
         }
-        if !fits {
-            return Ok(Collected::NoRoom(pieces));
+        let added = gathered.add(&data, |bytes| if room(bytes) { Ok(()) } else { Err(()) });
+        if added.is_err() {
+            return Ok(Collected::NoRoom(vec![gathered.into_bytes(), data]));
         }
     }
-    Ok(Collected::Whole(match pieces.len() {
-        1 => pieces.remove(0),
-        _ => Bytes::from(pieces.concat()),
-    }))
+}
+
+/// The next data of a body.
+async fn data(body: &mut Incoming) -> Option<Result<Bytes, hyper::Error>> {
+    use http_body_util::BodyExt;
+    loop {
+        match body.frame().await? {
+            Ok(frame) => {
+                if let Ok(data) = frame.into_data() {
+                    return Some(Ok(data));
+                }
+            }
+            Err(error) => return Some(Err(error)),
+        }
+    }
 }

@@ -14,11 +14,13 @@ use rerankd_core::{ErrorKind, FailReason, RerankError, SkipReason, Status};
 use rerankd_wire::search::{Forward, SearchCall};
 use rerankd_wire::status::{RERANK_STATUS, SearchStatus, search_status_header};
 
-use super::body::{Activity, Collected, collect};
+use super::body::{Activity, Collected, Cut, collect};
 use super::ranking::Asker;
 use super::upstream::{Asked, Payload, root_cause};
 use super::{Kind, Proxy, headers, pass};
 use crate::admission::Permit;
+use crate::body::Pace;
+use crate::connections::AwaitedBody;
 use crate::data_plane::SPLIT_KEY;
 use crate::gzip::{self, Encoding, Packed};
 use crate::rerank::off_the_runtime;
@@ -83,10 +85,13 @@ impl Exchange<'_> {
         let admission = &self.proxy.app.admission;
         let limit = self.proxy.settings.max_rewrite_bytes;
         let mut room = Permit::default();
-        let reading = collect(&mut body, limit, |bytes| {
+        let awaited = AwaitedBody::of(&self.head.extensions);
+        let pace = Pace::new(&self.proxy.app);
+        let reading = collect(&mut body, limit, Some(pace), |bytes| {
             admission.admit_bytes(&mut room, bytes).is_ok()
         });
         let read = tokio::time::timeout(limits.body_timeout, reading).await;
+        drop(awaited);
         let read = read.map_err(|_| {
             let within = limits.body_timeout;
             let problem = format!("the body did not arrive within {within:?}");
@@ -102,7 +107,10 @@ impl Exchange<'_> {
                 let status = SearchStatus::Failed(FailReason::Overloaded);
                 return self.pass_unread(read, body, status).await;
             }
-            Err(error) => {
+            Err(Cut::Slow(problem)) => {
+                return Err(RerankError::new(ErrorKind::RequestTimeout, problem));
+            }
+            Err(Cut::Broken(error)) => {
                 let problem = format!("the body broke off: {}", root_cause(&error));
                 return Err(RerankError::new(ErrorKind::BadRequest, problem));
             }
@@ -145,7 +153,7 @@ impl Exchange<'_> {
                 let admission = &self.proxy.app.admission;
                 let room = |size| admission.admit_bytes(room, size);
                 match off_the_runtime(raw.len(), || gzip::unpack(raw, limit, room)) {
-                    Ok(plain) => Ok(Bytes::from(plain)),
+                    Ok(plain) => Ok(plain),
                     Err(Packed::Broken(_)) => Err(Unread::Encoding),
                     Err(Packed::TooLarge) => Err(Unread::TooLarge),
                     Err(Packed::NoRoom(_)) => Err(Unread::NoRoom),
@@ -280,7 +288,7 @@ impl Exchange<'_> {
         let admission = &self.proxy.app.admission;
         let mut room = Permit::default();
         let (head, mut body) = response.into_parts();
-        let read = collect(&mut body, limit, |bytes| {
+        let read = collect(&mut body, limit, None, |bytes| {
             admission.admit_bytes(&mut room, bytes).is_ok()
         });
         let failed = |reason| Ok(Said::Again(SearchStatus::Failed(reason)));

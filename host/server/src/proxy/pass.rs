@@ -44,6 +44,7 @@ pub(super) async fn resumed(
             read,
             rest,
             std::sync::Arc::clone(&activity),
+            head.extensions.get().cloned(),
         ))),
         extensions: head.extensions,
         repeatable,

@@ -32,6 +32,9 @@ const MAX_IDLE: usize = 256;
 /// How long a connection is kept idle: shorter than engines and what stands between do.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Largest head of an answer, and most of a body that is read at a time, bytes.
+const MAX_BUFFER_BYTES: usize = 64 << 10;
+
 /// How long a connection without traffic waits before the system asks whether the engine is there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -96,6 +99,7 @@ impl Upstream {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE)
             .http1_preserve_header_case(true)
+            .http1_max_buf_size(MAX_BUFFER_BYTES)
             .build(connector);
         let node = |uri: &Uri| Node {
             scheme: uri.scheme().cloned().unwrap_or(Scheme::HTTP),
