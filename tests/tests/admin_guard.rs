@@ -413,7 +413,8 @@ onload = async () => {
 
 /// A server before an engine that answers everything.
 fn before_an_engine(flags: &[&str]) -> (Rerankd, Upstream) {
-    let upstream = Upstream::start(|_, stream| write_json(stream, "200 OK", "{\"hits\":\"secret\"}"));
+    let upstream =
+        Upstream::start(|_, stream| write_json(stream, "200 OK", "{\"hits\":\"secret\"}"));
     let url = upstream.url();
     let own = ["--upstream", &url, "--proxy-listen", "127.0.0.1:0"];
     (Rerankd::start(&[&own, flags].concat()), upstream)
@@ -423,7 +424,12 @@ fn before_an_engine(flags: &[&str]) -> (Rerankd, Upstream) {
 fn call(address: SocketAddr, method: &str, path: &str, host: &str) -> Answer {
     let mut connection = Connection::open(address).expect("it listens");
     let headers = [("Host", host), JSON];
-    let sent = connection.request(method, path, &headers, b"{\"query\":\"q\",\"documents\":[\"d\"]}");
+    let sent = connection.request(
+        method,
+        path,
+        &headers,
+        b"{\"query\":\"q\",\"documents\":[\"d\"]}",
+    );
     let answer = connection.answer();
     answer.unwrap_or_else(|error| panic!("no answer to {method} {path}: {error} ({sent:?})"))
 }
@@ -458,13 +464,19 @@ fn the_data_plane_answers_to_names_of_loopback_and_to_those_that_it_is_given() {
         let answer = rank(host);
         assert_eq!(answer.status, 403, "{host}");
         let message = answer.error_message();
-        assert!(message.contains(&format!("`Host: {host}` is not allowed")), "{message}");
+        assert!(
+            message.contains(&format!("`Host: {host}` is not allowed")),
+            "{message}"
+        );
         assert!(message.contains("--allow-host"), "{message}");
         let status = answer.header("rerank-status").expect("it has one");
         assert!(status.contains("reason=host-not-allowed"), "{status}");
     }
     let refused = [("protocol", "native"), ("reason", "host-not-allowed")];
-    assert_eq!(server.metric("rerankd_requests_total", &refused), wrong.len() as f64);
+    assert_eq!(
+        server.metric("rerankd_requests_total", &refused),
+        wrong.len() as f64
+    );
     // Each protocol says it in its own words, and so does what is none.
     for (method, path, shape) in [
         ("POST", "/rerank", "\"message\":\"`Host"),
@@ -476,7 +488,11 @@ fn the_data_plane_answers_to_names_of_loopback_and_to_those_that_it_is_given() {
         let answer = call(address, method, path, "rebound.test");
         assert_eq!(answer.status, 403, "{path}");
         assert!(answer.text().contains(shape), "{path}: {}", answer.text());
-        assert!(answer.text().contains("is not allowed"), "{}", answer.text());
+        assert!(
+            answer.text().contains("is not allowed"),
+            "{}",
+            answer.text()
+        );
     }
     // A probe calls by any name.
     for path in ["/health/live", "/health/ready", "/health", "/ping", "/"] {
@@ -491,7 +507,11 @@ fn off_loopback_names_count_only_where_some_are_given() {
         let server = Rerankd::spawn(Rerankd::command(&arguments));
         let address = SocketAddr::from(([127, 0, 0, 1], server.address().port()));
         let rank = |host: &str| call(address, "POST", "/v1/rerank/first-stage", host).status;
-        assert_eq!(rank("rerank.prod.svc.cluster.local:9500"), status, "{flags:?}");
+        assert_eq!(
+            rank("rerank.prod.svc.cluster.local:9500"),
+            status,
+            "{flags:?}"
+        );
         assert_eq!((rank("rerank.shop"), rank("10.0.0.7:9500")), (200, 200));
     }
 }
@@ -508,7 +528,10 @@ fn a_request_has_one_host_on_the_planes_for_applications_too() {
         };
         let own = format!("Host: {address}\r\n");
         assert_eq!(status("GET /v1/models HTTP/1.1\r\n"), 400);
-        assert_eq!(status(&format!("GET /v1/models HTTP/1.1\r\n{own}{own}")), 400);
+        assert_eq!(
+            status(&format!("GET /v1/models HTTP/1.1\r\n{own}{own}")),
+            400
+        );
         // A check of an old load balancer.
         assert_eq!(status("GET /v1/models HTTP/1.0\r\n"), 200);
         assert_eq!(status(&format!("GET /v1/models HTTP/1.1\r\n{own}")), 200);
@@ -536,7 +559,10 @@ fn the_proxy_asks_the_engine_nothing_for_a_name_that_is_not_its_own() {
         assert_eq!(body["status"], 403, "{body}");
         assert_eq!(body["error"]["root_cause"][0]["type"], "rerankd_exception");
         let reason = body["error"]["reason"].as_str().expect("it says why");
-        assert!(reason.contains("`Host: rebound.test:9200` is not allowed"), "{reason}");
+        assert!(
+            reason.contains("`Host: rebound.test:9200` is not allowed"),
+            "{reason}"
+        );
         assert!(reason.contains("--proxy-allow-host"), "{reason}");
     }
     assert_eq!(upstream.asked().len(), 4);

@@ -100,13 +100,24 @@ fn a_file_that_cannot_be_read_as_it_should_be_makes_no_key_good() {
         folder.set_mode("beside", 0o600);
         std::fs::rename(folder.path().join("beside"), &path).expect("both are ours");
         let since = Instant::now();
-        eventually("the key is good", || (with(&server, KEY) == 200).then_some(()));
+        eventually("the key is good", || {
+            (with(&server, KEY) == 200).then_some(())
+        });
         assert!(since.elapsed() < GRACE + SLACK, "{:?}", since.elapsed());
     };
     let spoil: [(&dyn Fn(), &str); 3] = [
-        (&|| std::fs::remove_file(&path).expect("it is ours"), "No such file"),
-        (&|| folder.set_mode("keys", 0o644), "its mode must be 0600 or 0640"),
-        (&|| std::fs::write(&path, "").expect("it is ours"), "there is no key in it"),
+        (
+            &|| std::fs::remove_file(&path).expect("it is ours"),
+            "No such file",
+        ),
+        (
+            &|| folder.set_mode("keys", 0o644),
+            "its mode must be 0600 or 0640",
+        ),
+        (
+            &|| std::fs::write(&path, "").expect("it is ours"),
+            "there is no key in it",
+        ),
     ];
     for (spoil, says) in spoil {
         good();
@@ -124,18 +135,26 @@ fn a_file_that_cannot_be_read_as_it_should_be_makes_no_key_good() {
         });
         assert!(before < GRACE, "{says}: good after {before:?}");
         assert!(since.elapsed() < GRACE + SLACK, "{:?}", since.elapsed());
-        eventually("the log says why", || server.stderr().contains(says).then_some(()));
+        eventually("the log says why", || {
+            server.stderr().contains(says).then_some(())
+        });
         // And so it stays; no key is none, too.
         assert_eq!(with(&server, KEY), 401);
         assert_eq!(rank(&server, &[]).status, 401);
     }
     // What never answers a reader does not hold up the server.
     std::fs::remove_file(&path).expect("it is ours");
-    let made = std::process::Command::new("mkfifo").arg("-m600").arg(&path).status();
+    let made = std::process::Command::new("mkfifo")
+        .arg("-m600")
+        .arg(&path)
+        .status();
     assert!(made.expect("there is `mkfifo`").success());
     eventually("the log says what it is", || {
         assert_eq!(with(&server, KEY), 401);
-        server.stderr().contains("it is a FIFO, not a file").then_some(())
+        server
+            .stderr()
+            .contains("it is a FIFO, not a file")
+            .then_some(())
     });
     good();
     assert!(!server.stderr().contains(KEY));

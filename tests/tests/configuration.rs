@@ -384,7 +384,10 @@ fn links_into_folders_that_anyone_can_write_to_are_refused() {
     folder.set_mode("open", 0o777);
     let open = path("open");
     let serve_with = |flags: &[&str]| {
-        let refusal = serve(&[&["--listen", "127.0.0.1:0", "--log", "error"], flags].concat(), &[]);
+        let refusal = serve(
+            &[&["--listen", "127.0.0.1:0", "--log", "error"], flags].concat(),
+            &[],
+        );
         assert_ne!(refusal.code, Some(0), "{refusal:?}");
         let said = format!("`{open}` can be written by anyone");
         assert!(refusal.stderr.contains(&said), "{refusal:?}");
@@ -415,7 +418,11 @@ fn links_into_folders_that_anyone_can_write_to_are_refused() {
     folder.set_mode("open", 0o755);
     let flags = ["--policies", &policies, "--models", &models];
     let server = Rerankd::start(&[&flags[..], &load].concat());
-    assert!(server.greeting().contains("first-stage@"), "{}", server.greeting());
+    assert!(
+        server.greeting().contains("first-stage@"),
+        "{}",
+        server.greeting()
+    );
 }
 
 /// A reader of a FIFO waits for a writer, who need not come.
@@ -434,7 +441,10 @@ fn what_is_no_file_is_refused_and_holds_up_no_start() {
     ] {
         let path = folder.path().join(name);
         std::fs::create_dir_all(path.parent().expect("it has one")).expect("it is writable");
-        let made = std::process::Command::new("mkfifo").arg("-m600").arg(&path).status();
+        let made = std::process::Command::new("mkfifo")
+            .arg("-m600")
+            .arg(&path)
+            .status();
         assert!(made.expect("there is `mkfifo`").success());
     }
     folder.copy(
@@ -462,14 +472,23 @@ fn what_is_no_file_is_refused_and_holds_up_no_start() {
     check(&["--policies", &path("cases")], "first-stage.cases.json");
     let models = path("models");
     let load = ["--models", &models, "--load-model", "tiny-cross-encoder"];
-    check(&[&["--policies", &policies][..], &load].concat(), "manifest.toml");
+    check(
+        &[&["--policies", &policies][..], &load].concat(),
+        "manifest.toml",
+    );
     check(&["--api-key-file", &pipe], "pipe` (--api-key-file)");
-    check(&["--tls-cert", &pipe, "--tls-key", &pipe], "pipe` (--tls-cert)");
+    check(
+        &["--tls-cert", &pipe, "--tls-key", &pipe],
+        "pipe` (--tls-cert)",
+    );
     let upstream = ["--upstream", "https://127.0.0.1:1", "--upstream-ca"];
     check(&[&upstream[..], &[&pipe]].concat(), "pipe` (--upstream-ca)");
     // A device neither waits nor ends.
     let refusal = serve(&["--config", "/dev/zero"], &[]);
-    assert_faults(&refusal, &[&["`/dev/zero` (--config): it is a device, not a file"]]);
+    assert_faults(
+        &refusal,
+        &[&["`/dev/zero` (--config): it is a device, not a file"]],
+    );
 }
 
 #[test]
@@ -486,7 +505,10 @@ fn names_of_models_are_names() {
     assert_faults(
         &refusal,
         &[
-            &["--load-model must be one folder's name", "got `../tiny-cross-encoder`"],
+            &[
+                "--load-model must be one folder's name",
+                "got `../tiny-cross-encoder`",
+            ],
             &["the model for `semantic-blend.bi-encoder`", "got `../../x`"],
             &["the model for `cross-encoder.cross-encoder`", "got `.`"],
         ],

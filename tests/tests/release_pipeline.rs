@@ -183,7 +183,10 @@ fn a_name_of_a_model_is_no_path() {
     let folder = Folder::new();
     let secret = "password = hunter2";
     folder.write("outside/manifest.toml", secret);
-    folder.write("models/broken/manifest.toml", format!("name = \"broken\"\n{secret}\n"));
+    folder.write(
+        "models/broken/manifest.toml",
+        format!("name = \"broken\"\n{secret}\n"),
+    );
     let models = folder.path().join("models");
     let models = models.to_str().expect("the path is UTF-8");
     let server = Deployment::start(&["--models", models]);
@@ -195,7 +198,15 @@ fn a_name_of_a_model_is_no_path() {
     let absolute = folder.path().join("outside");
     let absolute = absolute.to_str().expect("the path is UTF-8");
     let must = "must be one folder's name";
-    let names = ["../outside", "x/../../outside", absolute, "..", ".", ".hidden", ""];
+    let names = [
+        "../outside",
+        "x/../../outside",
+        absolute,
+        "..",
+        ".",
+        ".hidden",
+        "",
+    ];
     for name in names {
         let query = format!("model=bi-encoder:{}", name.replace('/', "%2F"));
         let answer = server.push("echo", &waits("x"), &query);
@@ -204,14 +215,22 @@ fn a_name_of_a_model_is_no_path() {
     }
     for name in ["../outside", "..", ".hidden", "a\u{1b}b"] {
         let answer = server.push("echo", &waits(name), "");
-        assert_refused(&answer, 422, "models", &["its model slot `bi-encoder` ", must]);
+        assert_refused(
+            &answer,
+            422,
+            "models",
+            &["its model slot `bi-encoder` ", must],
+        );
         assert!(!answer.text().contains("hunter2"), "{}", answer.text());
     }
     // One that is its own, and broken: where, not what stands there.
     let answer = server.push("echo", &waits("broken"), "");
     assert_refused(&answer, 422, "models", &["broken/manifest.toml`: line 2: "]);
     assert!(!answer.text().contains("hunter2"), "{}", answer.text());
-    for path in ["/inference/encoder/..%2Foutside", "/inference/cross/..%2Foutside"] {
+    for path in [
+        "/inference/encoder/..%2Foutside",
+        "/inference/cross/..%2Foutside",
+    ] {
         let answer = server.post_text(path, "{}");
         assert!([400, 404].contains(&answer.status), "{}", answer.text());
         assert!(!answer.text().contains("hunter2"), "{}", answer.text());

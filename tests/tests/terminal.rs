@@ -56,7 +56,11 @@ fn what_a_component_says_steers_no_terminal() {
     let described = folder.write("echo.wasm", described);
     let checked = policy(&["check", text(&described)]);
     assert_code(&checked, 0);
-    assert!(stdout(&checked).contains("\\u001b]0;mine"), "{}", stdout(&checked));
+    assert!(
+        stdout(&checked).contains("\\u001b]0;mine"),
+        "{}",
+        stdout(&checked)
+    );
     // What it says when it fails: the message is a text in its memory.
     let mut panics = faulty("panic");
     let (said, instead) = (b"cannot rank ", b"\x1b[2J\xc2\x9bm\n\r\x07k ");
@@ -72,14 +76,19 @@ fn what_a_component_says_steers_no_terminal() {
     let tested = policy(&arguments);
     assert_code(&tested, 1);
     let table = stdout(&tested);
-    assert!(table.contains("\\u001b]0;mine\\u0007\\u009b2J\\u202e\\u000d\\u0008\\u000aok"), "{table}");
-    assert!(table.contains("\\u001b[2J\\u009bm\n"), "{table}");
-    let pretends = table.lines().any(|line| line.starts_with("ok") || line.starts_with("\\u000d"));
+    assert!(
+        table.contains("\\u001b]0;mine\\u0007\\u009b2J\\u202e\\u000d\\u0008\\u000aok"),
+        "{table}"
+    );
+    assert!(table.contains("\\u001b[2J\\u009bm \\u0007k"), "{table}");
+    let pretends = table
+        .lines()
+        .any(|line| line.starts_with("ok") || line.starts_with("\\u000d"));
     assert!(!pretends, "{table}");
     let as_json = policy(&[&arguments[..], &["--json"]].concat());
     let message = json_of(&as_json)["results"][0]["message"].clone();
     let message = message.as_str().expect("it failed").to_owned();
-    assert!(message.contains("\u{1b}[2J\u{9b}m\n\r\u{7}k"), "{message:?}");
+    assert!(message.contains("\u{1b}[2J\u{9b}m \u{7}k"), "{message:?}");
     // The file's name is somebody's text, too.
     let named = folder.write("\u{1b}[31m\u{9d}.wasm", "no component");
     let refused = policy(&["check", text(&named), "--name", "x"]);
@@ -89,7 +98,11 @@ fn what_a_component_says_steers_no_terminal() {
             assert!(!steers(&said), "{said:?}");
         }
     }
-    assert!(stderr(&missing).contains("\\u001b[31m\\u009d"), "{}", stderr(&missing));
+    assert!(
+        stderr(&missing).contains("\\u001b[31m\\u009d"),
+        "{}",
+        stderr(&missing)
+    );
 }
 
 #[test]
@@ -115,13 +128,21 @@ fn what_a_server_says_steers_no_terminal() {
         }
     });
     let url = server.url();
-    for arguments in [&["list"][..], &["events"], &["rollback", "x"], &["list", "x"]] {
+    for arguments in [
+        &["list"][..],
+        &["events"],
+        &["rollback", "x"],
+        &["list", "x"],
+    ] {
         for json in [&[][..], &["--json"]] {
             let all = [arguments, &["--to", &url, "--token", "t"], json].concat();
             let output = policy(&all);
             let (out, err) = (stdout(&output), stderr(&output));
             assert!(!steers(&out) && !steers(&err), "{all:?}: {out:?} {err:?}");
-            assert!(format!("{out}{err}").contains("\\u001b]0;mine\\u0007\\u009b2J\\u202e"), "{all:?}: {out}{err}");
+            assert!(
+                format!("{out}{err}").contains("\\u001b]0;mine\\u0007\\u009b2J\\u202e"),
+                "{all:?}: {out}{err}"
+            );
             if json.is_empty() {
                 continue;
             }

@@ -93,7 +93,8 @@ fn one_file_prints() {
         Path::new("host/server/src/telemetry.rs"),
     ];
     for path in sources(&["rs"]) {
-        let is_code = path.starts_with("host") && path.components().any(|part| part.as_os_str() == "src");
+        let is_code =
+            path.starts_with("host") && path.components().any(|part| part.as_os_str() == "src");
         if !is_code || path == own || others.contains(&path.as_path()) {
             continue;
         }

@@ -128,7 +128,10 @@ fn a_token_is_good_for_what_it_was_made_for() {
     let prometheus = new(&server, "prometheus", "*", "metrics");
     let (status, _, message) = error(&get_with(&server, "/v1/models", &prometheus));
     assert_eq!(status, 403);
-    assert!(message.contains("the right `read` on any policy"), "{message}");
+    assert!(
+        message.contains("the right `read` on any policy"),
+        "{message}"
+    );
     let metrics = get_with(&server, "/metrics", &prometheus).ok();
     let counted = "rerankd_admin_refusals_total{reason=\"right\"} 5";
     assert!(metrics.text().contains(counted), "{}", metrics.text());
@@ -195,7 +198,10 @@ fn tokens_of_the_first_format_may_what_they_could_and_no_more() {
     let rights = |secret: &str, push: u16, activate: u16| {
         let bearer = format!("Bearer {secret}");
         let call = |method: &str, path: &str| {
-            let headers = [("Authorization", &*bearer), ("Content-Type", "application/json")];
+            let headers = [
+                ("Authorization", &*bearer),
+                ("Content-Type", "application/json"),
+            ];
             server.admin_call(method, path, &headers, b"{}").status
         };
         let delete = call("DELETE", "/v1/policies/panic/versions/00000000");
@@ -240,7 +246,10 @@ fn tokens_of_the_first_format_may_what_they_could_and_no_more() {
     }
     let later = json!({"format": 3, "tokens": [], "more": 1}).to_string();
     std::fs::write(&path, later).expect("it is ours");
-    assert_fails(&token(&server, &["list"]), &["its `format` is 3", "reads 2"]);
+    assert_fails(
+        &token(&server, &["list"]),
+        &["its `format` is 3", "reads 2"],
+    );
 }
 
 #[test]
@@ -390,7 +399,10 @@ fn a_file_of_tokens_that_is_wrong_makes_none_good_and_keeps_a_server_from_starti
         mode(&path, 0o600);
         assert_eq!(status(), 200);
         std::fs::rename(&path, &aside).expect("it is ours");
-        let made = std::process::Command::new("mkfifo").arg("-m600").arg(&path).status();
+        let made = std::process::Command::new("mkfifo")
+            .arg("-m600")
+            .arg(&path)
+            .status();
         assert!(made.expect("there is `mkfifo`").success());
         assert_eq!(status(), 401, "{name}");
         assert_fails(&start(&server), &[name, "it is a FIFO, not a file"]);

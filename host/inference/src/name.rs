@@ -49,11 +49,25 @@ mod tests {
         }
         let long = "x".repeat(MAX_BYTES + 1);
         for wrong in [
-            "", ".", "..", "../x", "a/b", "/etc", "a\\b", ".hidden", "a\0b", "a\nb", "a\u{9b}b",
-            "a\u{202e}b", &long,
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/b",
+            "/etc",
+            "a\\b",
+            ".hidden",
+            "a\0b",
+            "a\nb",
+            "a\u{9b}b",
+            "a\u{202e}b",
+            &long,
         ] {
             let problem = check_model_name("`model`", wrong).expect_err(wrong);
-            assert!(problem.starts_with("`model` must be one folder's name"), "{problem}");
+            assert!(
+                problem.starts_with("`model` must be one folder's name"),
+                "{problem}"
+            );
             assert!(!problem.contains(is_unseen), "{problem}");
         }
     }

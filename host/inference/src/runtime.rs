@@ -92,11 +92,13 @@ impl Inference {
     /// [`InferenceError::BadName`]; [`InferenceError::UnknownModel`], naming those that there are.
     pub fn folder_of(&self, name: &str) -> Result<PathBuf, InferenceError> {
         // Whoever gave it checked it, too; here it becomes a path.
-        check_model_name("a model's name", name).map_err(|problem| InferenceError::BadName { problem })?;
+        check_model_name("a model's name", name)
+            .map_err(|problem| InferenceError::BadName { problem })?;
         self.folders
             .iter()
             .map(|folder| folder.join(name))
-            .find(|folder| folder.join(MANIFEST_FILE).is_file())
+            // What is no file is refused by name when it is read.
+            .find(|folder| folder.join(MANIFEST_FILE).exists())
             .ok_or_else(|| InferenceError::UnknownModel {
                 model: name.to_owned(),
                 known: available_models(&self.folders).join(", "),

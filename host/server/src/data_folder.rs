@@ -104,7 +104,8 @@ impl DataFolder {
         }
         let bytes = secret_file::read(&path, Group::Nobody, MAX_PRIVATE_BYTES).map_err(wrong)?;
         let text = String::from_utf8(bytes);
-        text.map(Some).map_err(|_| wrong("it is no text".to_owned()))
+        text.map(Some)
+            .map_err(|_| wrong("it is no text".to_owned()))
     }
 
     /// Writes a private file; whoever reads it meets the old content or the new one, whole.

@@ -121,7 +121,10 @@ impl HostNames {
 /// loopback everywhere (RFC 6761, section 6.3).
 fn is_own(host: &str) -> bool {
     let name = without_port(host);
-    if let Some(address) = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+    if let Some(address) = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+    {
         return address.parse::<Ipv6Addr>().is_ok();
     }
     let name = name.strip_suffix('.').unwrap_or(name);

@@ -76,7 +76,10 @@ mod tests {
             ("\u{1b}]0;title\u{7}", "\\u001b]0;title\\u0007"),
             ("a\rb\u{8}c\u{7f}", "a\\u000db\\u0008c\\u007f"),
             ("\u{9b}31m\u{9d}0;x\u{9c}", "\\u009b31m\\u009d0;x\\u009c"),
-            ("\u{202e}evil\u{2066}x\u{200f}", "\\u202eevil\\u2066x\\u200f"),
+            (
+                "\u{202e}evil\u{2066}x\u{200f}",
+                "\\u202eevil\\u2066x\\u200f",
+            ),
             ("line\u{2028}sep\u{85}", "line\\u2028sep\\u0085"),
         ] {
             assert_eq!(shown(text), expected);

@@ -103,7 +103,11 @@ mod tests {
             (&[Read, Push], true, &[Read, Texts, Push, Metrics]),
             (&[Read, Push, Activate], true, Right::ALL),
         ] {
-            assert_eq!(meant(rights, all_names), Ok(expected.to_vec()), "{rights:?}");
+            assert_eq!(
+                meant(rights, all_names),
+                Ok(expected.to_vec()),
+                "{rights:?}"
+            );
         }
         for right in [Texts, Metrics] {
             let problem = meant(&[Read, right], true).expect_err("it is new");
