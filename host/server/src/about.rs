@@ -30,10 +30,13 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/cluster/auth",
 ];
 
+/// Those of [`PATHS`] that say whether the server is well, and nothing else.
+pub(crate) const HEALTH: [&str; 4] = ["/health/live", "/health/ready", "/health", "/ping"];
+
 /// Whether a request asks for health alone, which is answered where there is no room for more.
 pub(crate) fn is_health(method: &Method, path: &str) -> bool {
-    let paths = ["/health/live", "/health/ready", "/health", "/ping", "/"];
-    (method == Method::GET || method == Method::HEAD) && paths.contains(&path)
+    let asks = method == Method::GET || method == Method::HEAD;
+    asks && (path == "/" || HEALTH.contains(&path))
 }
 
 /// Those of [`PATHS`] that need a key where one is asked for.

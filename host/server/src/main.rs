@@ -1,6 +1,5 @@
 //! `rerankd`: parse, build, serve, drain.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,7 +11,9 @@ use rerankd::cli::{Cli, Command, ServeFlags};
 use rerankd::config::Config;
 use rerankd::listener::{Plane, Routes, Signals};
 use rerankd::proxy::Proxy;
-use rerankd::{admin, connections, data_plane, listener, policy_cli, telemetry, token, watch};
+use rerankd::{
+    admin, connections, data_plane, listener, policy_cli, telemetry, terminal, token, watch,
+};
 use rerankd_policy::compiler;
 
 fn main() -> ExitCode {
@@ -23,17 +24,17 @@ fn main() -> ExitCode {
         Command::Compile { arguments } => match compiler::child(&arguments) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("{error}");
+                terminal::warn(&error.to_string());
                 ExitCode::FAILURE
             }
         },
         Command::Token { command } => match token::run(command) {
             Ok(text) => {
-                let _ = write!(std::io::stdout(), "{text}");
+                let _ = terminal::print(&text);
                 ExitCode::SUCCESS
             }
             Err(error) => {
-                eprintln!("rerankd: {error}");
+                terminal::warn(&format!("rerankd: {error}"));
                 ExitCode::FAILURE
             }
         },
@@ -46,20 +47,20 @@ fn serve_command(flags: Box<ServeFlags>) -> ExitCode {
         Ok(config) => config,
         Err(faults) => {
             for fault in faults {
-                eprintln!("rerankd: {fault}");
+                terminal::warn(&format!("rerankd: {fault}"));
             }
             return ExitCode::from(2);
         }
     };
     if print_config {
-        let _ = write!(std::io::stdout(), "{}", config.to_toml());
+        let _ = terminal::print(&config.to_toml());
         return ExitCode::SUCCESS;
     }
     telemetry::start_logging(&config);
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rerankd: {error:#}");
+            terminal::warn(&format!("rerankd: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -101,7 +102,7 @@ fn serve(mut config: Config) -> anyhow::Result<()> {
         if let Some((answers, socket)) = &proxy {
             greeting += &format!("{}\n", answers.greeting(socket.local_addr()?));
         }
-        let _ = std::io::stdout().write_all(greeting.as_bytes());
+        let _ = terminal::print(&greeting);
         let mut planes = vec![
             Plane {
                 gate: Arc::clone(&app.connections.data),

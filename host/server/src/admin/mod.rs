@@ -1,5 +1,5 @@
 //! The admin plane: its routes, each with the right that it needs ([`guard`]), and what all of their
-//! answers have in common. [`tokens`] says who may do what, [`error`] what goes wrong.
+//! answers have in common. [`tokens`] says who may do what ([`rights`]), [`error`] what goes wrong.
 
 mod bodies;
 pub mod error;
@@ -7,6 +7,7 @@ mod events;
 pub mod guard;
 mod openapi;
 mod policies;
+pub mod rights;
 pub mod tokens;
 mod views;
 mod warm;
@@ -42,10 +43,11 @@ pub fn routes(app: &Arc<App>, address: SocketAddr) -> Router {
     let tls = app.config.admin_tls.is_some();
     let hosts = Arc::new(Hosts::new(address, tls, &app.config.admin_allow_hosts));
     let (read, push) = (needs(Right::Read), needs(Right::Push));
+    let all_metrics = needs(Right::Metrics).everywhere();
     let role = |methods| needs(Right::Activate).taking(&[JSON]).guard(methods);
     let upload_bytes = max_upload_bytes(&app.config);
     Router::new()
-        .route("/metrics", read.everywhere().guard(get(metrics)))
+        .route("/metrics", all_metrics.guard(get(metrics)))
         .route("/v1/models", read.guard(get(models)))
         .route("/v1/openapi.json", read.guard(get(policies::openapi)))
         .route(EVENTS, read.guard(get(events::events)))
