@@ -20,6 +20,8 @@ pub mod cache;
 mod cost;
 mod crew;
 pub mod error;
+#[cfg(test)]
+mod interleaving;
 mod job;
 pub mod manifest;
 pub mod model;
@@ -28,6 +30,7 @@ pub mod rows;
 pub mod runtime;
 pub mod scheduler;
 pub mod stored;
+mod sync;
 pub mod template;
 pub mod tensor;
 pub mod tokenizer;

@@ -25,6 +25,7 @@ pub mod parameters;
 pub mod release;
 pub mod split;
 pub mod store;
+mod sync;
 pub mod traffic;
 pub mod version;
 mod wasi;

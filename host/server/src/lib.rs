@@ -26,6 +26,7 @@ pub mod proxy;
 pub mod rerank;
 mod self_test;
 pub mod shadow;
+mod sync;
 pub mod telemetry;
 pub mod tls;
 pub mod token;

@@ -13,14 +13,18 @@
 
 mod clock;
 mod folder;
+#[cfg(test)]
+mod interleaving;
 mod journal;
+mod pins;
 mod restore;
 mod roles;
+mod turns;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rerankd_core::{ErrorKind, Limits, PolicySelector, RerankError};
@@ -31,18 +35,18 @@ use wasmtime::component::Component;
 
 use self::clock::Clock;
 pub use self::folder::{Deployed, components};
+use self::pins::Pins;
 pub use self::roles::Changed;
+use self::turns::Turns;
 use crate::artifact::Artifact;
 use crate::catalog::{Catalog, Chosen, Missing, fits};
 use crate::compiler::{self, Code, Compiler, Priority};
 use crate::engine::PolicyEngine;
 use crate::error::{ReleaseError, Step};
 use crate::store::{JournalDraft, NameRecord, Store, VersionRecord};
+use crate::sync::{Mutex, MutexGuard};
 use crate::traffic::{ProbationRules, TrafficBook};
 use crate::version::{CompiledPolicy, PolicyOptions, PolicyVersion};
-
-/// Versions without a role that stay loaded because somebody asked for them by version.
-const MAX_PINNED: usize = 8;
 
 /// Who did what nobody asked for, in the journal.
 const HOST: &str = "rerankd";
@@ -134,7 +138,7 @@ pub struct Releases {
     traffic: Arc<TrafficBook>,
     loaded: Mutex<Loaded>,
     /// Held while roles change: one change at a time, and the catalog follows the store.
-    changing: tokio::sync::Mutex<()>,
+    changing: Turns,
     /// Grows with every journal entry.
     journal_moved: watch::Sender<u64>,
     taken_back: AtomicU64,
@@ -147,8 +151,7 @@ struct Loaded {
     by_digest: HashMap<String, Weak<PolicyVersion>>,
     /// When a fault of a version was last written to the journal, by digest.
     faults: HashMap<String, Instant>,
-    /// The latest last.
-    pinned: VecDeque<Arc<PolicyVersion>>,
+    pins: Pins<PolicyVersion>,
 }
 
 /// A component that went through all steps before `stage`.
@@ -185,7 +188,7 @@ impl Releases {
             catalog: Catalog::default(),
             traffic: Arc::default(),
             loaded: Mutex::default(),
-            changing: tokio::sync::Mutex::default(),
+            changing: Turns::default(),
             journal_moved: watch::Sender::new(0),
             taken_back: AtomicU64::new(0),
             closing: AtomicBool::new(false),
@@ -485,15 +488,14 @@ impl Releases {
             (Err(Missing::Version), None) => return Err(self.catalog.unknown(selector)),
             (Err(Missing::Version), Some(wanted)) => wanted,
         };
-        let pinned = self
-            .loaded()
-            .pinned
-            .iter()
-            .rfind(|version| {
+        let (pinned, as_of) = {
+            let pins = &self.loaded().pins;
+            let pinned = pins.find(|version| {
                 version.name() == selector.name
                     && fits(wanted, &version.manifest().version, version.digest())
-            })
-            .cloned();
+            });
+            (pinned, pins.as_of())
+        };
         if let Some(version) = pinned {
             return Ok(Chosen::pinned(version));
         }
@@ -503,10 +505,7 @@ impl Releases {
         };
         match found {
             Ok(version) => {
-                let mut loaded = self.loaded();
-                loaded.pinned.push_back(Arc::clone(&version));
-                let dropped = (loaded.pinned.len() > MAX_PINNED).then(|| loaded.pinned.pop_front());
-                drop(loaded);
+                let dropped = self.loaded().pins.keep(Arc::clone(&version), as_of);
                 drop(dropped);
                 Ok(Chosen::pinned(version))
             }

@@ -15,8 +15,9 @@ use rerankd_wire::search::{Forward, SearchCall};
 use rerankd_wire::status::{RERANK_STATUS, SearchStatus, search_status_header};
 
 use super::body::{Activity, Collected, collect};
+use super::cache::SearchId;
 use super::ranking::Asker;
-use super::upstream::{Asked, Payload, root_cause};
+use super::upstream::{Asked, Payload, body_broke_off, root_cause};
 use super::{Kind, Proxy, headers, pass};
 use crate::admission::Permit;
 use crate::data_plane::SPLIT_KEY;
@@ -102,10 +103,7 @@ impl Exchange<'_> {
                 let status = SearchStatus::Failed(FailReason::Overloaded);
                 return self.pass_unread(read, body, status).await;
             }
-            Err(error) => {
-                let problem = format!("the body broke off: {}", root_cause(&error));
-                return Err(RerankError::new(ErrorKind::BadRequest, problem));
-            }
+            Err(error) => return Err(body_broke_off(&root_cause(&error))),
         };
         let plain = match self.plain(&self.head.headers, &raw, &mut room) {
             Ok(plain) => plain,
@@ -174,6 +172,15 @@ impl Exchange<'_> {
             key: key.map(|key| String::from_utf8_lossy(key.as_bytes())),
             request_id: self.id,
         }
+    }
+
+    /// Who sends a search, and which: a kept ranking holds for no other.
+    pub(super) fn search_id(&self, widened: &Forward<'_>) -> SearchId {
+        let mut headers = headers::for_engine(self.head.headers.clone());
+        for name in &widened.drop_headers {
+            headers.remove(name);
+        }
+        SearchId::new(&headers, &widened.path_and_query, &widened.body)
     }
 
     /// Passes a search that was read in part.
