@@ -110,6 +110,11 @@ impl Upstream {
         self.seen.body_bytes.load(Ordering::SeqCst)
     }
 
+    /// How many connections have ended.
+    pub fn ended(&self) -> usize {
+        self.seen.hung_up.load(Ordering::SeqCst)
+    }
+
     /// Waits until `connections` connections have ended.
     ///
     /// # Panics

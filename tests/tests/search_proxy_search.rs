@@ -3,9 +3,11 @@
 //! answer is in `engines_*.rs`.
 
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rerankd_tests::documents::{recorded, recorded_query};
-use rerankd_tests::upstream::{Asked, write_answer, write_json};
+use rerankd_tests::upstream::{Asked, wait_for_end, write_answer, write_json};
 use rerankd_tests::{Answer, Connection, Folder, Rerankd, Upstream, require};
 use serde_json::{Value, json};
 
@@ -62,6 +64,12 @@ fn search(more: &Value) -> Vec<u8> {
 
 /// What an engine with the recorded hits answers to a search.
 fn answer_to(asked: &[u8]) -> String {
+    page_of(asked, false).to_string()
+}
+
+/// The page that is asked for. With `turned`, the same hits with the same scores have the contents of
+/// each other.
+fn page_of(asked: &[u8], turned: bool) -> Value {
     let asked: Value = serde_json::from_slice(asked).unwrap_or_default();
     let number = |name: &str, default: usize| {
         let number = asked[name].as_u64();
@@ -70,9 +78,15 @@ fn answer_to(asked: &[u8]) -> String {
     let (from, size) = (number("from", 0), number("size", 10));
     let mut page: Value = serde_json::from_str(&recorded(RECORDED)).expect("it is JSON");
     let hits = page["hits"]["hits"].as_array_mut().expect("it has hits");
+    if turned {
+        let contents: Vec<Value> = hits.iter().map(|hit| hit["_source"].clone()).collect();
+        for (hit, content) in hits.iter_mut().zip(contents.into_iter().rev()) {
+            hit["_source"] = content;
+        }
+    }
     let all = hits.len();
     *hits = hits.drain(from.min(all)..(from + size).min(all)).collect();
-    page.to_string()
+    page
 }
 
 fn engine(asked: &Asked, stream: &mut TcpStream) -> std::io::Result<bool> {
@@ -99,7 +113,11 @@ fn ids(page: &Value) -> Vec<String> {
 
 /// The order that the policy gives the recorded page.
 fn expected(server: &Rerankd) -> Vec<String> {
-    let response: Value = serde_json::from_str(&answer_to(br#"{"size":100}"#)).expect("JSON");
+    expected_of(server, false)
+}
+
+fn expected_of(server: &Rerankd, turned: bool) -> Vec<String> {
+    let response = page_of(br#"{"size":100}"#, turned);
     let body = json!({"query": recorded_query(RECORDED), "response": response});
     ids(&server
         .post("/v1/rerank/semantic-blend/hits", &body)
@@ -159,6 +177,125 @@ fn all_pages_are_of_one_ranking_that_was_made_once() {
     }
     assert_eq!(seen, expected(&server));
     assert_eq!(rows, [rows[0]; 5], "a later page ran a model again");
+}
+
+/// Ids of hits `from` to `from + 5`, as the search of these headers shows them.
+fn five(server: &Rerankd, headers: &[(&str, &str)], from: usize) -> Vec<String> {
+    let page = search(&json!({"from": from, "size": 5}));
+    let answer = call(server, "/products/_search", headers, &page).ok();
+    assert_eq!(answer.parameter("status"), Some("applied"), "{answer:?}");
+    ids(&answer.json())
+}
+
+#[test]
+fn nobody_gets_the_order_that_was_made_of_what_another_may_read() {
+    // As with field-level security: the hits and their scores are the same for all.
+    let upstream = Upstream::start(|asked, stream| {
+        let is_b = [
+            ("authorization", "Bearer b"),
+            ("es-security-runas-user", "b"),
+            ("cookie", "user=b"),
+        ];
+        let turned = is_b
+            .iter()
+            .any(|&(name, value)| asked.header(name) == Some(value));
+        write_json(stream, "200 OK", &page_of(&asked.body, turned).to_string())
+    });
+    let server = serve(&upstream, "", &[]);
+    let orders = [expected_of(&server, false), expected_of(&server, true)];
+    assert_ne!(orders[0][..5], orders[1][..5]);
+    let a: &[(&str, &str)] = &[("Authorization", "Bearer a")];
+    let as_b = ("Es-Security-Runas-User", "b");
+    let callers: [(&[(&str, &str)], usize); 6] = [
+        (a, 0),
+        (&[("Authorization", "Bearer b")], 1),
+        (&[("Authorization", "Bearer a"), as_b], 1),
+        (&[("Authorization", "Bearer a"), ("Cookie", "user=b")], 1),
+        // What `Connection` names does not get to the engine.
+        (&[("Connection", "es-security-runas-user"), as_b], 0),
+        (a, 0),
+    ];
+    for from in [0, 5] {
+        for (headers, order) in callers {
+            let page = five(&server, headers, from);
+            assert_eq!(page, orders[order][from..from + 5], "{headers:?}, {from}");
+        }
+    }
+}
+
+#[test]
+fn a_kept_ranking_is_for_who_asked_by_all_headers_but_the_harmless_ones() {
+    let upstream = Upstream::start(engine);
+    // Else a model that knows the rows would hide a ranking that was made again.
+    let server = serve(&upstream, "", &["--row-cache-mib", "0"]);
+    let rows = || server.metric("rerankd_rows_run_total", &[]);
+    let mut ran = 0.0;
+    let mut call_again = |headers: &[(&str, &str)], target: &str, is_new: bool| {
+        let page = search(&json!({"size": 5}));
+        let answer = call(&server, target, headers, &page).ok();
+        assert_eq!(answer.parameter("status"), Some("applied"), "{answer:?}");
+        let now = rows();
+        assert_eq!(
+            now > ran,
+            is_new,
+            "{headers:?} {target}: {ran} to {now} rows"
+        );
+        ran = now;
+    };
+    let target = "/products/_search";
+    call_again(&[], target, true);
+    let id = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let harmless = [
+        ("Accept-Encoding", "gzip"),
+        ("User-Agent", "another/1.0"),
+        ("X-Elastic-Client-Meta", "es=8.19"),
+        ("X-Opaque-Id", "1"),
+        ("X-Request-Id", "2"),
+        ("traceparent", id),
+        ("tracestate", "a=b"),
+    ];
+    call_again(&harmless, target, false);
+    for header in [
+        ("Authorization", "ApiKey YTpi"),
+        ("Cookie", "sid=1"),
+        ("Es-Security-Runas-User", "b"),
+        ("Opendistro_Security_Impersonate_As", "b"),
+        ("X-Forwarded-For", "10.0.0.1"),
+        ("X-Proxy-User", "b"),
+    ] {
+        call_again(&[header], target, true);
+        call_again(&[header, harmless[0]], target, false);
+    }
+    // A credential may stand in the URL.
+    call_again(&[], "/products/_search?jwt=b", true);
+    call_again(&[], target, false);
+}
+
+#[test]
+fn a_later_page_is_cut_from_the_order_of_its_own_first_page() {
+    let changed = Arc::new(AtomicBool::new(false));
+    let now = Arc::clone(&changed);
+    let upstream = Upstream::start(move |asked, stream| {
+        let page = page_of(&asked.body, now.load(Ordering::SeqCst));
+        write_json(stream, "200 OK", &page.to_string())
+    });
+    let server = serve(&upstream, "", &[]);
+    let orders = [expected_of(&server, false), expected_of(&server, true)];
+    assert_eq!(five(&server, &[], 0), orders[0][..5]);
+    changed.store(true, Ordering::SeqCst);
+    // The contents of the hits have changed, the pages go on where the first ended.
+    assert_eq!(five(&server, &[], 5), orders[0][5..10]);
+    // Another caller's later page has no first page that it could go on from.
+    assert_eq!(
+        five(&server, &[("Authorization", "x")], 5),
+        orders[1][5..10]
+    );
+    // A first page is what the documents say now, and the pages behind it follow it.
+    assert_eq!(five(&server, &[], 0), orders[1][..5]);
+    assert_eq!(five(&server, &[], 5), orders[1][5..10]);
+    changed.store(false, Ordering::SeqCst);
+    assert_eq!(five(&server, &[], 0), orders[0][..5]);
+    assert_eq!(five(&server, &[], 15), orders[0][15..]);
 }
 
 #[test]
@@ -309,6 +446,32 @@ fn without_room_the_engines_page_comes_at_once() {
     rerankd_tests::eventually("its room is free again", || {
         (server.metric("rerankd_admitted_requests", &[]) == 0.0).then_some(())
     });
+}
+
+#[test]
+fn searches_that_wait_for_the_engine_keep_nobody_from_a_ranking() {
+    let upstream = Upstream::start(|asked, stream| match asked.target() {
+        "/slow/_search" => wait_for_end(stream),
+        _ => engine(asked, stream),
+    });
+    let server = serve(&upstream, "", &["--max-instances", "1"]);
+    let slow = [(); 3].map(|()| {
+        let mut connection = Connection::open(server.proxy_address()).expect("the proxy listens");
+        let headers = [("Content-Type", "application/json")];
+        let sent = connection.request("POST", "/slow/_search", &headers, &search(&json!({})));
+        sent.expect("the proxy reads");
+        connection
+    });
+    rerankd_tests::eventually("the engine is asked", || {
+        (upstream.asked().len() == slow.len()).then_some(())
+    });
+    assert_eq!(server.metric("rerankd_admitted_requests", &[]), 0.0);
+    // By the data plane, and by another search.
+    let expected = expected(&server);
+    let answer = call(&server, "/products/_search", &[], &search(&json!({}))).ok();
+    assert_eq!(answer.parameter("status"), Some("applied"), "{answer:?}");
+    assert_eq!(ids(&answer.json()), expected[..10]);
+    drop(slow);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use rcgen::CertifiedKey;
-use rerankd_tests::upstream::{nobody, wait_for_end, write_json};
+use rerankd_tests::upstream::{nobody, wait_for_end, write_answer, write_json};
 use rerankd_tests::{Answer, Connection, Folder, Rerankd, Upstream, eventually, http};
 
 const SEARCH: &str = r#"{"query":{"match":{"title":"watch"}}}"#;
@@ -246,4 +246,157 @@ fn an_engine_behind_tls_is_checked_against_the_ca_that_was_given() {
     let answer = ask(&server, "GET", "/").expect("an answer");
     is_error(&answer, 503, "/");
     assert_eq!(plain.asked().len(), 1);
+}
+
+const CHUNKED: [(&str, &str); 2] = [
+    ("Content-Type", "application/json"),
+    ("Transfer-Encoding", "chunked"),
+];
+
+#[test]
+fn a_clients_broken_body_is_its_own_fault_and_no_nodes() {
+    let nodes = [(); 2].map(|()| Upstream::start(|_, stream| write_json(stream, "200 OK", "{}")));
+    let server = proxy(&[nodes[0].url(), nodes[1].url()], &[]);
+    let begin = |path: &str, chunks: &str| {
+        let mut connection = Connection::open(server.proxy_address()).expect("the proxy listens");
+        let begun = http::head("POST", path, &CHUNKED) + chunks;
+        connection.send(begun).expect("it reads");
+        connection
+    };
+    for path in ["/products/_bulk", "/products/_search", "/products/_bulk"] {
+        let answer = begin(path, "5\r\nhello\r\nno number\r\n").answer();
+        let answer = answer.expect("an answer");
+        is_error(&answer, 400, path);
+        assert!(answer.text().contains("the body broke off"), "{answer:?}");
+    }
+    let came = || nodes[0].body_bytes() + nodes[1].body_bytes();
+    for _ in 0..4 {
+        let before = came();
+        let hangs_up = begin("/products/_bulk", "5\r\nhello\r\n");
+        eventually("a node gets the first bytes", || {
+            (came() > before).then_some(())
+        });
+        drop(hangs_up);
+    }
+    // Each of the connections to the engine that were begun has ended.
+    eventually("the engine's connections end", || {
+        let ended = nodes.iter().map(Upstream::ended).sum::<usize>();
+        (ended >= 6).then_some(())
+    });
+    for _ in 0..4 {
+        ask(&server, "GET", "/_cluster/health")
+            .expect("an answer")
+            .ok();
+        ask(&server, "POST", "/products/_bulk")
+            .expect("an answer")
+            .ok();
+    }
+    let whole = nodes.each_ref().map(|node| node.asked().len());
+    assert_eq!(whole, [4, 4], "a node was left alone");
+    assert!(!server.stderr().contains("no answer of the search engine"));
+}
+
+#[test]
+fn a_body_that_stands_still_is_the_clients() {
+    let upstream = Upstream::start(|_, stream| write_json(stream, "200 OK", "{}"));
+    let server = proxy(&[upstream.url()], &["--upstream-idle-timeout-ms", "300"]);
+    let mut connection = Connection::open(server.proxy_address()).expect("the proxy listens");
+    let begun = http::head("POST", "/products/_bulk", &CHUNKED) + "5\r\nhello\r\n";
+    connection.send(begun).expect("it reads");
+    let answer = connection.answer().expect("an answer");
+    is_error(&answer, 408, "/products/_bulk");
+}
+
+#[test]
+fn a_node_that_is_back_is_used_again() {
+    let well = Upstream::start(|_, stream| write_json(stream, "200 OK", "{}"));
+    let address = nobody();
+    let server = proxy(&[format!("http://{address}"), well.url()], &[]);
+    let ask = || ask(&server, "GET", "/").expect("an answer").ok();
+    ask();
+    ask();
+    let back = Upstream::start_on(address, |_, stream| write_json(stream, "200 OK", "{}"));
+    eventually("the node is asked again", || {
+        ask();
+        (!back.asked().is_empty()).then_some(())
+    });
+    let before = back.asked().len();
+    for _ in 0..4 {
+        ask();
+    }
+    assert_eq!(back.asked().len() - before, 2);
+}
+
+/// What the server holds in memory; 0 where the system does not say it as Linux does.
+fn resident_bytes(server: &Rerankd) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id()));
+    let status = status.unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+    kib.map_or(0, |kib: usize| kib << 10)
+}
+
+#[test]
+fn an_engine_that_talks_without_end_costs_a_bounded_time_and_no_memory() {
+    // Heads, headers and informational answers that never end.
+    let endless: [(&'static [u8], &'static [u8], u16); 3] = [
+        (b"HTTP/1.1 200 OK\r\n", b"a: b\r\n", 502),
+        (b"HTTP/1.1 200 OK\r\na: ", b"bbbbbbbb", 502),
+        (b"", b"HTTP/1.1 102 Processing\r\n\r\n", 504),
+    ];
+    let limits = [
+        "--upstream-timeout-ms",
+        "300",
+        "--upstream-idle-timeout-ms",
+        "300",
+    ];
+    for (head, more, status) in endless {
+        let upstream = Upstream::start(move |_, stream| {
+            stream.write_all(head)?;
+            let more = more.repeat(1000);
+            loop {
+                stream.write_all(&more)?;
+                // Else it takes the cores that the proxy needs.
+                std::thread::sleep(Duration::from_micros(100));
+            }
+        });
+        let server = proxy(&[upstream.url()], &limits);
+        let before = resident_bytes(&server);
+        for (method, path) in PATHS {
+            let started = Instant::now();
+            let answer = ask(&server, method, path).expect("an answer");
+            is_error(&answer, status, path);
+            assert!(started.elapsed() < Duration::from_secs(5));
+            assert_eq!(server.get("/health/ready").status, 200);
+        }
+        let grown = resident_bytes(&server).saturating_sub(before);
+        assert!(grown < 64 << 20, "{grown} bytes more are resident");
+    }
+}
+
+#[test]
+fn an_answer_of_many_headers_goes_through() {
+    let upstream = Upstream::start(|_, stream| {
+        let warnings = [("Warning", "299 Elasticsearch \"old\""); 500];
+        write_answer(stream, "200 OK", &warnings, b"{}")
+    });
+    let server = proxy(&[upstream.url()], &[]);
+    let answer = ask(&server, "GET", "/").expect("an answer").ok();
+    let warnings = answer.headers.iter().filter(|(name, _)| name == "warning");
+    assert_eq!(warnings.count(), 500);
+}
+
+#[test]
+fn what_an_engine_says_beyond_its_answer_is_nobodys_answer() {
+    let upstream = Upstream::start(|_, stream| {
+        let more = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison";
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{{}}{more}");
+        stream.write_all(answer.as_bytes())?;
+        Ok(true)
+    });
+    let server = proxy(&[upstream.url()], &[]);
+    for _ in 0..20 {
+        let answer = ask(&server, "GET", "/").expect("an answer").ok();
+        assert_eq!(answer.text(), "{}");
+    }
 }

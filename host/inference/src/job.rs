@@ -1,8 +1,8 @@
 //! Work in progress: the texts of one tokenizer call, and the rows of one `compute`. A worker does a
 //! piece and stores what came of it; whoever waits takes the whole when the last piece is done.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rerankd_core::{Charge, TokenCount};
@@ -14,6 +14,7 @@ use crate::error::InferenceError;
 use crate::model::Model;
 use crate::rows::{RowBatch, Scratch};
 use crate::scheduler::Statistics;
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
 use crate::template::TokenRow;
 use crate::tensor::{Tensor, TensorData};
 use crate::tokenizer::{EncodedText, Encoding, ModelTokenizer};
@@ -466,6 +467,10 @@ impl EncodeJob {
         };
         for (position, row) in rows.into_iter().enumerate() {
             let row = row.unwrap_or_else(|| {
+                // Nobody else withdraws a call that is waited for.
+                if self.withdrawn.load(Ordering::Relaxed) {
+                    return Err(InferenceError::ShuttingDown);
+                }
                 Err(InferenceError::Tokenizer {
                     model: self.tokenizer.model().to_owned(),
                     problem: format!("it panicked on text {position}"),

@@ -22,6 +22,8 @@ mod cost;
 mod crew;
 pub mod error;
 pub mod files;
+#[cfg(test)]
+mod interleaving;
 mod job;
 pub mod manifest;
 pub mod model;
@@ -31,6 +33,7 @@ pub mod rows;
 pub mod runtime;
 pub mod scheduler;
 pub mod stored;
+mod sync;
 pub mod template;
 pub mod tensor;
 pub mod tokenizer;

@@ -19,8 +19,8 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rerankd_core::Charge;
@@ -32,6 +32,7 @@ use crate::job::{EncodeJob, Job};
 use crate::manifest::RowIndependence;
 use crate::model::Model;
 use crate::rows::RowBatch;
+use crate::sync::{Condvar, Mutex, MutexGuard, now, sleep_until, thread, timeout_at};
 use crate::tokenizer::{Encoding, ModelTokenizer};
 use crate::worker;
 
@@ -177,7 +178,7 @@ pub struct Lane {
 /// The queue and its workers.
 pub struct Scheduler {
     shared: Arc<Shared>,
-    threads: Vec<std::thread::JoinHandle<()>>,
+    threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Scheduler {
@@ -197,7 +198,7 @@ impl Scheduler {
         let threads = (0..workers)
             .map(|index| {
                 let shared = Arc::clone(&shared);
-                std::thread::Builder::new()
+                thread::Builder::new()
                     .name(format!("rows-{index}"))
                     .spawn(move || worker::work(&shared))
             })
@@ -282,8 +283,9 @@ impl Scheduler {
 }
 
 impl Drop for Scheduler {
+    /// What has started ends; whoever waits for more is told.
     fn drop(&mut self) {
-        self.shared.lock().stopping = true;
+        self.shared.stop();
         self.shared.wake.notify_all();
         for thread in self.threads.drain(..) {
             // A worker catches the panics of what it runs; there is nothing to do about its own.
@@ -381,12 +383,13 @@ impl Lane {
         let _withdraw = OnDrop(|| self.shared.withdraw(self.id, &job, false));
         let deadline = self.deadline;
         tokio::select! {
+            biased;
             () = job.done() => {}
-            () = tokio::time::sleep_until(deadline.start_by.into()) => {
+            () = sleep_until(deadline.start_by) => {
                 self.shared.withdraw(self.id, &job, true);
                 let last = deadline.results_by();
                 // What has started may still finish; what does not is late.
-                let _ = tokio::time::timeout_at(last.into(), job.done()).await;
+                let _ = timeout_at(last, job.done()).await;
             }
         }
         job.finish()
@@ -468,6 +471,24 @@ impl Shared {
         queued.job.rows_done(rows);
     }
 
+    /// From now on nothing is taken, and nothing that waited is waited for.
+    fn stop(&self) {
+        let mut state = self.lock();
+        state.stopping = true;
+        let State { lanes, classes, .. } = &mut *state;
+        for queue in lanes.values_mut() {
+            for (job, texts) in queue.encodings.drain(..) {
+                job.withdraw();
+                job.texts_done(texts.len());
+            }
+            let class = &mut classes[queue.class as usize];
+            for queued in queue.jobs.drain(..) {
+                queued.job.withdraw();
+                self.discard(class, &queued, false);
+            }
+        }
+    }
+
     /// The next piece of work; blocks until there is one. `None` when the scheduler stops.
     pub(crate) fn next_piece(&self) -> Option<Piece> {
         let mut state = self.lock();
@@ -518,7 +539,7 @@ impl Shared {
                 return Some(Piece::Encode(job, texts));
             }
             let queued = queue.jobs.front_mut()?;
-            let late = Instant::now() >= queued.job.start_by();
+            let late = now() >= queued.job.start_by();
             if late || queued.job.is_withdrawn() {
                 let queued = queue.jobs.pop_front()?;
                 self.discard(class, &queued, late);

@@ -3,11 +3,13 @@
 //! A name's [`Route`] is replaced as a whole, by one swap of a pointer; who holds a version of the old
 //! one goes on with it, and the version's memory goes with its last holder.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+pub(crate) mod table;
+
+use std::sync::Arc;
 
 use rerankd_core::{ErrorKind, PolicySelector, RerankError};
 
+use self::table::Table;
 use crate::split;
 use crate::traffic::Probation;
 use crate::version::PolicyVersion;
@@ -92,38 +94,29 @@ impl Route {
 /// The routes of all names.
 #[derive(Default)]
 pub struct Catalog {
-    routes: RwLock<BTreeMap<String, Arc<Route>>>,
+    routes: Table<Route>,
 }
 
 impl Catalog {
-    /// Replaces a name's route; what is replaced is dropped after the swap, without the lock.
+    /// Replaces a name's route.
     pub fn set(&self, name: &str, route: Route) {
-        let before = self
-            .routes
-            .write()
-            .expect("nothing panics while it holds the catalog")
-            .insert(name.to_owned(), Arc::new(route));
-        drop(before);
+        self.routes.set(name, route);
     }
 
     /// A name's route.
     pub fn route(&self, name: &str) -> Option<Arc<Route>> {
-        self.read().get(name).cloned()
+        self.routes.get(name)
     }
 
     /// All routes, by name.
     pub fn routes(&self) -> Vec<(String, Arc<Route>)> {
-        let routes = self.read();
-        let routes = routes.iter();
-        routes
-            .map(|(name, route)| (name.clone(), Arc::clone(route)))
-            .collect()
+        self.routes.all()
     }
 
     /// All active versions, by name.
     pub fn active(&self) -> Vec<Arc<PolicyVersion>> {
-        let routes = self.read();
-        let active = routes.values().filter_map(|route| route.active.as_ref());
+        let routes = self.routes();
+        let active = routes.iter().filter_map(|(_, route)| route.active.as_ref());
         active.map(|placed| Arc::clone(&placed.version)).collect()
     }
 
@@ -148,11 +141,5 @@ impl Catalog {
             ErrorKind::UnknownPolicy,
             format!("no policy `{}`; active: {known}", selector.name),
         )
-    }
-
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<String, Arc<Route>>> {
-        self.routes
-            .read()
-            .expect("nothing panics while it holds the catalog")
     }
 }

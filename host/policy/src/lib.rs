@@ -30,6 +30,7 @@ mod schema;
 pub mod selector;
 pub mod split;
 pub mod store;
+mod sync;
 pub mod traffic;
 pub mod version;
 mod wasi;

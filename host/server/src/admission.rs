@@ -22,6 +22,10 @@ const BYTES_PER_TOKEN: usize = 4;
 /// what a forecast does not know: requests that come later share too, and no two take the same.
 const PART_FOR_SHARING: f64 = 0.6;
 
+/// Searches that wait for a search engine before their ranking, for each policy instance. They hold no
+/// instance: a slow engine shall not keep those from requests that have their documents.
+const SEARCHES_PER_INSTANCE: usize = 4;
+
 /// No document counts for more than this: models cut it.
 const MAX_TOKENS_PER_DOCUMENT: usize = 512;
 
@@ -31,6 +35,8 @@ pub struct Admission {
     bytes: Arc<AtomicUsize>,
     tokens: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
+    /// Searches that wait for an engine.
+    searches: Arc<AtomicUsize>,
     /// Worker time of all admitted requests, microseconds.
     work: Arc<AtomicUsize>,
     paces: Paces,
@@ -93,6 +99,7 @@ impl Admission {
             bytes: Arc::default(),
             tokens: Arc::default(),
             requests: Arc::default(),
+            searches: Arc::default(),
             work: Arc::default(),
             paces: Paces::default(),
         }
@@ -154,7 +161,29 @@ impl Admission {
         }
     }
 
-    /// Room for one policy instance, before it is known which documents it will have.
+    /// A place for a search that is to be ranked when its engine has answered, to be held until then.
+    /// [`reserve`](Self::reserve) comes then. It says whether there is an instance now, and
+    /// takes none.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub fn admit_search(
+        &self,
+        timeout: Option<Duration>,
+        inference: &Inference,
+    ) -> Result<Permit, RerankError> {
+        let (_, wait) = self.in_time(timeout, Instant::now(), inference)?;
+        if self.requests.load(Ordering::Acquire) >= self.limits.max_instances {
+            return Err(overloaded("too many requests are running", wait));
+        }
+        let most = SEARCHES_PER_INSTANCE * self.limits.max_instances;
+        let one = take(&self.searches, 1, most).ok_or_else(|| {
+            overloaded("too many searches are waiting for the search engine", wait)
+        })?;
+        Ok(Permit(vec![one]))
+    }
+
+    /// Room for one policy instance, for what an engine found.
     /// [`admit_reserved`](Self::admit_reserved) is the rest.
     ///
     /// # Errors

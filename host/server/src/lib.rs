@@ -29,6 +29,7 @@ pub mod rerank;
 mod secret_file;
 mod self_test;
 pub mod shadow;
+mod sync;
 pub mod telemetry;
 pub mod terminal;
 pub mod tls;

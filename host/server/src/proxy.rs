@@ -6,13 +6,16 @@
 //! side ends in the engine's own page; only the engine's own trouble is an error.
 //!
 //! Reading order: `exchange` (one search and the engine), `single`, `multi`, `ranking` and
-//! `cache` (the policy), `pass`, `upstream`, `body`, `headers`.
+//! `cache` (the policy), `pass`, `upstream`, `nodes`, `body`, `headers`.
 
 mod body;
 mod cache;
 mod exchange;
 mod headers;
+#[cfg(test)]
+mod interleaving;
 mod multi;
+mod nodes;
 mod pass;
 mod ranking;
 mod single;

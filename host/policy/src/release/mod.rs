@@ -13,14 +13,18 @@
 
 mod clock;
 mod folder;
+#[cfg(test)]
+mod interleaving;
 mod journal;
+mod pins;
 mod restore;
 mod roles;
+mod turns;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rerankd_core::{ErrorKind, Limits, PolicySelector, RerankError};
@@ -31,7 +35,9 @@ use wasmtime::component::Component;
 
 use self::clock::Clock;
 pub use self::folder::{Deployed, components};
+use self::pins::Pins;
 pub use self::roles::Changed;
+use self::turns::Turns;
 use crate::artifact::Artifact;
 use crate::catalog::{Catalog, Chosen};
 use crate::compiler::{self, Code, Compiler, Priority};
@@ -39,11 +45,9 @@ use crate::engine::PolicyEngine;
 use crate::error::{ReleaseError, Step};
 use crate::selector::{VersionDigest, VersionSelector, VersionString};
 use crate::store::{IndexedVersion, JournalDraft, ModelRef, NameRecord, Store, VersionRecord};
+use crate::sync::{Mutex, MutexGuard};
 use crate::traffic::{ProbationRules, TrafficBook};
 use crate::version::{CompiledPolicy, PolicyOptions, PolicyVersion};
-
-/// Versions without a role that stay loaded because somebody asked for them by version.
-const MAX_PINNED: usize = 8;
 
 /// Versions that an error lists.
 const MAX_LISTED: usize = 20;
@@ -140,7 +144,7 @@ pub struct Releases {
     /// Held while files of an upload are written: what is left of one that fails is its own.
     staging: Arc<Mutex<()>>,
     /// Held while roles change: one change at a time, and the catalog follows the store.
-    changing: tokio::sync::Mutex<()>,
+    changing: Turns,
     /// Grows with every journal entry.
     journal_moved: watch::Sender<u64>,
     taken_back: AtomicU64,
@@ -153,8 +157,7 @@ struct Loaded {
     by_digest: HashMap<String, Weak<PolicyVersion>>,
     /// When a fault of a version was last written to the journal, by digest.
     faults: HashMap<String, Instant>,
-    /// The latest last.
-    pinned: VecDeque<Arc<PolicyVersion>>,
+    pins: Pins<PolicyVersion>,
 }
 
 /// A component that went through all steps before `stage`.
@@ -192,7 +195,7 @@ impl Releases {
             traffic: Arc::default(),
             loaded: Mutex::default(),
             staging: Arc::default(),
-            changing: tokio::sync::Mutex::default(),
+            changing: Turns::default(),
             journal_moved: watch::Sender::new(0),
             taken_back: AtomicU64::new(0),
             closing: AtomicBool::new(false),
@@ -504,6 +507,7 @@ impl Releases {
             let chosen = self.catalog.choose(&selector.name, key);
             return chosen.ok_or_else(|| self.catalog.unknown(selector));
         };
+        let as_of = self.loaded().pins.as_of();
         let refused =
             |error: ReleaseError| RerankError::new(ErrorKind::UnknownPolicy, error.to_string());
         // In memory up to here: what is unknown costs little.
@@ -521,10 +525,7 @@ impl Releases {
         };
         match found {
             Ok(version) => {
-                let mut loaded = self.loaded();
-                loaded.pinned.push_back(Arc::clone(&version));
-                let dropped = (loaded.pinned.len() > MAX_PINNED).then(|| loaded.pinned.pop_front());
-                drop(loaded);
+                let dropped = self.loaded().pins.keep(Arc::clone(&version), as_of);
                 drop(dropped);
                 Ok(Chosen::pinned(version))
             }
@@ -539,14 +540,14 @@ impl Releases {
 
     /// A version that has a role, or that somebody asked for lately.
     fn in_memory(&self, name: &str, digest: &VersionDigest) -> Option<Arc<PolicyVersion>> {
-        let is_it = |version: &&Arc<PolicyVersion>| {
+        let is_it = |version: &PolicyVersion| {
             version.name() == name && version.digest() == digest.as_str()
         };
         let route = self.catalog.route(name).unwrap_or_default();
-        if let Some(version) = route.versions().find(is_it) {
+        if let Some(version) = route.versions().find(|version| is_it(version)) {
             return Some(Arc::clone(version));
         }
-        self.loaded().pinned.iter().rfind(is_it).cloned()
+        self.loaded().pins.find(is_it)
     }
 
     /// The one version of a name that is meant. Where several have the same version string it is the one

@@ -24,8 +24,16 @@ impl Releases {
         let garbage = blocking(move || store.collect_garbage(&engine_key)).await??;
         tracing::debug!(?garbage, "store swept");
         for name in self.names().await? {
-            let _changing = self.changing.lock().await;
-            self.route(&name, Priority::Start).await;
+            let releases = Arc::clone(self);
+            // What it says now, since somebody may have changed it meanwhile.
+            let restored = async move {
+                if let Some(roles) = releases.name(&name.name).await? {
+                    releases.route(&roles, Priority::Start).await;
+                }
+                Ok(())
+            };
+            let restored = self.changing.take(restored).await;
+            restored.unwrap_or(Err(ReleaseError::ShuttingDown))?;
         }
         Ok(())
     }

@@ -203,21 +203,30 @@ impl Releases {
     /// # Errors
     /// Unknown, in a role, the store failed, or shutting down; nothing was changed.
     pub async fn delete(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         wanted: &VersionSelector,
         who: &str,
     ) -> Result<(), ReleaseError> {
         let record = self.find(name, wanted).await?;
-        let _changing = self.changing.lock().await;
-        self.check_open()?;
         let draft = about(&record, "deleted", who);
+        let releases = Arc::clone(self);
+        let deletion = async move { releases.delete_alone(record, draft).await };
+        let deleted = self.changing.take(deletion).await;
+        deleted.unwrap_or(Err(ReleaseError::ShuttingDown))
+    }
+
+    async fn delete_alone(
+        &self,
+        record: VersionRecord,
+        draft: JournalDraft,
+    ) -> Result<(), ReleaseError> {
+        self.check_open()?;
         let store = Arc::clone(&self.store);
         let digest = record.digest.clone();
         blocking(move || store.delete_version(&record.name, &record.digest, draft)).await??;
-        self.loaded()
-            .pinned
-            .retain(|version| version.digest() != digest);
+        let is_it = |version: &crate::PolicyVersion| version.digest() == digest;
+        self.loaded().pins.deleted(is_it);
         self.traffic.forget(&digest);
         self.moved();
         Ok(())
@@ -299,10 +308,10 @@ impl Releases {
         draft: Option<JournalDraft>,
         change: impl FnOnce(&mut NameRecord) -> Result<Option<Told>, ReleaseError> + Send + 'static,
     ) -> Result<Changed, ReleaseError> {
-        // A task of its own: a caller that hangs up must not leave the catalog behind the store.
         let (releases, name) = (Arc::clone(self), name.to_owned());
-        let task = tokio::spawn(async move { releases.change_alone(&name, draft, change).await });
-        task.await.unwrap_or(Err(ReleaseError::ShuttingDown))
+        let change = async move { releases.change_alone(&name, draft, change).await };
+        let changed = self.changing.take(change).await;
+        changed.unwrap_or(Err(ReleaseError::ShuttingDown))
     }
 
     async fn change_alone(
@@ -311,7 +320,6 @@ impl Releases {
         draft: Option<JournalDraft>,
         change: impl FnOnce(&mut NameRecord) -> Result<Option<Told>, ReleaseError> + Send + 'static,
     ) -> Result<Changed, ReleaseError> {
-        let _changing = self.changing.lock().await;
         self.check_open()?;
         let before = self.name(name).await?.unwrap_or_default();
         let (store, key) = (Arc::clone(&self.store), name.to_owned());

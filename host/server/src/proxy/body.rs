@@ -4,7 +4,8 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
 
+use super::upstream::root_cause;
 use crate::body::{Gathered, Pace};
 use crate::connections::Seat;
 
@@ -23,21 +25,48 @@ pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 #[error("nothing came for {0:?}")]
 pub(super) struct Standstill(Duration);
 
-/// When bytes moved last.
+/// What became of a client's body so far: when bytes moved last, and whose fault it is if none do.
 #[derive(Debug)]
-pub(super) struct Activity(Mutex<Instant>);
+pub(super) struct Activity {
+    moved: Mutex<Instant>,
+    waits_for_client: AtomicBool,
+    broken: OnceLock<String>,
+}
 
 impl Activity {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Instant::now())))
+        Arc::new(Self {
+            moved: Mutex::new(Instant::now()),
+            waits_for_client: AtomicBool::new(false),
+            broken: OnceLock::new(),
+        })
     }
 
     fn touch(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     fn last(&self) -> Instant {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the engine would take more than the client has sent.
+    pub(super) fn waits_for_client(&self) -> bool {
+        self.waits_for_client.load(Ordering::Relaxed)
+    }
+
+    /// Why no more of the client's body can be read, if that is so.
+    pub(super) fn broken(&self) -> Option<String> {
+        self.broken.get().cloned()
+    }
+
+    /// Notes what came of asking for the next piece of the client's body.
+    fn note(&self, polled: &Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
+        let waits = polled.is_pending();
+        self.waits_for_client.store(waits, Ordering::Relaxed);
+        if let Poll::Ready(Some(Err(error))) = polled {
+            self.broken.get_or_init(|| root_cause(error));
+        }
     }
 
     /// Waits for `future` for as long as bytes move at least once in `idle`.
@@ -92,6 +121,7 @@ impl Resumed {
         if let Some(seat) = &self.seat {
             seat.want_body(polled.is_pending());
         }
+        self.activity.note(&polled);
         polled.map_err(BodyError::from)
     }
 

@@ -15,8 +15,9 @@ use rerankd_wire::search::{Forward, SearchCall};
 use rerankd_wire::status::{RERANK_STATUS, SearchStatus, search_status_header};
 
 use super::body::{Activity, Collected, Cut, collect};
+use super::cache::SearchId;
 use super::ranking::Asker;
-use super::upstream::{Asked, Payload, root_cause};
+use super::upstream::{Asked, Payload, body_broke_off, root_cause};
 use super::{Kind, Proxy, headers, pass};
 use crate::admission::Permit;
 use crate::body::Pace;
@@ -110,10 +111,7 @@ impl Exchange<'_> {
             Err(Cut::Slow(problem)) => {
                 return Err(RerankError::new(ErrorKind::RequestTimeout, problem));
             }
-            Err(Cut::Broken(error)) => {
-                let problem = format!("the body broke off: {}", root_cause(&error));
-                return Err(RerankError::new(ErrorKind::BadRequest, problem));
-            }
+            Err(Cut::Broken(error)) => return Err(body_broke_off(&root_cause(&error))),
         };
         let plain = match self.plain(&self.head.headers, &raw, &mut room) {
             Ok(plain) => plain,
@@ -182,6 +180,15 @@ impl Exchange<'_> {
             key: key.map(|key| String::from_utf8_lossy(key.as_bytes())),
             request_id: self.id,
         }
+    }
+
+    /// Who sends a search, and which: a kept ranking holds for no other.
+    pub(super) fn search_id(&self, widened: &Forward<'_>) -> SearchId {
+        let mut headers = headers::for_engine(self.head.headers.clone());
+        for name in &widened.drop_headers {
+            headers.remove(name);
+        }
+        SearchId::new(&headers, &widened.path_and_query, &widened.body)
     }
 
     /// Passes a search that was read in part.

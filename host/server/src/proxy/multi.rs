@@ -1,5 +1,7 @@
 //! `_msearch`: several searches in one request, ranked side by side.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use futures_util::StreamExt;
 use http::Response;
@@ -40,17 +42,16 @@ impl Exchange<'_> {
                 .await;
         }
         let original = async |status| self.pass_all(&plan, sent, status).await;
-        let instances = match self.reserve(&plan) {
-            Ok(instances) => instances,
+        let places = match self.admit(&plan) {
+            Ok(places) => places,
             Err(error) if wants_errors(&plan) => return Err(error),
             Err(_) => return original(SearchStatus::Failed(FailReason::Overloaded)).await,
         };
-        let answer = match self.ask(&plan.forward, sent).await? {
+        let said = self.ask(&plan.forward, sent).await;
+        drop(places);
+        let answer = match said? {
             Said::Found(answer) => answer,
-            Said::Again(status) => {
-                drop(instances);
-                return original(status).await;
-            }
+            Said::Again(status) => return original(status).await,
             Said::Final(mut response) => {
                 let failed = SearchStatus::Failed(FailReason::UpstreamStatus);
                 let statuses = self.all(&plan, failed);
@@ -65,14 +66,12 @@ impl Exchange<'_> {
         let read = off_the_runtime(size, || plan.read(&answer.body, limits));
         let mut found = match read {
             Ok(found) => found,
-            Err(problem) => {
-                drop(instances);
-                return original(of(problem.status())).await;
-            }
+            Err(problem) => return original(of(problem.status())).await,
         };
         let shadows = Shadows::default();
+        let instances = self.reserve(&plan);
         let ranked = self
-            .rank_all(&plan, &mut found.items, instances.len(), &shadows)
+            .rank_all(&plan, &mut found.items, &instances, &shadows)
             .await;
         drop(instances);
         let mut rankings: Vec<Option<Reranked>> = Vec::with_capacity(ranked.len());
@@ -170,27 +169,44 @@ impl Exchange<'_> {
         plan.items.iter().map(of_item).collect()
     }
 
-    /// Instances for as many searches as may run side by side; at least one.
+    /// Places for as many searches as may be ranked side by side; at least one.
+    fn admit(&self, plan: &MultiPlan<'_>) -> Result<Vec<Permit>, RerankError> {
+        let app = &self.proxy.app;
+        Self::permits(plan, |timeout| {
+            app.admission.admit_search(timeout, &app.inference)
+        })
+    }
+
+    /// Instances for as many searches as may be ranked side by side; at least one.
     fn reserve(&self, plan: &MultiPlan<'_>) -> Result<Vec<Permit>, RerankError> {
         let app = &self.proxy.app;
+        Self::permits(plan, |timeout| {
+            app.admission.reserve(timeout, &app.inference)
+        })
+    }
+
+    fn permits(
+        plan: &MultiPlan<'_>,
+        one: impl Fn(Option<Duration>) -> Result<Permit, RerankError>,
+    ) -> Result<Vec<Permit>, RerankError> {
         let searches = to_rerank(plan).count().min(CONCURRENT_SEARCHES);
         let timeout = to_rerank(plan).filter_map(|search| search.timeout).min();
-        let mut instances = vec![app.admission.reserve(timeout, &app.inference)?];
-        while instances.len() < searches {
-            match app.admission.reserve(timeout, &app.inference) {
-                Ok(instance) => instances.push(instance),
+        let mut permits = vec![one(timeout)?];
+        while permits.len() < searches {
+            match one(timeout) {
+                Ok(permit) => permits.push(permit),
                 Err(_) => break,
             }
         }
-        Ok(instances)
+        Ok(permits)
     }
 
-    /// Ranks what was found, `side_by_side` searches at a time.
+    /// Ranks what was found, as many searches at a time as there are instances.
     async fn rank_all(
         &self,
         plan: &MultiPlan<'_>,
         items: &mut [MultiAnswer<'_>],
-        side_by_side: usize,
+        instances: &Result<Vec<Permit>, RerankError>,
         shadows: &Shadows,
     ) -> Ranked {
         let mut requests = Vec::new();
@@ -204,6 +220,8 @@ impl Exchange<'_> {
         let mut ranked: Ranked = (0..items.len()).map(|_| None).collect();
         let items = &*items;
         let asker = self.asker();
+        let instance = instances.as_ref().map(|instances| &instances[0]);
+        let side_by_side = instances.as_ref().map_or(1, Vec::len);
         let one = |(index, request)| {
             let asker = &asker;
             async move {
@@ -217,8 +235,10 @@ impl Exchange<'_> {
                     on_failure: search.on_failure,
                     request,
                     fingerprint: found.fingerprint_input(),
+                    search: self.search_id(&search.widened),
+                    is_first_page: found.is_first_page(),
                 };
-                let ranked = self.proxy.rank(asker, window, shadows).await;
+                let ranked = self.proxy.rank(asker, window, instance, shadows).await;
                 (index, Some(ranked))
             }
         };

@@ -9,10 +9,11 @@ use rerankd_policy::split;
 use rerankd_wire::search::Policies;
 
 use super::Proxy;
-use super::cache::Key;
+use super::cache::{Keys, SearchId};
+use crate::admission::Permit;
 use crate::app::App;
 use crate::fields;
-use crate::rerank::{self, Caller, Ranker, Shadows};
+use crate::rerank::{self, Caller, Ranker, Shadows, off_the_runtime};
 
 /// What is known of policies, for planning.
 pub(super) struct Known<'a>(pub(super) &'a App);
@@ -31,8 +32,12 @@ pub(super) struct Window<'a> {
     pub(super) on_failure: OnFailure,
     /// The window's documents, and how.
     pub(super) request: RerankRequest,
-    /// What the window is.
+    /// What was asked of the policy, and about which hits.
     pub(super) fingerprint: &'a [u8],
+    /// Who asked the engine, and what.
+    pub(super) search: SearchId,
+    /// Whether the client's page begins with the first hit.
+    pub(super) is_first_page: bool,
 }
 
 /// Who asks.
@@ -46,7 +51,8 @@ pub(super) struct Asker<'a> {
 }
 
 impl Proxy {
-    /// Ranks a window, for which an instance is reserved.
+    /// Ranks a window. `instance` is reserved for it, or why there is none: that matters only where no
+    /// ranking is kept.
     ///
     /// # Errors
     /// What is wrong with the request; and where `on_failure` says so, all else.
@@ -54,6 +60,7 @@ impl Proxy {
         &self,
         asker: &Asker<'_>,
         window: Window<'_>,
+        instance: Result<&Permit, &RerankError>,
         shadows: &Shadows,
     ) -> Result<Reranked, RerankError> {
         let started = Instant::now();
@@ -62,8 +69,15 @@ impl Proxy {
         request.on_failure = Some(window.on_failure);
         let side = split::split_key(asker.key.as_deref(), request.key.as_deref(), &request.query);
         let chosen = app.releases.resolve(window.target, side).await?;
-        let key = Key::new(&chosen.placed.version, &request, window.fingerprint);
-        if let Some(known) = self.rankings.get(&key)
+        let keys = off_the_runtime(estimated_bytes(&request), || {
+            Keys::new(
+                chosen.placed.version.digest(),
+                &request,
+                window.fingerprint,
+                &window.search,
+            )
+        });
+        if let Some(known) = self.rankings.get(&keys, window.is_first_page)
             && known.ranking.documents() == request.documents.len()
         {
             return Ok(Reranked {
@@ -71,13 +85,15 @@ impl Proxy {
                     total: started.elapsed(),
                     ..Timings::default()
                 },
-                ..known
+                ..Reranked::clone(&known)
             });
         }
         let ranker = Ranker::Policy(chosen);
-        let admitted =
-            app.admission
-                .admit_reserved(ranker.digest(), &request, started, &app.inference);
+        let admit = |_| {
+            let admission = &app.admission;
+            admission.admit_reserved(ranker.digest(), &request, started, &app.inference)
+        };
+        let admitted = instance.map_err(RerankError::clone).and_then(admit);
         // The permit is held until the ranking is there.
         let (_permit, admitted) = match admitted {
             Ok((permit, deadline)) => (Some(permit), Ok(deadline)),
@@ -90,9 +106,18 @@ impl Proxy {
             request_id: asker.request_id,
         };
         let reranked = rerank::rerank(app, &caller, &ranker, request, admitted, shadows).await?;
-        self.rankings.put(key, &reranked);
+        self.rankings.put(&keys, window.is_first_page, &reranked);
         Ok(reranked)
     }
+}
+
+/// Bytes in the documents' values.
+fn estimated_bytes(request: &RerankRequest) -> usize {
+    let fields = request
+        .documents
+        .iter()
+        .flat_map(|document| &document.fields);
+    fields.map(|field| field.value.size_bytes()).sum()
 }
 
 /// Offers what is to be run beside the answers, when they are made.

@@ -40,20 +40,19 @@ impl Exchange<'_> {
                 search_status_header(status),
             )
         };
-        let reserved = app
+        let admitted = app
             .admission
-            .reserve(rewritten_search.timeout, &app.inference);
-        let instance = match reserved {
-            Ok(instance) => instance,
+            .admit_search(rewritten_search.timeout, &app.inference);
+        let place = match admitted {
+            Ok(place) => place,
             Err(error) if rewritten_search.on_failure == OnFailure::Error => return Err(error),
             Err(_) => return original(SearchStatus::Failed(FailReason::Overloaded)).await,
         };
-        let answer = match self.ask(&rewritten_search.widened, sent).await? {
+        let said = self.ask(&rewritten_search.widened, sent).await;
+        drop(place);
+        let answer = match said? {
             Said::Found(answer) => answer,
-            Said::Again(status) => {
-                drop(instance);
-                return original(status).await;
-            }
+            Said::Again(status) => return original(status).await,
             Said::Final(mut response) => {
                 let status = SearchStatus::Failed(FailReason::UpstreamStatus);
                 self.count(&[status]);
@@ -68,10 +67,7 @@ impl Exchange<'_> {
         let read = off_the_runtime(size, || rewritten_search.read(&answer.body, limits));
         let mut found = match read {
             Ok(found) => found,
-            Err(problem) => {
-                drop(instance);
-                return original(of(problem.status())).await;
-            }
+            Err(problem) => return original(of(problem.status())).await,
         };
         let Some(request) = found.request() else {
             let status = SearchStatus::Skipped(SkipReason::NoDocuments);
@@ -85,8 +81,16 @@ impl Exchange<'_> {
             on_failure: rewritten_search.on_failure,
             request,
             fingerprint: found.fingerprint_input(),
+            search: self.search_id(&rewritten_search.widened),
+            is_first_page: found.is_first_page(),
         };
-        let ranked = self.proxy.rank(&self.asker(), window, &shadows).await;
+        let instance = app
+            .admission
+            .reserve(rewritten_search.timeout, &app.inference);
+        let ranked = self
+            .proxy
+            .rank(&self.asker(), window, instance.as_ref(), &shadows)
+            .await;
         drop(instance);
         let status = match &ranked {
             Ok(reranked) => SearchStatus::Ranked(reranked),

@@ -1,9 +1,7 @@
 //! The search engine behind the proxy: its addresses, the connections to them, and which of them are
 //! well.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -18,13 +16,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rerankd_core::{ErrorKind, RerankError};
 
 use super::body::{Activity, Outgoing, Slot};
+use super::nodes::Nodes;
 use crate::config::UpstreamSettings;
-
-/// How long an address is left alone after its first failure; twice as long after each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-
-/// The longest of these pauses.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+use crate::sync::now;
 
 /// Idle connections kept for each address.
 const MAX_IDLE: usize = 256;
@@ -38,26 +32,21 @@ const MAX_BUFFER_BYTES: usize = 64 << 10;
 /// How long a connection without traffic waits before the system asks whether the engine is there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// Headers in an answer. Engines add a `Warning` for each thing that a request should not use any more.
+const MAX_HEADERS: usize = 1024;
+
 /// All addresses of the engine.
 pub(super) struct Upstream {
     client: Client<HttpsConnector<HttpConnector>, Outgoing>,
-    nodes: Box<[Node]>,
-    next: AtomicUsize,
+    addresses: Box<[Address]>,
+    /// In the order of `addresses`.
+    nodes: Nodes,
 }
 
 /// One address.
-struct Node {
+struct Address {
     scheme: Scheme,
     authority: Authority,
-    failing: AtomicBool,
-    health: Mutex<Health>,
-}
-
-#[derive(Default)]
-struct Health {
-    failures: u32,
-    /// Until then it is asked only if no other is left.
-    until: Option<Instant>,
 }
 
 /// A request for the engine.
@@ -100,20 +89,19 @@ impl Upstream {
             .pool_max_idle_per_host(MAX_IDLE)
             .http1_preserve_header_case(true)
             .http1_max_buf_size(MAX_BUFFER_BYTES)
+            .http1_max_headers(MAX_HEADERS)
             .build(connector);
-        let node = |uri: &Uri| Node {
+        let address = |uri: &Uri| Address {
             scheme: uri.scheme().cloned().unwrap_or(Scheme::HTTP),
             authority: uri
                 .authority()
                 .cloned()
                 .expect("the configuration checked that an address has a host"),
-            failing: AtomicBool::new(false),
-            health: Mutex::default(),
         };
         Self {
             client,
-            nodes: settings.addresses.iter().map(node).collect(),
-            next: AtomicUsize::new(0),
+            addresses: settings.addresses.iter().map(address).collect(),
+            nodes: Nodes::new(settings.addresses.len()),
         }
     }
 
@@ -123,7 +111,8 @@ impl Upstream {
     ///
     /// # Errors
     /// `UpstreamUnavailable`: no address can be reached. `UpstreamFailed`: one broke off.
-    /// `UpstreamTimeout`.
+    /// `UpstreamTimeout`. `BadRequest` and `RequestTimeout`: the client's own body broke off, or does
+    /// not come.
     pub(super) async fn send(
         &self,
         asked: &Asked,
@@ -131,34 +120,44 @@ impl Upstream {
         idle: Duration,
     ) -> Result<Response<Incoming>, RerankError> {
         let mut trouble = None;
-        for node in self.order() {
-            let Some(request) = request(node, asked)? else {
+        for turn in self.nodes.order(now(), asked.repeatable) {
+            let address = &self.addresses[turn.node()];
+            let Some(request) = request(address, asked)? else {
                 break;
             };
-            match activity.guard(idle, self.client.request(request)).await {
+            let answer = activity.guard(idle, self.client.request(request)).await;
+            match answer {
                 Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                    trouble = Some(broken(node, "it changed the protocol"));
+                    trouble = Some(broken(address, "it changed the protocol"));
                     break;
                 }
                 Ok(Ok(response)) => {
-                    node.well();
+                    if turn.well() {
+                        tracing::info!(upstream = %address.authority, "an address of the search engine answers again");
+                    }
                     return Ok(response);
                 }
                 Ok(Err(error)) => {
+                    if let Some(why) = activity.broken() {
+                        return Err(body_broke_off(&why));
+                    }
                     let why = root_cause(&error);
-                    tracing::warn!(upstream = %node.authority, error = why, "no answer of the search engine");
-                    node.failed();
+                    tracing::warn!(upstream = %address.authority, error = why, "no answer of the search engine");
+                    if is_the_nodes(&error) {
+                        turn.failed(now());
+                    }
                     if error.is_connect() {
-                        trouble.get_or_insert_with(|| unreachable(node, &why));
+                        trouble.get_or_insert_with(|| unreachable(address, &why));
                     } else {
-                        trouble = Some(broken(node, &why));
+                        trouble = Some(broken(address, &why));
                         if !asked.repeatable {
                             break;
                         }
                     }
                 }
+                Err(_) if activity.waits_for_client() => return Err(body_stands_still(idle)),
                 // A search that takes long says nothing about the address.
-                Err(_) => return Err(timed_out(node, idle)),
+                Err(_) => return Err(timed_out(address, idle)),
             }
         }
         Err(trouble.unwrap_or_else(|| {
@@ -168,61 +167,44 @@ impl Upstream {
             )
         }))
     }
-
-    /// The addresses in the order in which to try them: each request begins with another; those that
-    /// failed of late come last.
-    fn order(&self) -> Vec<&Node> {
-        let first = self.next.fetch_add(1, Ordering::Relaxed) % self.nodes.len();
-        let (behind, ahead) = self.nodes.split_at(first);
-        let now = Instant::now();
-        let (mut well, ill): (Vec<&Node>, Vec<&Node>) = ahead
-            .iter()
-            .chain(behind)
-            .partition(|node| node.may_be_asked(now));
-        well.extend(ill);
-        well
-    }
 }
 
-impl Node {
-    /// Whether it is well, or it is time to see whether it is: one request does, and the others
-    /// wait for what comes of it.
-    fn may_be_asked(&self, now: Instant) -> bool {
-        if !self.failing.load(Ordering::Relaxed) {
-            return true;
+/// Whether a failure says something about the address: not where this machine had no means of its own
+/// left for a connection, nor where the answer's head has more in it than is read, of which the request
+/// may be the cause.
+fn is_the_nodes(error: &hyper_util::client::legacy::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && error.raw_os_error().is_some_and(is_our_lack)
+        {
+            return false;
         }
-        let mut health = self.health();
-        match health.until {
-            Some(until) if until > now => false,
-            _ => {
-                health.until = Some(now + FIRST_PAUSE);
-                true
-            }
+        if let Some(error) = error.downcast_ref::<hyper::Error>()
+            && (error.is_parse_too_large() || error.is_user())
+        {
+            return false;
         }
+        cause = error.source();
     }
+    true
+}
 
-    fn well(&self) {
-        if self.failing.swap(false, Ordering::Relaxed) {
-            *self.health() = Health::default();
-            tracing::info!(upstream = %self.authority, "an address of the search engine answers again");
-        }
-    }
-
-    fn failed(&self) {
-        let mut health = self.health();
-        let pause = FIRST_PAUSE * 2_u32.saturating_pow(health.failures.min(16));
-        health.failures = health.failures.saturating_add(1);
-        health.until = Some(Instant::now() + pause.min(LONGEST_PAUSE));
-        self.failing.store(true, Ordering::Relaxed);
-    }
-
-    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Files, ports or memory that this process or machine has no more of.
+fn is_our_lack(os_error: i32) -> bool {
+    use rustix::io::Errno;
+    let lack = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOBUFS,
+        Errno::ADDRNOTAVAIL,
+    ];
+    lack.iter().any(|errno| errno.raw_os_error() == os_error)
 }
 
 /// The request for one address; `None` where its body was begun by an earlier try.
-fn request(node: &Node, asked: &Asked) -> Result<Option<Request<Outgoing>>, RerankError> {
+fn request(node: &Address, asked: &Asked) -> Result<Option<Request<Outgoing>>, RerankError> {
     let body = match &asked.body {
         Payload::Whole(bytes) => Outgoing::Whole(Full::new(bytes.clone())),
         Payload::Streamed(slot) => match slot.lend() {
@@ -260,7 +242,7 @@ fn expects_a_body(method: &Method) -> bool {
     method == Method::POST || method == Method::PUT || method == Method::PATCH
 }
 
-fn unreachable(node: &Node, why: &str) -> RerankError {
+fn unreachable(node: &Address, why: &str) -> RerankError {
     RerankError::new(
         ErrorKind::UpstreamUnavailable,
         format!(
@@ -270,7 +252,7 @@ fn unreachable(node: &Node, why: &str) -> RerankError {
     )
 }
 
-fn broken(node: &Node, why: &str) -> RerankError {
+fn broken(node: &Address, why: &str) -> RerankError {
     RerankError::new(
         ErrorKind::UpstreamFailed,
         format!(
@@ -280,7 +262,7 @@ fn broken(node: &Node, why: &str) -> RerankError {
     )
 }
 
-fn timed_out(node: &Node, idle: Duration) -> RerankError {
+fn timed_out(node: &Address, idle: Duration) -> RerankError {
     RerankError::new(
         ErrorKind::UpstreamTimeout,
         format!(
@@ -289,6 +271,17 @@ fn timed_out(node: &Node, idle: Duration) -> RerankError {
             humantime::format_duration(idle)
         ),
     )
+}
+
+/// The client's body is no body, or its connection ended within it.
+pub(super) fn body_broke_off(why: &str) -> RerankError {
+    RerankError::new(ErrorKind::BadRequest, format!("the body broke off: {why}"))
+}
+
+fn body_stands_still(idle: Duration) -> RerankError {
+    let idle = humantime::format_duration(idle);
+    let problem = format!("nothing more of the body came within {idle}");
+    RerankError::new(ErrorKind::RequestTimeout, problem)
 }
 
 /// What is at the bottom of an error; the layers above say no more than that there was one.

@@ -97,10 +97,16 @@ impl<'b> Found<'b> {
         self.request.take()
     }
 
-    /// All that a ranking of this window depends on, but for the policy and its version: query,
-    /// parameters, signals, fields, and of each hit of the window the index, the id and the score.
+    /// What was asked of the policy, and about which hits: query, parameters, signals, fields, and of
+    /// each hit of the window the index, the id and the score. Not what is in the hits: engines show
+    /// different contents of one hit to different callers.
     pub fn fingerprint_input(&self) -> &[u8] {
         &self.fingerprint_input
+    }
+
+    /// Whether the client's page begins with the first hit.
+    pub fn is_first_page(&self) -> bool {
+        self.cut.from == 0
     }
 
     /// How many hits there are to rerank.

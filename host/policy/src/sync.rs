@@ -1,0 +1,17 @@
+//! What requests and changes of roles share state by. In this crate's own tests it is shuttle's, which
+//! tries the orders in which they may run (`release/interleaving.rs`): outside of such a run these
+//! types cannot be used there.
+
+#[cfg(not(test))]
+mod threads {
+    pub(crate) use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+    pub(crate) use tokio::spawn;
+}
+
+#[cfg(test)]
+mod threads {
+    pub(crate) use shuttle::future::spawn;
+    pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+}
+
+pub(crate) use threads::*;

@@ -1,0 +1,159 @@
+//! Requests and the state of the engine's addresses, in the orders in which they may run (shuttle): one
+//! that is out is tried by one request at a time, is tried again after its pause whichever has its turn
+//! and whatever became of earlier tries, and requests that fail together count once.
+//!
+//! `RERANKD_INTERLEAVINGS` says how many orders are tried of each scenario.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use shuttle::scheduler::{PctScheduler, RandomScheduler};
+use shuttle::thread;
+
+use super::nodes::{FIRST_PAUSE, LONGEST_PAUSE, Nodes};
+use crate::sync::{beginning, now, pass};
+
+/// Orders that are tried of a scenario, by each of two ways of choosing them.
+const ORDERS: usize = 5000;
+
+const NODES: usize = 2;
+
+struct Engine {
+    nodes: Nodes,
+    is_up: [AtomicBool; NODES],
+    tries: [AtomicUsize; NODES],
+}
+
+/// What a request is like.
+#[derive(Clone, Copy)]
+enum Request {
+    Repeatable,
+    Once,
+    /// Its client is gone before anything comes of it.
+    HungUp,
+}
+
+impl Engine {
+    /// The node that answered.
+    fn ask(&self, request: Request) -> Option<usize> {
+        let turns = self.nodes.order(now(), !matches!(request, Request::Once));
+        let mut seen: Vec<usize> = turns.iter().map(|turn| turn.node()).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..NODES).collect::<Vec<_>>(), "each once");
+        for (place, turn) in turns.into_iter().enumerate() {
+            let (node, tries) = (turn.node(), turn.tries());
+            if tries {
+                assert_eq!(place, 0, "a try is the first thing that a request does");
+                let others = self.tries[node].fetch_add(1, Ordering::SeqCst);
+                assert_eq!(others, 0, "two requests try node {node}");
+            }
+            thread::yield_now();
+            let is_up = self.is_up[node].load(Ordering::SeqCst);
+            // Before the verdict: after it another may try.
+            self.tries[node].fetch_sub(usize::from(tries), Ordering::SeqCst);
+            match request {
+                Request::HungUp => return None,
+                _ if is_up => {
+                    turn.well();
+                    return Some(node);
+                }
+                _ => turn.failed(now()),
+            }
+        }
+        None
+    }
+
+    fn set(&self, node: usize, is_up: bool) {
+        self.is_up[node].store(is_up, Ordering::SeqCst);
+    }
+
+    /// Whether a node is out: the last in an order that tries nothing.
+    fn is_out(&self, node: usize) -> bool {
+        let place = |_| {
+            let turns = self.nodes.order(beginning(), true);
+            turns.iter().position(|turn| turn.node() == node)
+        };
+        [(); NODES].map(place) == [Some(NODES - 1); NODES]
+    }
+}
+
+/// Runs requests side by side.
+fn together<const N: usize>(engine: &Arc<Engine>, requests: [Request; N]) {
+    let threads = requests.map(|request| {
+        let engine = Arc::clone(engine);
+        thread::spawn(move || drop(engine.ask(request)))
+    });
+    threads.map(|thread| thread.join().unwrap());
+}
+
+fn try_orders(scenario: fn(&Arc<Engine>)) {
+    let orders = std::env::var("RERANKD_INTERLEAVINGS");
+    let orders = orders.map_or(ORDERS, |orders| orders.parse().unwrap());
+    let once = move || {
+        pass(2 * LONGEST_PAUSE);
+        scenario(&Arc::new(Engine {
+            nodes: Nodes::new(NODES),
+            is_up: [(); NODES].map(|()| AtomicBool::new(true)),
+            tries: [(); NODES].map(|()| AtomicUsize::new(0)),
+        }));
+    };
+    shuttle::Runner::new(RandomScheduler::new(orders), shuttle::Config::default()).run(once);
+    shuttle::Runner::new(PctScheduler::new(3, orders), shuttle::Config::default()).run(once);
+}
+
+/// The node is well again, and nobody is at work: the next request that may be repeated finds out.
+fn comes_back(engine: &Engine, node: usize) {
+    engine.set(node, true);
+    if engine.is_out(node) {
+        assert_eq!(engine.ask(Request::Repeatable), Some(node));
+    }
+    let mut answered = [0; NODES];
+    for _ in 0..2 * NODES {
+        answered[engine.ask(Request::Once).unwrap()] += 1;
+    }
+    assert_eq!(answered, [2; NODES]);
+}
+
+#[test]
+fn requests_that_fail_together_count_once_and_the_node_comes_back() {
+    try_orders(|engine| {
+        use Request::{HungUp, Once, Repeatable};
+        engine.set(0, false);
+        together(engine, [Repeatable, Once, Repeatable, HungUp]);
+        pass(FIRST_PAUSE);
+        comes_back(engine, 0);
+    });
+}
+
+#[test]
+fn a_try_that_tells_nothing_is_made_again() {
+    try_orders(|engine| {
+        use Request::{HungUp, Once, Repeatable};
+        engine.set(1, false);
+        assert_eq!(engine.ask(Repeatable), Some(0));
+        assert_eq!(engine.ask(Repeatable), Some(0));
+        assert!(engine.is_out(1));
+        pass(FIRST_PAUSE);
+        together(engine, [HungUp, Repeatable, HungUp, Once]);
+        pass(2 * FIRST_PAUSE);
+        comes_back(engine, 1);
+    });
+}
+
+#[test]
+fn when_all_are_out_all_are_asked() {
+    try_orders(|engine| {
+        use Request::{Once, Repeatable};
+        engine.set(0, false);
+        engine.set(1, false);
+        together(engine, [Repeatable, Once, Repeatable]);
+        engine.set(1, true);
+        // No pause is over, and there is no other.
+        assert_eq!(engine.ask(Once), Some(1));
+        pass(Duration::from_secs(60));
+        comes_back(engine, 0);
+    });
+}
