@@ -9,8 +9,11 @@
 
 mod database;
 mod error;
+mod fault;
 mod files;
 mod records;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
