@@ -12,9 +12,6 @@ use crate::split;
 use crate::traffic::Probation;
 use crate::version::PolicyVersion;
 
-/// Shortest digest prefix that names a version.
-pub const MIN_DIGEST_DIGITS: usize = 8;
-
 /// Who answers for a name.
 #[derive(Clone, Default)]
 pub struct Route {
@@ -66,14 +63,6 @@ impl Chosen {
     }
 }
 
-/// Why a name or version is not to be had from the catalog.
-pub enum Missing {
-    /// There is no policy of this name, or none of its versions is active.
-    Policy(RerankError),
-    /// No version that answers fits; the store may have one.
-    Version,
-}
-
 impl Route {
     /// The versions that have a role.
     pub fn versions(&self) -> impl Iterator<Item = &Arc<PolicyVersion>> {
@@ -98,11 +87,6 @@ impl Route {
             shadow: self.shadow.clone(),
         })
     }
-}
-
-/// Whether `wanted` names this version: its version string, or the head of its digest.
-pub(crate) fn fits(wanted: &str, version: &str, digest: &str) -> bool {
-    wanted == version || wanted.len() >= MIN_DIGEST_DIGITS && digest.starts_with(wanted)
 }
 
 /// The routes of all names.
@@ -143,25 +127,9 @@ impl Catalog {
         active.map(|placed| Arc::clone(&placed.version)).collect()
     }
 
-    /// Who answers a request. `key` says on which side of a canary it is.
-    ///
-    /// # Errors
-    /// [`Missing`]: `UnknownPolicy`, listing what there is; or a version that answers for nobody.
-    pub fn resolve(&self, selector: &PolicySelector, key: &str) -> Result<Chosen, Missing> {
-        let route = self.route(&selector.name);
-        let Some(wanted) = selector.version.as_deref() else {
-            let chosen = route.and_then(|route| route.choose(&selector.name, key));
-            return chosen.ok_or_else(|| Missing::Policy(self.unknown(selector)));
-        };
-        // A name whose versions are all staged has no route.
-        let route = route.unwrap_or_default();
-        // An active version is the one that is meant where a version string is ambiguous.
-        let chosen = route
-            .versions()
-            .find(|version| fits(wanted, &version.manifest().version, version.digest()));
-        chosen
-            .map(|version| Chosen::pinned(Arc::clone(version)))
-            .ok_or(Missing::Version)
+    /// Who answers a request that names no version. `key` says on which side of a canary it is.
+    pub fn choose(&self, name: &str, key: &str) -> Option<Chosen> {
+        self.route(name)?.choose(name, key)
     }
 
     /// The error of a name that no active version has.

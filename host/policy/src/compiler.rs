@@ -195,13 +195,18 @@ impl Compiler {
             None if status.code() == Some(1) && !message.is_empty() => {
                 ReleaseError::Compile(message.replace('\n', " "))
             }
-            // The soft CPU limit sends SIGXCPU, the hard one SIGKILL.
-            Some(9 | 24) => ReleaseError::Compile(format!(
-                "it needs more than {:?} of CPU time, or the system was out of memory",
+            // The soft limit ends it by a signal of its own, a second before the hard one would.
+            Some(libc::SIGXCPU) => ReleaseError::Compile(format!(
+                "it needs more than {:?} of CPU time",
                 self.limits.cpu
             )),
+            Some(libc::SIGKILL) => ReleaseError::Compile(format!(
+                "the compiling process was killed from outside, as the system does when it is out of \
+                 memory (a compilation may take {mib} MiB, --compile-memory-mib): try again when there \
+                 is more"
+            )),
             Some(signal) => ReleaseError::Compile(format!(
-                "the compiling process was ended by signal {signal} {message}"
+                "the compiling process was ended by signal {signal}, which is no limit of its own {message}"
             )),
             None => ReleaseError::Compile(format!(
                 "the compiling process ended with {status} {message}"

@@ -5,12 +5,13 @@
 //! 2. A fresh store gets its limits; the guest runs on the guests' own threads.
 //! 3. What it says is checked.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rerankd_core::{Document, Field, FirstStage, Limits, RerankRequest, Reranked, Timings, Value};
 use rerankd_inference::{Deadline, Inference};
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 
 use crate::bindings::contract::types;
@@ -18,6 +19,7 @@ use crate::check::{Checked, check};
 use crate::engine::PolicyEngine;
 use crate::error::{Fault, PolicyError};
 use crate::imports::GuestState;
+use crate::overlay;
 use crate::version::{PolicyVersion, one_line};
 
 /// A ranking, and what it cost.
@@ -91,40 +93,6 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// The operator's parameters, overlaid by the request's, checked.
-fn parameters(
-    version: &PolicyVersion,
-    request: &RerankRequest,
-) -> Result<Map<String, Json>, PolicyError> {
-    let mut merged = version.options().parameters.clone();
-    if request.raw_scores
-        && let Some((name, value)) = version.manifest().raw_scores_parameter()
-    {
-        merged.insert(name.to_owned(), value.clone());
-    }
-    if let Some(text) = &request.parameters {
-        let own: Map<String, Json> =
-            serde_json::from_str(text).map_err(|error| PolicyError::InvalidRequest {
-                at: Some("parameters".to_owned()),
-                message: format!("`parameters`: {error}"),
-            })?;
-        merged.extend(own);
-    }
-    if let Some(fields) = &request.fields
-        && version.schema().knows("fields")
-    {
-        merged.insert("fields".to_owned(), Json::from(fields.clone()));
-    }
-    version
-        .schema()
-        .check(&merged)
-        .map_err(|error| PolicyError::InvalidRequest {
-            message: format!("policy {}: {}", version.name(), error.message),
-            at: Some(error.at),
-        })?;
-    Ok(merged)
-}
-
 /// A store under its state's limits, whose guest yields every epoch and traps when its CPU time is
 /// used up. Time in host calls, and in the queue of the guests' threads, is not counted.
 pub(crate) fn bounded_store(
@@ -160,7 +128,8 @@ struct Call {
 impl Call {
     /// Runs it on the guests' threads.
     async fn spawn(self, request: RerankRequest) -> Result<Invoked, PolicyError> {
-        let parameters = parameters(&self.version, &request)?;
+        let give_up_at = self.deadline.give_up_at();
+        let parameters = overlay::parameters(&self.version, &request, give_up_at).await?;
         let (engine, version) = (Arc::clone(&self.engine), Arc::clone(&self.version));
         let task = engine.guests().spawn(self.run(request, parameters));
         let _abort = AbortOnDrop(task.abort_handle());
@@ -174,15 +143,10 @@ impl Call {
         }
     }
 
-    async fn run(
-        self,
-        request: RerankRequest,
-        parameters: Map<String, Json>,
-    ) -> Result<Invoked, PolicyError> {
+    async fn run(self, request: RerankRequest, parameters: Json) -> Result<Invoked, PolicyError> {
         let version = &self.version;
         let documents = request.documents.len();
         let first_stage = request.first_stage;
-        let parameters = Json::Object(parameters);
         let score_kind = version.manifest().score_kind(first_stage, &parameters);
         let guest_request = guest_request(version, request, &parameters);
         let scheduler = self.inference.scheduler();
@@ -366,7 +330,7 @@ fn guest_request(
         documents: request
             .documents
             .into_iter()
-            .map(|document| guest_document(document, scored, granted.as_deref()))
+            .map(|document| guest_document(document, scored, granted.as_ref()))
             .collect(),
         top_n: request
             .top_n
@@ -381,12 +345,12 @@ fn granted_fields(
     version: &PolicyVersion,
     request: &RerankRequest,
     parameters: &Json,
-) -> Option<Vec<String>> {
+) -> Option<HashSet<String>> {
     let grants = version.options().grants.as_ref();
     let grants = grants.filter(|grants| !grants.iter().any(|field| field == "*"));
     let mut granted = version.manifest().fields.clone();
     if granted.iter().any(|field| field == "*") {
-        return grants.cloned();
+        return grants.map(|grants| grants.iter().cloned().collect());
     }
     let named = parameters
         .get("fields")
@@ -398,10 +362,15 @@ fn granted_fields(
     if let Some(grants) = grants {
         granted.retain(|field| grants.contains(field));
     }
-    Some(granted)
+    // Looked up for each field of each document.
+    Some(granted.into_iter().collect())
 }
 
-fn guest_document(document: Document, scored: bool, granted: Option<&[String]>) -> types::Document {
+fn guest_document(
+    document: Document,
+    scored: bool,
+    granted: Option<&HashSet<String>>,
+) -> types::Document {
     let visible = |field: &Field| granted.is_none_or(|names| names.contains(&field.name));
     types::Document {
         id: document.id,

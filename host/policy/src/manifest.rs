@@ -8,6 +8,12 @@ use serde_json::Value;
 /// Largest manifest, bytes: room for a schema of the largest size and some text.
 const MAX_MANIFEST_BYTES: usize = 128 << 10;
 
+/// Most entries of `fields`.
+const MAX_FIELDS: usize = 1024;
+
+/// Most entries of `models`, of `score_kind_if` and of `set_relative`.
+const MAX_ENTRIES: usize = 64;
+
 /// What a policy says about itself.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -76,7 +82,8 @@ impl PolicyManifest {
                 json.len()
             ));
         }
-        let manifest: Self = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        let manifest: Self =
+            serde_json::from_str(json).map_err(|error| brief(&error.to_string()))?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -138,12 +145,26 @@ impl PolicyManifest {
         if self.version.is_empty() || self.version.len() > 64 {
             return Err("`version` must have 1 to 64 characters".to_owned());
         }
+        let counts = [
+            ("fields", self.fields.len(), MAX_FIELDS),
+            ("models", self.models.len(), MAX_ENTRIES),
+            ("score_kind_if", self.score_kind_if.len(), MAX_ENTRIES),
+            ("set_relative", self.set_relative.len(), MAX_ENTRIES),
+        ];
+        for (key, count, most) in counts {
+            if count > most {
+                return Err(format!(
+                    "`{key}` has {count} entries; at most {most} are read"
+                ));
+            }
+        }
         let kinds = std::iter::once(&self.score_kind)
             .chain(self.score_kind_if.iter().map(|rule| &rule.then));
         for kind in kinds {
             if ScoreKind::from_name(kind).is_none() {
                 return Err(format!(
-                    "`score_kind` must be `logit`, `probability`, `cosine` or `blend`, got `{kind}`"
+                    "`score_kind` must be `logit`, `probability`, `cosine` or `blend`, got `{}`",
+                    brief(kind)
                 ));
             }
         }
@@ -151,7 +172,8 @@ impl PolicyManifest {
             && UnitMap::from_name(map).is_none()
         {
             return Err(format!(
-                "`blend_map` must be `identity`, `sigmoid` or `cosine`, got `{map}`"
+                "`blend_map` must be `identity`, `sigmoid` or `cosine`, got `{}`",
+                brief(map)
             ));
         }
         let stages = self.set_relative.iter().chain(
@@ -162,7 +184,8 @@ impl PolicyManifest {
         for stage in stages {
             if !matches!(stage.as_str(), "scored" | "ranked" | "none") {
                 return Err(format!(
-                    "a first stage must be `scored`, `ranked` or `none`, got `{stage}`"
+                    "a first stage must be `scored`, `ranked` or `none`, got `{}`",
+                    brief(stage)
                 ));
             }
         }
@@ -171,6 +194,11 @@ impl PolicyManifest {
         }
         Ok(())
     }
+}
+
+/// The head of what a policy said.
+fn brief(text: &str) -> String {
+    text.chars().take(200).collect()
 }
 
 /// Whether `name` can be a policy's or a slot's name: lower-case letters, digits and `-`, at most 64.

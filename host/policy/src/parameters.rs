@@ -1,19 +1,23 @@
 //! Parameters of a policy: its JSON Schema, and the operator's values overlaid by the request's.
 
-use jsonschema::error::ValidationErrorKind;
-use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use serde_json::{Map, Value};
+
+use crate::chores::{Budget, Undone};
+use crate::schema::{Schema, Stop, shown};
 
 /// Largest schema, bytes of JSON.
 const MAX_SCHEMA_BYTES: usize = 64 << 10;
 /// Deepest schema.
 const MAX_SCHEMA_DEPTH: usize = 32;
-/// Largest compiled pattern, bytes.
-const MAX_PATTERN_BYTES: usize = 1 << 20;
+/// Largest parameters of a request or a release, bytes of JSON.
+pub const MAX_PARAMETERS_BYTES: usize = 256 << 10;
+/// Known parameters that a message lists.
+const SHOWN_NAMES: usize = 20;
 
 /// A compiled schema.
 pub struct ParameterSchema {
-    validator: Option<Validator>,
+    schema: Option<Schema>,
+    /// Sorted.
     known: Vec<String>,
     takes_others: bool,
 }
@@ -27,46 +31,53 @@ pub struct ParameterError {
     pub message: String,
 }
 
+/// Why parameters were not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unchecked {
+    /// They are wrong.
+    Wrong(ParameterError),
+    /// It was not found out within the budget.
+    Undone(Undone),
+}
+
 impl ParameterSchema {
-    /// Compiles a schema (JSON Schema 2020-12). Patterns never backtrack and `$ref` stays inside the
-    /// schema, so that a policy's schema costs the host little whatever it says.
+    /// Compiles a schema (JSON Schema 2020-12). Whatever it says, it costs the host little: `$ref` stays
+    /// inside of it, patterns never backtrack, and what would take long to check is refused.
     ///
     /// # Errors
-    /// The problem.
-    pub fn compile(schema: Option<&Value>) -> Result<Self, String> {
+    /// The problem; or, inside, that the budget is used up.
+    pub fn compile(
+        schema: Option<&Value>,
+        budget: &Budget,
+    ) -> Result<Self, Result<String, Undone>> {
         let Some(schema) = schema else {
             return Ok(Self {
-                validator: None,
+                schema: None,
                 known: Vec::new(),
                 takes_others: false,
             });
         };
         let Some(object) = schema.as_object() else {
-            return Err("it must be a JSON object".to_owned());
+            return Err(Ok("it must be a JSON object".to_owned()));
         };
         let size = schema.to_string().len();
         if size > MAX_SCHEMA_BYTES {
-            return Err(format!(
+            return Err(Ok(format!(
                 "{size} bytes; at most {MAX_SCHEMA_BYTES} are allowed"
-            ));
+            )));
         }
-        check_references(schema, 0)?;
-        let patterns = PatternOptions::regex()
-            .size_limit(MAX_PATTERN_BYTES)
-            .dfa_size_limit(MAX_PATTERN_BYTES);
-        let validator = jsonschema::options()
-            .with_draft(Draft::Draft202012)
-            .with_pattern_options(patterns)
-            .build(schema)
-            .map_err(|error| error.to_string())?;
-        let known: Vec<String> = object
+        check_references(schema, 0).map_err(Ok)?;
+        let compiled = Schema::compile(schema, budget)?;
+        let mut known: Vec<String> = object
             .get("properties")
             .and_then(Value::as_object)
             .map(|properties| properties.keys().cloned().collect())
             .unwrap_or_default();
-        let takes_others = object.get("additionalProperties") != Some(&Value::Bool(false));
+        known.sort_unstable();
+        let takes_others = object.get("additionalProperties") != Some(&Value::Bool(false))
+            || object.contains_key("patternProperties");
         Ok(Self {
-            validator: Some(validator),
+            schema: Some(compiled),
             known,
             takes_others,
         })
@@ -74,96 +85,86 @@ impl ParameterSchema {
 
     /// Whether the policy has a parameter of this name.
     pub fn knows(&self, name: &str) -> bool {
-        self.known.iter().any(|known| known == name)
+        self.known
+            .binary_search_by(|known| known.as_str().cmp(name))
+            .is_ok()
     }
 
-    /// Checks the parameters of a request.
+    /// Checks the parameters of a request, an object.
     ///
     /// # Errors
-    /// The first [`ParameterError`].
-    pub fn check(&self, parameters: &Map<String, Value>) -> Result<(), ParameterError> {
-        self.check_all(parameters, true)
+    /// The first [`ParameterError`], or that the budget is used up.
+    pub fn check(&self, parameters: &Value, budget: &Budget) -> Result<(), Unchecked> {
+        self.check_all(parameters, true, budget)
     }
 
     /// Checks the operator's parameters, to which a request may add what the schema requires.
     ///
     /// # Errors
-    /// The first [`ParameterError`].
-    pub fn check_partial(&self, parameters: &Map<String, Value>) -> Result<(), ParameterError> {
-        self.check_all(parameters, false)
+    /// The first [`ParameterError`], or that the budget is used up.
+    pub fn check_partial(&self, parameters: &Value, budget: &Budget) -> Result<(), Unchecked> {
+        self.check_all(parameters, false, budget)
     }
 
     fn check_all(
         &self,
-        parameters: &Map<String, Value>,
+        parameters: &Value,
         complete: bool,
-    ) -> Result<(), ParameterError> {
-        let unknown = |name: &str| ParameterError {
-            at: format!("parameters.{name}"),
-            message: format!(
-                "`parameters.{name}`: unknown parameter; {}",
-                if self.known.is_empty() {
-                    "the policy takes none".to_owned()
-                } else {
-                    format!("the policy takes {}", quoted(&self.known))
-                }
-            ),
-        };
-        let Some(validator) = &self.validator else {
-            return match parameters.keys().next() {
-                Some(name) => Err(unknown(name)),
+        budget: &Budget,
+    ) -> Result<(), Unchecked> {
+        let none = Map::new();
+        let members = parameters.as_object().unwrap_or(&none);
+        let Some(schema) = &self.schema else {
+            return match members.keys().next() {
+                Some(name) => Err(self.unknown(name)),
                 None => Ok(()),
             };
         };
         if !self.takes_others {
-            let stranger = parameters.keys().find(|name| !self.knows(name));
-            if let Some(name) = stranger {
-                return Err(unknown(name));
+            for name in members.keys() {
+                budget.charge(1).map_err(Unchecked::Undone)?;
+                if !self.knows(name) {
+                    return Err(self.unknown(name));
+                }
             }
         }
-        let instance = Value::Object(parameters.clone());
-        let counts = |error: &ValidationError<'_>| {
-            let lacks = matches!(error.kind(), ValidationErrorKind::Required { .. });
-            complete || !(lacks && error.instance_path().as_str().is_empty())
-        };
-        let Some(error) = validator.iter_errors(&instance).find(counts) else {
-            return Ok(());
-        };
-        let mut at = "parameters".to_owned();
-        for step in error.instance_path().as_str().split('/').skip(1) {
-            if step.bytes().all(|b| b.is_ascii_digit()) && !step.is_empty() {
-                at.push_str(&format!("[{step}]"));
-            } else {
-                at.push('.');
-                at.push_str(&step.replace("~1", "/").replace("~0", "~"));
-            }
-        }
-        let message = match error.kind() {
-            // Their own text repeats the whole value.
-            ValidationErrorKind::Pattern { pattern } => {
-                format!("`{at}`: must match `{pattern}`")
-            }
-            _ => format!("`{at}`: {}", shortened(&error.to_string())),
-        };
-        Err(ParameterError { at, message })
+        schema
+            .check(parameters, !complete, budget)
+            .map_err(|stop| match stop {
+                Stop::Undone(undone) => Unchecked::Undone(undone),
+                Stop::Wrong(problem) => {
+                    let at = format!("parameters{}", problem.at);
+                    Unchecked::Wrong(ParameterError {
+                        message: format!("`{at}`: {}", problem.message),
+                        at,
+                    })
+                }
+            })
     }
-}
 
-fn quoted(names: &[String]) -> String {
-    names
-        .iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-fn shortened(message: &str) -> String {
-    const LONGEST: usize = 300;
-    if message.chars().count() <= LONGEST {
-        return message.to_owned();
+    fn unknown(&self, name: &str) -> Unchecked {
+        let name: String = name.chars().take(80).collect();
+        let known: Vec<String> = self
+            .known
+            .iter()
+            .map(|known| format!("`{known}`"))
+            .collect();
+        let more = match known.len().saturating_sub(SHOWN_NAMES) {
+            0 => String::new(),
+            more => format!(" and {more} others"),
+        };
+        let known = match known.is_empty() {
+            true => "the policy takes none".to_owned(),
+            false => format!(
+                "the policy takes {}{more}",
+                known[..known.len().min(SHOWN_NAMES)].join(", ")
+            ),
+        };
+        Unchecked::Wrong(ParameterError {
+            at: format!("parameters.{name}"),
+            message: format!("`parameters.{name}`: unknown parameter; {known}"),
+        })
     }
-    let head: String = message.chars().take(LONGEST).collect();
-    format!("{head}…")
 }
 
 /// Refuses references that leave the schema, and nesting that costs more than it says.
@@ -178,10 +179,11 @@ fn check_references(schema: &Value, depth: usize) -> Result<(), String> {
                 if let (true, Some(target)) = (reference, value.as_str())
                     && !target.starts_with('#')
                 {
+                    let target: String = target.chars().take(80).collect();
                     return Err(format!("`{key}` to `{target}`: only `#..` is allowed"));
                 }
                 if key == "$id" || key == "$schema" && !is_draft_2020_12(value) {
-                    return Err(format!("`{key}` {value} is not allowed"));
+                    return Err(format!("`{key}` {} is not allowed", shown(value, 80)));
                 }
                 check_references(value, depth + 1)?;
             }
@@ -204,13 +206,17 @@ mod tests {
 
     use super::*;
 
-    fn error_of(schema: Value, parameters: Value) -> String {
-        let schema = ParameterSchema::compile(Some(&schema)).expect("the schema is fine");
-        let parameters = parameters.as_object().expect("an object").clone();
-        schema
-            .check(&parameters)
-            .expect_err("the parameters are wrong")
-            .message
+    fn compile(schema: &Value) -> Result<ParameterSchema, String> {
+        let compiled = ParameterSchema::compile(Some(schema), &Budget::steps(1_000_000));
+        compiled.map_err(|refused| refused.expect("the budget is large"))
+    }
+
+    fn error_of(schema: &Value, parameters: &Value) -> String {
+        let schema = compile(schema).expect("the schema is fine");
+        match schema.check(parameters, &Budget::steps(1_000_000)) {
+            Err(Unchecked::Wrong(error)) => error.message,
+            other => panic!("the parameters are wrong: {other:?}"),
+        }
     }
 
     #[test]
@@ -223,38 +229,56 @@ mod tests {
             },
         });
         assert_eq!(
-            error_of(schema.clone(), json!({"weight": 1.5})),
+            error_of(&schema, &json!({"weight": 1.5})),
             "`parameters.weight`: 1.5 is greater than the maximum of 1"
         );
         assert_eq!(
-            error_of(schema.clone(), json!({"fields": ["a", 3]})),
+            error_of(&schema, &json!({"fields": ["a", 3]})),
             "`parameters.fields[1]`: 3 is not of type \"string\""
         );
         assert_eq!(
-            error_of(schema, json!({"wieght": 1})),
+            error_of(&schema, &json!({"wieght": 1})),
             "`parameters.wieght`: unknown parameter; the policy takes `fields`, `weight`"
         );
     }
 
     #[test]
+    fn what_a_schema_requires_may_come_with_the_request() {
+        let schema = json!({
+            "allOf": [{"required": ["id"]}],
+            "properties": {"inner": {"required": ["id"]}},
+        });
+        let schema = compile(&schema).expect("the schema is fine");
+        let budget = Budget::steps(1_000);
+        assert!(schema.check(&json!({}), &budget).is_err());
+        assert_eq!(schema.check_partial(&json!({}), &budget), Ok(()));
+        let inner = json!({"inner": {}});
+        assert!(schema.check_partial(&inner, &budget).is_err());
+    }
+
+    #[test]
     fn a_schema_stays_inside_itself_and_small() {
-        let compile = |schema: Value| ParameterSchema::compile(Some(&schema)).err();
-        let remote = json!({"$ref": "https://example.com/schema.json"});
-        assert!(compile(remote).is_some_and(|problem| problem.contains("only `#..` is allowed")));
-        let big = json!({"description": "x".repeat(70_000)});
-        assert!(compile(big).is_some_and(|problem| problem.contains("at most 65536")));
+        let refused = |schema: &Value, says: &str| {
+            let problem = compile(schema).err().expect("it is refused");
+            assert!(problem.contains(says), "{problem}");
+        };
+        refused(
+            &json!({"$ref": "https://example.com/schema.json"}),
+            "only `#..` is allowed",
+        );
+        refused(&json!({"description": "x".repeat(70_000)}), "at most 65536");
         let mut deep = json!({});
         for _ in 0..40 {
             deep = json!({"not": deep});
         }
-        assert!(compile(deep).is_some_and(|problem| problem.contains("nested more than 32")));
+        refused(&deep, "nested more than 32");
     }
 
     #[test]
     fn a_pattern_does_not_backtrack() {
         let schema = json!({"properties": {"name": {"pattern": "^(a+)+$"}}});
         let started = std::time::Instant::now();
-        let message = error_of(schema, json!({"name": format!("{}b", "a".repeat(5_000))}));
+        let message = error_of(&schema, &json!({"name": format!("{}b", "a".repeat(5_000))}));
         assert!(message.contains("must match"));
         assert!(started.elapsed() < std::time::Duration::from_secs(1));
     }

@@ -11,25 +11,32 @@ mod database;
 mod error;
 mod fault;
 mod files;
+mod index;
 mod records;
+mod reserve;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use database::{DEPLOYED, Database, Failure, JOURNAL, NAMES, Outcome, VERSIONS};
 use files::{Content, Files};
+use index::Index;
+use reserve::Reserve;
+
+use crate::selector::VersionSelector;
 
 pub use error::{ChangeError, StoreError};
 pub use files::Garbage;
+pub use index::IndexedVersion;
 pub use records::{
     Canary, JournalDraft, JournalEntry, MAX_HISTORY, MAX_MESSAGE_BYTES, ModelRef, NameRecord, Role,
     VersionRecord,
@@ -38,10 +45,15 @@ pub use records::{
 /// Entries that the journal keeps.
 pub const MAX_JOURNAL_ENTRIES: usize = 10_000;
 
+/// Versions that a name may have.
+pub const MAX_VERSIONS: usize = 1_000;
+
 /// The data folder of one process.
 pub struct Store {
     files: Files,
     database: Database,
+    index: Index,
+    reserve: Reserve,
     /// What was put and no record names yet: an upload that is under way. Held while files are
     /// removed, and while a version that names them is written.
     unclaimed: Mutex<HashSet<Content>>,
@@ -67,9 +79,14 @@ impl Store {
         let lock = lock(folder)?;
         let files = Files::open(folder)?;
         let database = Database::open(&folder.join("releases.redb"), &files)?;
+        let reserve = Reserve::of(folder);
+        reserve.fill(&files);
+        let index = Index::of(indexed(&database)?);
         Ok(Self {
             files,
             database,
+            index,
+            reserve,
             unclaimed: Mutex::default(),
             _lock: lock,
         })
@@ -93,13 +110,22 @@ impl Store {
         self.files.read_component(sha256)
     }
 
-    /// Where the code is that this engine compiled of a component.
+    /// Where the code is that this engine compiled of a component, if it is what was put there: it is
+    /// read and compared with the digest beside it.
     pub fn compiled(&self, engine: &str, component: &str) -> Option<PathBuf> {
         let path = self.files.compiled(engine, component).ok()?;
-        path.is_file().then_some(path)
+        match self.files.check_compiled(&path) {
+            Ok(()) => Some(path),
+            Err(StoreError::Unknown { .. }) => None,
+            Err(error) => {
+                tracing::warn!(%error, "compiled code is made anew");
+                None
+            }
+        }
     }
 
-    /// Keeps compiled code, in place of what was there. It goes when its component goes.
+    /// Keeps compiled code, in place of what was there, with its digest beside it. It goes when its
+    /// component goes.
     ///
     /// # Errors
     /// `BadName` if `engine` cannot be a folder's name, or a failed file operation.
@@ -113,7 +139,7 @@ impl Store {
         let folder = files::folder_of(&path);
         files::make_folder(folder)?;
         files::sync_folder(files::folder_of(folder))?;
-        self.files.write(&path, bytes)?;
+        self.files.write_compiled(&path, bytes)?;
         Ok(path)
     }
 
@@ -142,6 +168,30 @@ impl Store {
         }
     }
 
+    /// Keeps a model in place of what is there under its name and digest, which turned out to be damaged.
+    ///
+    /// # Errors
+    /// As [`keep_model`](Self::keep_model); the damaged one may be gone.
+    pub fn mend_model(
+        &self,
+        folder: &Path,
+        files: &[PathBuf],
+        name: &str,
+        digest: &str,
+    ) -> Result<(), StoreError> {
+        let model = ModelRef {
+            name: name.to_owned(),
+            digest: digest.to_owned(),
+        };
+        let path = self.files.model(&model)?;
+        if path != folder {
+            let _claims = self.claims();
+            self.files.take_away(&path)?;
+            self.files.copy_model(folder, files, &model)?;
+        }
+        Ok(())
+    }
+
     /// Where a model that was kept is.
     pub fn model_folder(&self, name: &str, digest: &str) -> Option<PathBuf> {
         let (name, digest) = (name.to_owned(), digest.to_owned());
@@ -149,34 +199,89 @@ impl Store {
         path.is_dir().then_some(path)
     }
 
-    /// Writes a version whose files were put, with its journal entry.
+    /// Whether a version may be staged, by all that is known without its files. Changes nothing.
     ///
     /// # Errors
-    /// `Conflict` if the name has the same version string of another component, `Unknown` if a file
-    /// that it names is not there, or a failed file operation.
+    /// `Conflict` if the name has the same version string of another component, or a version whose digest
+    /// begins with this string; `TooManyVersions`.
+    pub fn check_new(&self, version: &VersionRecord) -> Result<(), StoreError> {
+        self.index.look(&version.name, |others| {
+            if others.iter().any(|other| other.digest == version.digest) {
+                return Ok(());
+            }
+            let clash = others.iter().find(|other| {
+                let same = other.version == version.version;
+                same && other.component != version.component
+            });
+            if let Some(other) = clash {
+                return Err(StoreError::Conflict {
+                    name: other.name.clone(),
+                    version: other.version.clone(),
+                    component: other.component.clone(),
+                });
+            }
+            let is_head = crate::selector::is_head(&version.version);
+            let digests = others.iter().map(|other| &other.digest);
+            let mut digests = digests.chain(std::iter::once(&version.digest));
+            if is_head && digests.any(|digest| digest.starts_with(&version.version)) {
+                return Err(StoreError::LooksLikeDigest {
+                    name: version.name.clone(),
+                    version: version.version.clone(),
+                });
+            }
+            if others.len() >= MAX_VERSIONS {
+                return Err(StoreError::TooManyVersions {
+                    name: version.name.clone(),
+                    most: MAX_VERSIONS,
+                });
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes a version whose files were put, with its journal entry. Whatever comes of it, the files are
+    /// no longer under way.
+    ///
+    /// # Errors
+    /// As [`check_new`](Self::check_new); `Unknown` if a file that it names is not there, or a failed file
+    /// operation. What was put for it is removed then, unless another version needs it.
     pub fn stage(
         &self,
         version: &VersionRecord,
         entry: JournalDraft,
     ) -> Result<Staged, StoreError> {
         let mut claims = self.claims();
+        let staged = self.try_stage(version, entry);
+        for content in contents(version) {
+            claims.remove(&content);
+        }
+        match &staged {
+            Ok(_) => self.index.add(IndexedVersion {
+                digest: version.digest.clone(),
+                name: version.name.clone(),
+                version: version.version.clone(),
+                component: version.component.clone(),
+                created_at_ms: version.created_at_ms,
+            }),
+            Err(_) => self.forget_unnamed(contents(version).collect(), &claims),
+        }
+        staged
+    }
+
+    fn try_stage(
+        &self,
+        version: &VersionRecord,
+        entry: JournalDraft,
+    ) -> Result<Staged, StoreError> {
+        self.check_new(version)?;
         for content in contents(version) {
             self.check_is_there(&content)?;
         }
-        let staged = self.database.write(|transaction| {
+        self.database.write(|transaction| {
             let mut versions = transaction.open_table(VERSIONS)?;
             let key = (version.name.as_str(), version.digest.as_str());
             if versions.get(key)?.is_some() {
                 return Ok(Outcome::Discard(Staged { created: false }));
-            }
-            for other in self.versions_of(&versions, &version.name)? {
-                if other.version == version.version && other.component != version.component {
-                    return Err(Failure::Store(StoreError::Conflict {
-                        name: other.name,
-                        version: other.version,
-                        component: other.component,
-                    }));
-                }
             }
             versions.insert(key, encode(version).as_slice())?;
             let mut names = transaction.open_table(NAMES)?;
@@ -184,11 +289,45 @@ impl Store {
             names.insert(version.name.as_str(), encode(&record).as_slice())?;
             self.add_to_journal(transaction, entry)?;
             Ok(Outcome::Commit(Staged { created: true }))
-        })?;
-        for content in contents(version) {
-            claims.remove(&content);
+        })
+    }
+
+    /// Removes what was put and is no longer under way, of an upload that failed before it was staged.
+    /// For who knows that no other upload puts anything at this time.
+    pub fn abandon_unstaged(&self) {
+        let mut claims = self.claims();
+        let left = claims.drain().collect();
+        self.forget_unnamed(left, &claims);
+    }
+
+    /// Removes files of no use; where that cannot be known, the next start does.
+    fn forget_unnamed(&self, contents: Vec<Content>, claims: &HashSet<Content>) {
+        match self.named() {
+            Ok(named) => {
+                for content in contents {
+                    if !named.contains(&content) && !claims.contains(&content) {
+                        self.files.forget(&content);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "files that nothing needs were left behind");
+            }
         }
-        Ok(staged)
+    }
+
+    /// The versions of a name that are meant. In memory: it costs little whatever is asked.
+    pub fn select(&self, name: &str, selector: &VersionSelector) -> Vec<IndexedVersion> {
+        self.index.select(name, selector)
+    }
+
+    /// The latest versions of a name, at most `most`, the latest first. In memory.
+    pub fn latest(&self, name: &str, most: usize) -> Vec<IndexedVersion> {
+        let latest = |versions: &[IndexedVersion]| {
+            let latest = versions.iter().rev().take(most);
+            latest.cloned().collect()
+        };
+        self.index.look(name, latest)
     }
 
     /// One version of a name.
@@ -279,7 +418,7 @@ impl Store {
     }
 
     /// Deletes a version, and then the files that no version names any more. The name goes with its
-    /// last version. Returns whether there was such a version.
+    /// last version. Returns whether there was such a version. It needs no room: some is kept for it.
     ///
     /// # Errors
     /// `InRole` while the name needs it, or a failed file operation.
@@ -290,7 +429,29 @@ impl Store {
         entry: JournalDraft,
     ) -> Result<bool, StoreError> {
         let claims = self.claims();
-        let deleted = self.database.write(|transaction| {
+        let mut deleted = self.try_delete(name, digest, entry.clone());
+        if matches!(deleted, Err(StoreError::NoSpace { .. })) && self.reserve.free()? {
+            deleted = self.try_delete(name, digest, entry);
+        }
+        let is_gone = deleted.is_ok();
+        if let Ok(Some(removed)) = &deleted {
+            // The deletion stands; what goes wrong from here on leaves garbage for the next start.
+            self.forget_unnamed(contents(removed).collect(), &claims);
+        }
+        if is_gone {
+            self.index.remove(name, digest);
+        }
+        self.reserve.fill(&self.files);
+        Ok(deleted?.is_some())
+    }
+
+    fn try_delete(
+        &self,
+        name: &str,
+        digest: &str,
+        entry: JournalDraft,
+    ) -> Result<Option<VersionRecord>, StoreError> {
+        self.database.write(|transaction| {
             let mut names = transaction.open_table(NAMES)?;
             let mut record = self.name_in(&names, name)?;
             if let Some(role) = record.role_of(digest) {
@@ -302,7 +463,8 @@ impl Store {
                 Some(value) => self.decode::<VersionRecord>(value.value())?,
                 None => return Ok(Outcome::Discard(None)),
             };
-            if self.versions_of(&versions, name)?.is_empty() {
+            let next = versions.range((name, "")..)?.next().transpose()?;
+            if next.is_none_or(|(key, _)| key.value().0 != name) {
                 names.remove(name)?;
             } else {
                 // No rollback leads to what is gone.
@@ -311,24 +473,7 @@ impl Store {
             }
             self.add_to_journal(transaction, entry)?;
             Ok(Outcome::Commit(Some(removed)))
-        })?;
-        let Some(removed) = deleted else {
-            return Ok(false);
-        };
-        // The deletion stands; what goes wrong from here on leaves garbage for the next start.
-        match self.named() {
-            Ok(named) => {
-                for content in contents(&removed) {
-                    if !named.contains(&content) && !claims.contains(&content) {
-                        self.files.forget(&content);
-                    }
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "files of a deleted version were left behind");
-            }
-        }
-        Ok(true)
+        })
     }
 
     /// Writes something that happened and changed no record.
@@ -434,8 +579,9 @@ impl Store {
             let versions = transaction.open_table(VERSIONS)?;
             let mut named = HashSet::new();
             for entry in versions.iter()? {
-                let version = self.decode::<VersionRecord>(entry?.1.value())?;
-                named.extend(contents(&version));
+                let version = self.decode::<NamedContents>(entry?.1.value())?;
+                named.insert(Content::Component(version.component));
+                named.extend(version.models.into_values().map(Content::Model));
             }
             Ok(named)
         })
@@ -490,6 +636,33 @@ impl Store {
         let record = serde_json::from_slice(json);
         record.map_err(|error| Failure::Store(self.database.damaged(error)))
     }
+}
+
+/// Of a [`VersionRecord`] what names files.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct NamedContents {
+    component: String,
+    models: BTreeMap<String, ModelRef>,
+}
+
+/// All versions, as the index knows them.
+fn indexed(database: &Database) -> Result<Vec<IndexedVersion>, StoreError> {
+    database.read(|transaction| {
+        let versions = transaction.open_table(VERSIONS)?;
+        let mut found: Vec<IndexedVersion> = Vec::new();
+        for entry in versions.iter()? {
+            let (key, value) = entry?;
+            let record = serde_json::from_slice(value.value());
+            let mut version: IndexedVersion =
+                record.map_err(|error| Failure::Store(database.damaged(error)))?;
+            let (name, digest) = key.value();
+            name.clone_into(&mut version.name);
+            digest.clone_into(&mut version.digest);
+            found.push(version);
+        }
+        Ok(found)
+    })
 }
 
 /// The files that a version names.

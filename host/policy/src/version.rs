@@ -12,11 +12,12 @@ use wasmtime::component::Component;
 
 use crate::artifact::Artifact;
 use crate::bindings::{Reranker, RerankerPre};
+use crate::chores::{self, Budget, Undone};
 use crate::engine::PolicyEngine;
 use crate::error::ReleaseError;
 use crate::imports::GuestState;
 use crate::manifest::PolicyManifest;
-use crate::parameters::ParameterSchema;
+use crate::parameters::{MAX_PARAMETERS_BYTES, ParameterSchema, Unchecked};
 use crate::traffic::{TrafficBook, VersionTraffic};
 
 /// The contract that this host serves; part of a version's digest.
@@ -102,12 +103,12 @@ impl CompiledPolicy {
             .and_then(RerankerPre::new)
             .map_err(|error| ReleaseError::Contract(one_line(&error)))?;
         let json = ask(engine, &pre, options.allow_wasi, limits).await?;
-        let manifest = PolicyManifest::parse(&json).map_err(ReleaseError::Manifest)?;
-        let schema =
-            ParameterSchema::compile(manifest.parameters.as_ref()).map_err(ReleaseError::Schema)?;
-        schema
-            .check_partial(&options.parameters)
-            .map_err(|error| ReleaseError::Parameters(error.message))?;
+        let parameters = Value::Object(options.parameters.clone());
+        let read = chores::run(move |budget| read(json, &parameters, budget)).await;
+        let (json, manifest, schema) = read.map_err(|undone| match undone {
+            Undone::Exhausted => ReleaseError::Manifest(undone.to_string()),
+            _ => ReleaseError::Host(format!("its manifest: {undone}")),
+        })??;
         check_grants(&manifest, options.grants.as_deref())?;
         Ok(Self {
             pre,
@@ -295,6 +296,33 @@ pub(crate) fn with_guest_limits(limits: &Limits, recorded: &BTreeMap<String, u64
         guest_tensor_bytes: count("tensor_bytes", limits.guest_tensor_bytes),
         ..limits.clone()
     }
+}
+
+/// Reads what a policy says of itself, and checks the operator's parameters against it.
+fn read(
+    json: String,
+    parameters: &Value,
+    budget: &Budget,
+) -> Result<(String, PolicyManifest, ParameterSchema), ReleaseError> {
+    let size = parameters.to_string().len();
+    if size > MAX_PARAMETERS_BYTES {
+        return Err(ReleaseError::Parameters(format!(
+            "{size} bytes of JSON; at most {MAX_PARAMETERS_BYTES} are taken"
+        )));
+    }
+    let manifest = PolicyManifest::parse(&json).map_err(ReleaseError::Manifest)?;
+    let late = |undone: Undone| format!("to read it {undone}");
+    let schema = ParameterSchema::compile(manifest.parameters.as_ref(), budget)
+        .map_err(|refused| ReleaseError::Schema(refused.unwrap_or_else(late)))?;
+    schema
+        .check_partial(parameters, budget)
+        .map_err(|unchecked| {
+            ReleaseError::Parameters(match unchecked {
+                Unchecked::Wrong(error) => error.message,
+                Unchecked::Undone(undone) => format!("to check them {undone}"),
+            })
+        })?;
+    Ok((json, manifest, schema))
 }
 
 fn check_grants(manifest: &PolicyManifest, grants: Option<&[String]>) -> Result<(), ReleaseError> {

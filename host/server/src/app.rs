@@ -177,7 +177,11 @@ async fn deploy_folders(releases: &Arc<Releases>, config: &Config) -> anyhow::Re
     for name in config.policies.keys() {
         let known = releases.name(name).await?.is_some();
         if !known && !files.iter().any(|path| file_name(path) == *name) {
-            bail!("the configuration speaks of policy `{name}`, but there is none");
+            // It counts from the first release on: what a policy may see must be settled before.
+            tracing::warn!(
+                policy = name,
+                "the configuration speaks of a policy that there is not yet"
+            );
         }
     }
     let deploying = files.iter().map(|path| async move {

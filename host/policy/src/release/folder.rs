@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::{Changed, Releases, Upload, blocking};
 use crate::compiler::Priority;
 use crate::error::ReleaseError;
+use crate::selector::{VersionDigest, VersionSelector};
 
 /// What became of a file.
 #[derive(Debug)]
@@ -58,7 +59,8 @@ impl Releases {
             return Ok(Deployed::Unchanged);
         }
         self.stage(upload, prepared).await?;
-        let changed = self.activate(&upload.name, &digest, &upload.who).await?;
+        let selector = VersionSelector::Digest(VersionDigest::known(&*digest));
+        let changed = self.activate(&upload.name, &selector, &upload.who).await?;
         let store = Arc::clone(&self.store);
         blocking(move || store.set_deployed(&key, &digest)).await??;
         Ok(Deployed::Activated(Box::new(changed)))

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rerankd_core::{ErrorKind, Limits, PolicySelector, RerankError};
-use rerankd_inference::Inference;
+use rerankd_inference::{Inference, InferenceError, Model};
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 use wasmtime::component::Component;
@@ -33,16 +33,20 @@ use self::clock::Clock;
 pub use self::folder::{Deployed, components};
 pub use self::roles::Changed;
 use crate::artifact::Artifact;
-use crate::catalog::{Catalog, Chosen, Missing, fits};
+use crate::catalog::{Catalog, Chosen};
 use crate::compiler::{self, Code, Compiler, Priority};
 use crate::engine::PolicyEngine;
 use crate::error::{ReleaseError, Step};
-use crate::store::{JournalDraft, NameRecord, Store, VersionRecord};
+use crate::selector::{VersionDigest, VersionSelector, VersionString};
+use crate::store::{IndexedVersion, JournalDraft, ModelRef, NameRecord, Store, VersionRecord};
 use crate::traffic::{ProbationRules, TrafficBook};
 use crate::version::{CompiledPolicy, PolicyOptions, PolicyVersion};
 
 /// Versions without a role that stay loaded because somebody asked for them by version.
 const MAX_PINNED: usize = 8;
+
+/// Versions that an error lists.
+const MAX_LISTED: usize = 20;
 
 /// Who did what nobody asked for, in the journal.
 const HOST: &str = "rerankd";
@@ -133,6 +137,8 @@ pub struct Releases {
     catalog: Catalog,
     traffic: Arc<TrafficBook>,
     loaded: Mutex<Loaded>,
+    /// Held while files of an upload are written: what is left of one that fails is its own.
+    staging: Arc<Mutex<()>>,
     /// Held while roles change: one change at a time, and the catalog follows the store.
     changing: tokio::sync::Mutex<()>,
     /// Grows with every journal entry.
@@ -185,6 +191,7 @@ impl Releases {
             catalog: Catalog::default(),
             traffic: Arc::default(),
             loaded: Mutex::default(),
+            staging: Arc::default(),
             changing: tokio::sync::Mutex::default(),
             journal_moved: watch::Sender::new(0),
             taken_back: AtomicU64::new(0),
@@ -245,10 +252,11 @@ impl Releases {
         let staged = self.stage(upload, prepared).await?;
         clock.ended(Step::Stage);
         let activated = match upload.activate {
-            true => Some(
-                self.activate(&upload.name, &staged.0.digest, &upload.who)
-                    .await?,
-            ),
+            true => {
+                let digest = VersionDigest::known(staged.0.digest.as_str());
+                let selector = VersionSelector::Digest(digest);
+                Some(self.activate(&upload.name, &selector, &upload.who).await?)
+            }
             false => None,
         };
         clock.ended(Step::Activate);
@@ -296,6 +304,10 @@ impl Releases {
         clock.ended(Step::Models);
         let (store, bound) = (Arc::clone(&self.store), Arc::clone(&version));
         let known = blocking(move || store.version(bound.name(), bound.digest())).await??;
+        if known.is_none() {
+            // What an older rerankd stored goes on as it is.
+            VersionString::new(&version.manifest().version).map_err(ReleaseError::Manifest)?;
+        }
         let report = self
             .run_cases(upload, &artifact, &version, known.as_ref())
             .await?;
@@ -349,13 +361,16 @@ impl Releases {
 
     /// A component's code from the store; `None`, and a line in the log, if it cannot be used.
     async fn kept_code(&self, sha256: &str) -> Option<Component> {
-        let path = self.store.compiled(&self.engine_key, sha256)?;
-        let engine = Arc::clone(&self.engine);
-        let loaded = blocking(move || compiler::load(&engine, &Code::File(&path))).await;
-        loaded
-            .flatten()
-            .inspect_err(|error| tracing::warn!(%error, "compiled code is made anew"))
-            .ok()
+        let (engine, store) = (Arc::clone(&self.engine), Arc::clone(&self.store));
+        let (engine_key, sha256) = (self.engine_key.clone(), sha256.to_owned());
+        let loaded = blocking(move || {
+            let path = store.compiled(&engine_key, &sha256)?;
+            let loaded = compiler::load(&engine, &Code::File(&path));
+            loaded
+                .inspect_err(|error| tracing::warn!(%error, "compiled code is made anew"))
+                .ok()
+        });
+        loaded.await.ok().flatten()
     }
 
     /// Code that was just made, and the component that it is.
@@ -380,8 +395,8 @@ impl Releases {
         let bind = move |book: &TrafficBook| {
             compiled.bind(book, |slot, name| {
                 let kept = models.as_ref().and_then(|models| models.get(slot));
-                match kept.and_then(|model| store.model_folder(&model.name, &model.digest)) {
-                    Some(folder) => inference.load_from(&folder),
+                match kept {
+                    Some(kept) => kept_model(&store, &inference, kept),
                     None => inference.load(name),
                 }
             })
@@ -452,16 +467,22 @@ impl Releases {
             ..draft("staged", &upload.name, &upload.who)
         };
         let (store, engine_key) = (Arc::clone(&self.store), self.engine_key.clone());
+        let staging = Arc::clone(&self.staging);
         let staged = blocking(move || -> Result<_, ReleaseError> {
-            store.put_component(&record.component, prepared.artifact.bytes())?;
-            if let Some(code) = &prepared.code {
-                store.put_compiled(&engine_key, &record.component, code)?;
-            }
-            for model in prepared.version.models().values() {
-                let files = model.manifest().file_names();
-                store.keep_model(model.folder(), &files, model.name(), model.digest())?;
-            }
-            let staged = store.stage(&record, draft)?;
+            let _alone = staging.lock().unwrap_or_else(PoisonError::into_inner);
+            let put = || {
+                store.check_new(&record)?;
+                store.put_component(&record.component, prepared.artifact.bytes())?;
+                if let Some(code) = &prepared.code {
+                    store.put_compiled(&engine_key, &record.component, code)?;
+                }
+                for model in prepared.version.models().values() {
+                    let files = model.manifest().file_names();
+                    store.keep_model(model.folder(), &files, model.name(), model.digest())?;
+                }
+                store.stage(&record, draft)
+            };
+            let staged = put().inspect_err(|_| store.abandon_unstaged())?;
             Ok((record, staged.created))
         })
         .await??;
@@ -479,25 +500,22 @@ impl Releases {
         selector: &PolicySelector,
         key: &str,
     ) -> Result<Chosen, RerankError> {
-        let wanted = match (self.catalog.resolve(selector, key), &selector.version) {
-            (Ok(chosen), _) => return Ok(chosen),
-            (Err(Missing::Policy(error)), _) => return Err(error),
-            (Err(Missing::Version), None) => return Err(self.catalog.unknown(selector)),
-            (Err(Missing::Version), Some(wanted)) => wanted,
+        let Some(wanted) = &selector.version else {
+            let chosen = self.catalog.choose(&selector.name, key);
+            return chosen.ok_or_else(|| self.catalog.unknown(selector));
         };
-        let pinned = self
-            .loaded()
-            .pinned
-            .iter()
-            .rfind(|version| {
-                version.name() == selector.name
-                    && fits(wanted, &version.manifest().version, version.digest())
-            })
-            .cloned();
-        if let Some(version) = pinned {
+        let refused =
+            |error: ReleaseError| RerankError::new(ErrorKind::UnknownPolicy, error.to_string());
+        // In memory up to here: what is unknown costs little.
+        let digest = match self.select(&selector.name, &VersionSelector::any(wanted)) {
+            Ok(digest) => digest,
+            Err(ReleaseError::UnknownPolicy(_)) => return Err(self.catalog.unknown(selector)),
+            Err(error) => return Err(refused(error)),
+        };
+        if let Some(version) = self.in_memory(&selector.name, &digest) {
             return Ok(Chosen::pinned(version));
         }
-        let found = match self.find(&selector.name, wanted).await {
+        let found = match self.stored(&selector.name, &digest).await {
             Ok(record) => self.load(&record, Priority::Background).await,
             Err(error) => Err(error),
         };
@@ -510,10 +528,8 @@ impl Releases {
                 drop(dropped);
                 Ok(Chosen::pinned(version))
             }
-            Err(ReleaseError::UnknownPolicy(_)) => Err(self.catalog.unknown(selector)),
-            Err(error @ (ReleaseError::UnknownVersion { .. } | ReleaseError::Refused(_))) => Err(
-                RerankError::new(ErrorKind::UnknownPolicy, error.to_string()),
-            ),
+            // It has just been deleted.
+            Err(error @ ReleaseError::UnknownVersion { .. }) => Err(refused(error)),
             Err(error) => Err(RerankError::new(
                 ErrorKind::Internal,
                 format!("policy `{selector}`: {error}"),
@@ -521,34 +537,83 @@ impl Releases {
         }
     }
 
-    /// The stored version of a name that `wanted` names: its digest, or at least 8 digits of it, or
-    /// its version string.
-    async fn find(&self, name: &str, wanted: &str) -> Result<VersionRecord, ReleaseError> {
-        let versions = self.versions(name).await?;
-        if versions.is_empty() {
-            return Err(ReleaseError::UnknownPolicy(name.to_owned()));
+    /// A version that has a role, or that somebody asked for lately.
+    fn in_memory(&self, name: &str, digest: &VersionDigest) -> Option<Arc<PolicyVersion>> {
+        let is_it = |version: &&Arc<PolicyVersion>| {
+            version.name() == name && version.digest() == digest.as_str()
+        };
+        let route = self.catalog.route(name).unwrap_or_default();
+        if let Some(version) = route.versions().find(is_it) {
+            return Some(Arc::clone(version));
         }
-        let found: Vec<&VersionRecord> = versions
-            .iter()
-            .filter(|record| fits(wanted, &record.version, &record.digest))
-            .collect();
-        let shown = |records: &mut dyn Iterator<Item = &VersionRecord>| {
-            let each =
-                records.map(|record| format!("{} ({})", &record.digest[..8], record.version));
+        self.loaded().pinned.iter().rfind(is_it).cloned()
+    }
+
+    /// The one version of a name that is meant. Where several have the same version string it is the one
+    /// that answers, if one does. In memory.
+    fn select(&self, name: &str, wanted: &VersionSelector) -> Result<VersionDigest, ReleaseError> {
+        let found = self.store.select(name, wanted);
+        let shown = |versions: &[IndexedVersion]| {
+            let each = versions.iter().map(|version| {
+                let digest = VersionDigest::known(version.digest.as_str());
+                format!("{} ({})", digest.short(), version.version)
+            });
             each.collect::<Vec<_>>().join(", ")
         };
         match found.as_slice() {
-            [one] => Ok((*one).clone()),
-            [] => Err(ReleaseError::UnknownVersion {
-                name: name.to_owned(),
-                wanted: wanted.to_owned(),
-                known: shown(&mut versions.iter().rev().take(20)),
-            }),
-            several => Err(ReleaseError::Refused(format!(
-                "`{wanted}` names several versions of `{name}`: {}; say the digest",
-                shown(&mut several.iter().copied())
-            ))),
+            [one] => Ok(VersionDigest::known(one.digest.as_str())),
+            [] => {
+                let known = self.store.latest(name, MAX_LISTED);
+                if known.is_empty() {
+                    return Err(ReleaseError::UnknownPolicy(name.to_owned()));
+                }
+                Err(ReleaseError::UnknownVersion {
+                    name: name.to_owned(),
+                    wanted: wanted.to_string(),
+                    known: shown(&known),
+                })
+            }
+            several => {
+                if let VersionSelector::Any(_) = wanted {
+                    let route = self.catalog.route(name).unwrap_or_default();
+                    let mut digests = route.versions().map(|version| version.digest());
+                    let answers =
+                        digests.find(|digest| several.iter().any(|it| it.digest == *digest));
+                    if let Some(digest) = answers {
+                        return Ok(VersionDigest::known(digest));
+                    }
+                }
+                Err(ReleaseError::Refused(format!(
+                    "`{wanted}` names several versions of `{name}`: {}; say the digest",
+                    shown(&several[..several.len().min(MAX_LISTED)])
+                )))
+            }
         }
+    }
+
+    /// The stored version of a name that is meant.
+    async fn find(
+        &self,
+        name: &str,
+        wanted: &VersionSelector,
+    ) -> Result<VersionRecord, ReleaseError> {
+        let digest = self.select(name, wanted)?;
+        self.stored(name, &digest).await
+    }
+
+    /// The stored version with this digest, and no other.
+    async fn stored(
+        &self,
+        name: &str,
+        digest: &VersionDigest,
+    ) -> Result<VersionRecord, ReleaseError> {
+        let (store, key) = (Arc::clone(&self.store), (name.to_owned(), digest.clone()));
+        let found = blocking(move || store.version(&key.0, key.1.as_str())).await??;
+        found.ok_or_else(|| ReleaseError::UnknownVersion {
+            name: name.to_owned(),
+            wanted: digest.short().to_owned(),
+            known: "none with this digest".to_owned(),
+        })
     }
 
     /// Every name that the store knows.
@@ -587,6 +652,41 @@ impl Releases {
 
     fn loaded(&self) -> MutexGuard<'_, Loaded> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A model of a stored version: the copy that the store keeps, or else, where that is missing or damaged,
+/// one of the operator's that is the same.
+fn kept_model(
+    store: &Store,
+    inference: &Inference,
+    kept: &ModelRef,
+) -> Result<Arc<Model>, InferenceError> {
+    let is_it = |model: &Arc<Model>| model.digest() == kept.digest && model.name() == kept.name;
+    let problem = match store.model_folder(&kept.name, &kept.digest) {
+        None => None,
+        Some(folder) => match inference.load_from(&folder) {
+            Ok(model) if is_it(&model) => return Ok(model),
+            Ok(_) => Some(InferenceError::ModelFile {
+                path: folder,
+                problem: "it is another model than the one that was kept here".to_owned(),
+            }),
+            Err(error) => Some(error),
+        },
+    };
+    match (inference.load(&kept.name), problem) {
+        (Ok(model), problem) if is_it(&model) => {
+            let problem = problem.map(|problem| problem.to_string());
+            tracing::warn!(model = kept.name, problem, "a kept model is copied anew");
+            let files = model.manifest().file_names();
+            let copied = store.mend_model(model.folder(), &files, &kept.name, &kept.digest);
+            if let Err(error) = copied {
+                tracing::warn!(%error, "a model could not be kept");
+            }
+            Ok(model)
+        }
+        (_, Some(problem)) => Err(problem),
+        (other, None) => other,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::catalog::{Canary, Placed, Route};
 use crate::compiler::Priority;
 use crate::error::{PolicyError, ReleaseError};
 use crate::invoke::Invoked;
+use crate::selector::{VersionDigest, VersionSelector};
 use crate::store::{self, ChangeError, JournalDraft, NameRecord, VersionRecord};
 use crate::traffic::{Probation, ProbationRules};
 
@@ -25,8 +26,7 @@ pub struct Changed {
 }
 
 impl Releases {
-    /// Makes a version the active one; `wanted` is its digest, 8 digits of it or more, or its version
-    /// string. It ends being the canary or the shadow. Nothing happens if it is active already.
+    /// Makes a version the active one. It ends being the canary or the shadow. Nothing happens if it is active already.
     ///
     /// # Errors
     /// Unknown or ambiguous, cannot be loaded, the store failed, or shutting down; nothing was
@@ -34,7 +34,7 @@ impl Releases {
     pub async fn activate(
         self: &Arc<Self>,
         name: &str,
-        wanted: &str,
+        wanted: &VersionSelector,
         who: &str,
     ) -> Result<Changed, ReleaseError> {
         let record = self.find(name, wanted).await?;
@@ -75,7 +75,7 @@ impl Releases {
         };
         let roles = self.name(name).await?.unwrap_or_default();
         let target = roles.history.last().cloned().ok_or_else(nothing)?;
-        let record = self.find(name, &target).await?;
+        let record = self.stored(name, &VersionDigest::known(&*target)).await?;
         // What cannot be loaded must not take over. Held, so that it is not unloaded meanwhile.
         let _version = self.load(&record, Priority::Background).await?;
         let who = who.to_owned();
@@ -107,7 +107,7 @@ impl Releases {
     pub async fn canary(
         self: &Arc<Self>,
         name: &str,
-        wanted: &str,
+        wanted: &VersionSelector,
         percent: f64,
         who: &str,
     ) -> Result<Changed, ReleaseError> {
@@ -166,7 +166,7 @@ impl Releases {
     pub async fn shadow(
         self: &Arc<Self>,
         name: &str,
-        wanted: Option<&str>,
+        wanted: Option<&VersionSelector>,
         who: &str,
     ) -> Result<Changed, ReleaseError> {
         let found = match wanted {
@@ -202,7 +202,12 @@ impl Releases {
     ///
     /// # Errors
     /// Unknown, in a role, the store failed, or shutting down; nothing was changed.
-    pub async fn delete(&self, name: &str, wanted: &str, who: &str) -> Result<(), ReleaseError> {
+    pub async fn delete(
+        &self,
+        name: &str,
+        wanted: &VersionSelector,
+        who: &str,
+    ) -> Result<(), ReleaseError> {
         let record = self.find(name, wanted).await?;
         let _changing = self.changing.lock().await;
         self.check_open()?;
@@ -387,7 +392,7 @@ impl Releases {
         priority: Priority,
     ) -> Option<Arc<crate::PolicyVersion>> {
         let loaded = async {
-            let record = self.find(name, digest).await?;
+            let record = self.stored(name, &VersionDigest::known(digest)).await?;
             self.load(&record, priority).await
         };
         loaded

@@ -46,6 +46,15 @@ pub enum StoreError {
         version: String,
         component: String,
     },
+    #[error(
+        "policy `{name}` has a version whose digest begins with `{version}`, which cannot be the version \
+         of another: give this one another version in its manifest"
+    )]
+    LooksLikeDigest { name: String, version: String },
+    #[error(
+        "policy `{name}` has {most} versions, and cannot have more: delete some that have no role"
+    )]
+    TooManyVersions { name: String, most: usize },
     #[error("it is {role} of policy `{name}`: only a version without a role can be deleted")]
     InRole { name: String, role: Role },
     #[error("no {what} in the store")]

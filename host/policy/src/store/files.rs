@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +18,9 @@ const COMPONENTS: &str = "components";
 const COMPILED: &str = "compiled";
 const MODELS: &str = "models";
 const TMP: &str = "tmp";
+
+/// Ends the name of the file with the digest of compiled code.
+const DIGEST_SUFFIX: &str = ".sha256";
 
 /// What a file's content is known by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -112,6 +115,57 @@ impl Files {
         }
     }
 
+    /// Writes compiled code, and its digest beside it. Without the one that belongs to it the code is not
+    /// taken, so it does not matter between which of the two the process ends.
+    pub(super) fn write_compiled(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let digest = hex::encode(Sha256::digest(bytes));
+        self.write(path, bytes)?;
+        self.write(&beside(path), digest.as_bytes())
+    }
+
+    /// Checks compiled code against the digest beside it.
+    ///
+    /// # Errors
+    /// `Unknown` if there is none, `Damaged`, or a failed file operation.
+    pub(super) fn check_compiled(&self, path: &Path) -> Result<(), StoreError> {
+        let failed = |path: &Path, error: std::io::Error| match error.kind() {
+            ErrorKind::NotFound => StoreError::Unknown {
+                what: format!("compiled code `{}`", path.display()),
+            },
+            _ => StoreError::io(path, error),
+        };
+        let mut file = File::open(path).map_err(|error| failed(path, error))?;
+        let damaged = |problem: String| StoreError::Damaged {
+            path: path.to_owned(),
+            problem,
+            remedy: "it is compiled again",
+        };
+        let kept = match std::fs::read(beside(path)) {
+            Ok(kept) => kept,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(damaged("there is no digest beside it".to_owned()));
+            }
+            Err(error) => return Err(StoreError::io(&beside(path), error)),
+        };
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(bytes) => hash.update(&buffer[..bytes]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(StoreError::io(path, error)),
+            }
+        }
+        let found = hex::encode(hash.finalize());
+        match kept == found.as_bytes() {
+            true => Ok(()),
+            false => Err(damaged(format!(
+                "its sha256 is {found}, and not the one beside it"
+            ))),
+        }
+    }
+
     /// Writes a file's whole content, durably. Its folder must be there.
     pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let scratch = self.scratch();
@@ -179,7 +233,9 @@ impl Files {
             Content::Component(sha256) => self.component(sha256).and_then(|path| {
                 self.take_away(&path)?;
                 for engine in list(&self.folder.join(COMPILED))? {
-                    self.take_away(&engine.join(format!("{sha256}.cwasm")))?;
+                    let code = engine.join(format!("{sha256}.cwasm"));
+                    self.take_away(&code)?;
+                    self.take_away(&beside(&code))?;
                 }
                 Ok(())
             }),
@@ -220,7 +276,12 @@ impl Files {
             for path in list(&folder)? {
                 let name = name_of(&path);
                 if !name.strip_suffix(".cwasm").is_some_and(is_kept) {
-                    away(&path)?;
+                    match name.strip_suffix(DIGEST_SUFFIX) {
+                        Some(component) if is_kept(component) => {}
+                        // It is counted with its code.
+                        Some(_) => self.take_away(&path)?,
+                        None => away(&path)?,
+                    }
                 }
             }
         }
@@ -242,7 +303,7 @@ impl Files {
 
     /// Removes a file or a folder, if it is there. By way of `tmp/`: a folder of which only a part is
     /// gone must not be taken for a whole one.
-    fn take_away(&self, path: &Path) -> Result<(), StoreError> {
+    pub(super) fn take_away(&self, path: &Path) -> Result<(), StoreError> {
         let scratch = self.scratch();
         match rename(path, &scratch.0) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -277,6 +338,11 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
 pub(super) fn folder_of(path: &Path) -> &Path {
     path.parent()
         .expect("it was joined from a folder and a name")
+}
+
+/// Where the digest of compiled code is.
+fn beside(code: &Path) -> PathBuf {
+    code.with_extension(&DIGEST_SUFFIX[1..])
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {

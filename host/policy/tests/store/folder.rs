@@ -85,6 +85,10 @@ pub(crate) fn check_files(data: &Path) {
     }
     let compiled = data.join("compiled").join(ENGINE);
     for name in files(&compiled) {
+        // What it is the digest of may have been written again since: then the code is not taken.
+        if name.ends_with(".sha256") {
+            continue;
+        }
         let code = std::fs::read(compiled.join(&name)).expect("it reads");
         let content = code.strip_prefix(b"code of ").expect("it is code");
         assert_eq!(format!("{}.cwasm", sha256(content)), name);

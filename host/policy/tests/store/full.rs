@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::Command;
 
-use rerankd_policy::store::{MAX_MESSAGE_BYTES, Store, StoreError};
+use rerankd_policy::store::{MAX_MESSAGE_BYTES, Store, StoreError, VersionRecord};
 
 use crate::folder::{Folder, activate, check_files, draft, files, sha256, stage, start_anew};
 
@@ -23,7 +23,7 @@ fn works_at_a_limit() {
         return;
     };
     nothing_can_be_written(&folder);
-    fill_and_free(&folder, folder.open(), || limit("unlimited"));
+    fill_and_free(&folder, folder.open(), None, || limit("unlimited"));
 }
 
 #[test]
@@ -55,11 +55,13 @@ fn works_on_a_full_disk() {
         return;
     };
     let data = folder.data().display().to_string();
-    run("mount", &["-t", "tmpfs", "-o", "size=3m", "tmpfs", &data]);
+    run("mount", &["-t", "tmpfs", "-o", "size=4m", "tmpfs", &data]);
     let store = folder.open();
     let filler = folder.data().join("filler");
     std::fs::write(&filler, vec![0; 1 << 20]).expect("there is room");
-    fill_and_free(&folder, store, || {
+    // Ordinary ones, of which there is room for the files too: they are staged before it is full.
+    let spare = ["spare-1", "spare-2"].map(|content| stage(&store, content, content));
+    fill_and_free(&folder, store, Some(&spare), || {
         std::fs::remove_file(&filler).expect("it is ours");
     });
 
@@ -112,7 +114,13 @@ fn limit(bytes: &str) {
 }
 
 /// Writes until there is no room, looks whether all the rest works, makes room and writes again.
-fn fill_and_free(folder: &Folder, store: Store, free: impl FnOnce()) {
+/// Of `spare` each is deleted while there is none: the disk stays full, whatever that frees.
+fn fill_and_free(
+    folder: &Folder,
+    store: Store,
+    spare: Option<&[VersionRecord]>,
+    free: impl FnOnce(),
+) {
     let is_full = |error: &StoreError| matches!(error, StoreError::NoSpace { .. });
     let version = stage(&store, "first", "1");
     let record = activate(&store, &version.digest);
@@ -156,7 +164,32 @@ fn fill_and_free(folder: &Folder, store: Store, free: impl FnOnce()) {
     drop(store);
     let store = folder.open();
     check(&store, last);
+    for spare in spare.unwrap_or_default() {
+        let fill = |name: &str| {
+            let path = folder.data().join(name);
+            let mut file = std::fs::File::create(path).expect("an empty file takes no room");
+            while file.write_all(&[1; 4096]).is_ok() {}
+        };
+        fill(&format!("more-{}", spare.version));
+        // The database may have some of its own.
+        let error = loop {
+            match event(&store) {
+                Ok(entry) => assert!(entry.seq < 5_000, "nothing ever fills up"),
+                Err(error) => break error,
+            }
+        };
+        assert!(is_full(&error), "{error}");
+        let deleted = store.delete_version("p", &spare.digest, draft("deleted"));
+        assert!(deleted.expect("it takes no room"));
+        assert!(store.component(&spare.component).is_err());
+        last = store.last_seq().expect("it reads");
+        check(&store, last);
+    }
     free();
+    for spare in spare.unwrap_or_default() {
+        let path = folder.data().join(format!("more-{}", spare.version));
+        std::fs::remove_file(path).expect("it is ours");
+    }
     for _ in 0..3 {
         let entry = event(&store).expect("there is room again");
         assert_eq!(entry.seq, last + 1);

@@ -8,6 +8,7 @@ mod killed;
 use std::os::unix::fs::PermissionsExt;
 
 use redb::TableDefinition;
+use rerankd_policy::VersionSelector;
 use rerankd_policy::store::{
     Canary, ChangeError, MAX_JOURNAL_ENTRIES, MAX_MESSAGE_BYTES, ModelRef, NameRecord, Role,
     Staged, Store, StoreError, VersionRecord,
@@ -83,16 +84,109 @@ fn the_same_version_string_of_another_component_is_a_conflict() {
         matches!(&error, StoreError::Conflict { component, .. } if *component == first.component),
         "{error}"
     );
+    // What was put for it is gone; what is of the other stays.
+    let missing = store.component(&second.component);
+    assert!(matches!(missing, Err(StoreError::Unknown { .. })));
+    assert_eq!(store.compiled(ENGINE, &second.component), None);
+    assert!(store.component(&first.component).is_ok());
     // The same component with other parameters, and the string under another name, are fine.
     let mut tuned = first.clone();
     tuned.digest = "tuned".to_owned();
-    let mut elsewhere = second;
+    let mut elsewhere = put(&store, "second", "1.0.0");
     elsewhere.name = "q".to_owned();
     for version in [&tuned, &elsewhere] {
         let staged = store.stage(version, draft("staged")).expect("no conflict");
         assert!(staged.created);
     }
     assert_eq!(store.last_seq().expect("it reads"), 3);
+}
+
+/// Who asks for a version by a part of its digest shall not get one whose author called it so.
+#[test]
+fn a_version_string_that_is_the_head_of_a_digest_is_refused() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let mut first = put(&store, "first", "1.0.0");
+    first.digest = "0123456789abcdef".repeat(4);
+    let staged = store.stage(&first, draft("staged"));
+    assert!(staged.expect("there is room").created);
+    for (version, is_refused) in [
+        (&first.digest[..8], true),
+        (&first.digest[..63], true),
+        (&first.digest[..7], false),
+        ("01234568", false),
+    ] {
+        let second = put(&store, version, version);
+        let error = store.stage(&second, draft("staged")).err();
+        let refused = matches!(error, Some(StoreError::LooksLikeDigest { .. }));
+        assert_eq!(refused, is_refused, "{version}: {error:?}");
+    }
+}
+
+/// One bit, anywhere.
+#[test]
+fn compiled_code_with_a_bit_that_flipped_is_not_there() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let version = stage(&store, "b", "1");
+    let path = store.compiled(ENGINE, &version.component);
+    let path = path.expect("it was put");
+    let digest = path.with_extension("sha256");
+    for file in [&path, &digest] {
+        let whole = std::fs::read(file).expect("it is there");
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            std::fs::write(file, flipped).expect("it is ours");
+            assert_eq!(store.compiled(ENGINE, &version.component), None, "{at}");
+        }
+        std::fs::write(file, whole).expect("it is ours");
+        assert!(store.compiled(ENGINE, &version.component).is_some());
+    }
+    std::fs::remove_file(&digest).expect("it is ours");
+    assert_eq!(store.compiled(ENGINE, &version.component), None);
+    let put = store.put_compiled(ENGINE, &version.component, b"anew");
+    put.expect("there is room");
+    assert!(store.compiled(ENGINE, &version.component).is_some());
+}
+
+/// What is asked before anybody is admitted reads no record.
+#[test]
+fn versions_are_selected_without_their_records() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let mut version = put(&store, "b", "1.0.0");
+    version.digest = "0123456789abcdef".repeat(4);
+    version.created_at_ms = 2;
+    let mut older = version.clone();
+    older.digest = "f".repeat(64);
+    older.created_at_ms = 1;
+    for version in [&version, &older] {
+        store
+            .stage(version, draft("staged"))
+            .expect("there is room");
+    }
+    let check = |store: &Store| {
+        let digests = |selector: &VersionSelector| -> Vec<String> {
+            let found = store.select("p", selector).into_iter();
+            found.map(|version| version.digest).collect()
+        };
+        let [by_string, by_head, by_nothing] =
+            ["1.0.0", "01234567", "nothing"].map(VersionSelector::any);
+        assert_eq!(digests(&by_string), [&*older.digest, &*version.digest]);
+        assert_eq!(digests(&by_head), [&*version.digest]);
+        assert_eq!(digests(&by_nothing), [""; 0]);
+        let latest = store.latest("p", 1);
+        assert_eq!(latest[0].digest, version.digest);
+        assert_eq!(store.latest("q", 9), []);
+    };
+    check(&store);
+    drop(store);
+    let store = folder.open();
+    check(&store);
+    let deleted = store.delete_version("p", &older.digest, draft("deleted"));
+    assert!(deleted.expect("it has no role"));
+    assert_eq!(store.latest("p", 9).len(), 1);
 }
 
 #[test]

@@ -9,11 +9,12 @@ use axum::extract::{FromRequest, Multipart, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use rerankd_policy::ReleaseError;
 use rerankd_policy::compiler::Priority;
+use rerankd_policy::parameters::MAX_PARAMETERS_BYTES;
 use rerankd_policy::release::{Changed, Upload};
 use rerankd_policy::store::StoreError;
 use rerankd_policy::traffic::Words;
+use rerankd_policy::{ReleaseError, VersionSelector};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Map;
@@ -108,9 +109,10 @@ pub(super) struct UploadForm {
 pub(super) struct ComponentBody(Bytes);
 
 impl Which {
-    fn wanted(self) -> Result<String, AdminError> {
+    fn wanted(self) -> Result<VersionSelector, AdminError> {
         match (self.digest, self.version) {
-            (Some(wanted), None) | (None, Some(wanted)) => Ok(wanted),
+            (Some(digest), None) => Ok(VersionSelector::digest(&digest)),
+            (None, Some(version)) => Ok(VersionSelector::version(&version)),
             _ => Err(AdminError::bad_request(
                 "the body must have either `digest` or `version`",
             )),
@@ -119,9 +121,10 @@ impl Which {
 }
 
 impl WhichOrNone {
-    fn wanted(self) -> Result<Option<String>, AdminError> {
+    fn wanted(self) -> Result<Option<VersionSelector>, AdminError> {
         match (self.digest, self.version) {
-            (Some(wanted), None) | (None, Some(wanted)) => Ok(wanted),
+            (Some(digest), None) => Ok(digest.map(|digest| VersionSelector::digest(&digest))),
+            (None, Some(version)) => Ok(version.map(|version| VersionSelector::version(&version))),
             _ => Err(AdminError::bad_request(
                 "the body must have either `digest` or `version`; `null` ends the shadow",
             )),
@@ -383,6 +386,12 @@ fn body_error(status: StatusCode, text: &str) -> AdminError {
 }
 
 fn json_part<T: DeserializeOwned>(name: &str, text: &[u8]) -> Result<T, AdminError> {
+    if text.len() > MAX_PARAMETERS_BYTES {
+        return Err(AdminError::too_large(format!(
+            "`{name}`: {} bytes; at most {MAX_PARAMETERS_BYTES} are taken",
+            text.len()
+        )));
+    }
     serde_json::from_slice(text)
         .map_err(|error| AdminError::bad_request(format!("`{name}`: {error}")))
 }
@@ -478,7 +487,7 @@ pub(super) async fn shadow(
     known(&app, &name).await?;
     let changed = app
         .releases
-        .shadow(&name, wanted.as_deref(), identity.name())
+        .shadow(&name, wanted.as_ref(), identity.name())
         .await
         .map_err(refused)?;
     summary(&app, changed).await
@@ -495,7 +504,7 @@ pub(super) async fn delete(
     Extension(identity): Caller,
 ) -> Result<StatusCode, AdminError> {
     app.releases
-        .delete(&name, &digest, identity.name())
+        .delete(&name, &VersionSelector::digest(&digest), identity.name())
         .await
         .map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
@@ -551,9 +560,13 @@ pub(super) fn refused(error: ReleaseError) -> AdminError {
         E::TooLarge { .. } => AdminError::too_large(message).with_step(step),
         E::UnknownPolicy(_) | E::UnknownVersion { .. } => AdminError::not_found(message),
         E::Store(StoreError::Unknown { .. }) => AdminError::not_found(message),
-        E::Store(StoreError::Conflict { .. } | StoreError::InRole { .. }) | E::Refused(_) => {
-            AdminError::conflict(message)
-        }
+        E::Store(
+            StoreError::Conflict { .. }
+            | StoreError::LooksLikeDigest { .. }
+            | StoreError::TooManyVersions { .. }
+            | StoreError::InRole { .. },
+        )
+        | E::Refused(_) => AdminError::conflict(message),
         E::Store(StoreError::NoSpace { .. } | StoreError::ReadOnly { .. }) => AdminError::new(
             StatusCode::INSUFFICIENT_STORAGE,
             "insufficient_storage",

@@ -1,0 +1,121 @@
+//! Patterns of a schema: ECMA-262 as far as it can be matched without backtracking.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use regex::{Regex, RegexBuilder};
+
+use crate::chores::{Budget, Undone};
+
+/// Longest pattern, bytes.
+const MAX_PATTERN_TEXT: usize = 1024;
+
+/// All different patterns of a schema together, bytes.
+const MAX_PATTERNS_TEXT: usize = 16 << 10;
+
+/// What all patterns of a schema may take compiled, and the most that one may, bytes.
+const MAX_COMPILED_BYTES: usize = 4 << 20;
+const MAX_PATTERN_BYTES: usize = 1 << 20;
+
+/// The least of the limits under which a pattern is tried: what it is charged goes by the one that it
+/// fits in.
+const FIRST_TRY_BYTES: usize = 4 << 10;
+
+/// A compiled pattern.
+#[derive(Debug)]
+pub(crate) struct Pattern {
+    pub(super) source: String,
+    regex: Regex,
+    /// Steps for each byte of a text: its own size in KiB, as a text may keep all of it alive.
+    steps_for_a_byte: u64,
+}
+
+impl Pattern {
+    /// Whether it is found in `text`.
+    pub(super) fn matches(&self, text: &str, budget: &Budget) -> Result<bool, Undone> {
+        let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
+        budget.charge(
+            bytes
+                .saturating_mul(self.steps_for_a_byte)
+                .saturating_add(1),
+        )?;
+        // An error in the engine of patterns must not be one of the request.
+        let found = catch_unwind(AssertUnwindSafe(|| self.regex.is_match(text)));
+        Ok(found.unwrap_or(false))
+    }
+}
+
+/// Compiles all patterns of a schema, each once. One that is wrong is so only where it is used.
+pub(super) fn compile_all<'a>(
+    sources: impl Iterator<Item = &'a str>,
+    budget: &Budget,
+) -> Result<HashMap<String, Result<Arc<Pattern>, String>>, Result<String, Undone>> {
+    let mut all: Vec<&str> = sources.collect();
+    all.sort_unstable();
+    all.dedup();
+    let text: usize = all.iter().map(|source| source.len()).sum();
+    if text > MAX_PATTERNS_TEXT {
+        let problem =
+            format!("its patterns have {text} bytes; at most {MAX_PATTERNS_TEXT} are allowed");
+        return Err(Ok(problem));
+    }
+    let most = (MAX_COMPILED_BYTES / all.len().max(1)).min(MAX_PATTERN_BYTES);
+    let mut compiled = HashMap::new();
+    for source in all {
+        let pattern = match compile(source, most, budget) {
+            Ok(pattern) => Ok(Arc::new(pattern)),
+            Err(Ok(problem)) => Err(problem),
+            Err(Err(undone)) => return Err(Err(undone)),
+        };
+        compiled.insert(source.to_owned(), pattern);
+    }
+    Ok(compiled)
+}
+
+fn compile(source: &str, most: usize, budget: &Budget) -> Result<Pattern, Result<String, Undone>> {
+    let wrong = |problem: &str| {
+        let shown: String = source.chars().take(80).collect();
+        Err(Ok(format!("the pattern `{shown}` {problem}")))
+    };
+    if source.len() > MAX_PATTERN_TEXT {
+        return wrong(&format!(
+            "has {} bytes; at most {MAX_PATTERN_TEXT} are allowed",
+            source.len()
+        ));
+    }
+    let Ok(translated) = jsonschema_regex::to_rust_regex(source) else {
+        return wrong("cannot be matched without backtracking, or is none");
+    };
+    let mut limit = FIRST_TRY_BYTES.min(most);
+    loop {
+        // About what compiling up to the limit takes.
+        let kib = u64::try_from(limit >> 10).unwrap_or(u64::MAX);
+        budget.charge(kib.max(1)).map_err(Err)?;
+        budget.look().map_err(Err)?;
+        let built = RegexBuilder::new(&translated)
+            .size_limit(limit)
+            .dfa_size_limit(most)
+            .build();
+        match built {
+            Ok(regex) => {
+                return Ok(Pattern {
+                    source: source.to_owned(),
+                    regex,
+                    steps_for_a_byte: kib.max(1),
+                });
+            }
+            Err(regex::Error::CompiledTooBig(_)) if limit < most => {
+                limit = (limit * 4).min(most);
+            }
+            Err(regex::Error::CompiledTooBig(_)) => {
+                return wrong(&format!("takes more than {most} bytes compiled"));
+            }
+            Err(error) => {
+                let text = error.to_string().replace('\n', " ");
+                let text: String = text.chars().take(200).collect();
+                return wrong(&format!("is none: {text}"));
+            }
+        }
+    }
+}
