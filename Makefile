@@ -16,7 +16,7 @@ OPENVINO := $(CURDIR)/.venv/openvino/onnxruntime_ep_openvino/libonnxruntime_prov
 .PHONY: help build runtime policies plugin faulty examples policies-python policies-javascript demo \
 	demo-search demo-opensearch test test-guest test-examples test-plugin-versions test-long openapi-tools \
 	client-tools engines openvino eval-e2e check check-format check-lints check-docs check-dependencies check-spelling \
-	audit bench bench-releases bench-proxy bench-plugin bench-caches bench-load bench-footprint bench-hostile soak bench-languages bench-graph bench-peers models eval \
+	audit fuzz fuzz-seeds fuzz-minimize bench bench-releases bench-proxy bench-plugin bench-caches bench-load bench-footprint bench-hostile soak bench-languages bench-graph bench-peers models eval \
 	record-elasticsearch record-contract docs clean
 
 help: ## list the targets
@@ -149,8 +149,21 @@ test-examples: .venv/python/requirements.txt ## run the native tests of the poli
 	cd guest/examples/python && ../../../.venv/python/bin/python -m unittest --quiet
 	scripts/npm --prefix guest/examples/javascript test --silent
 
-test-long: build faulty examples openapi-tools client-tools engines openvino plugin ## run the host's tests together with the long ones
+test-long: build faulty examples openapi-tools client-tools engines openvino plugin ## run the host's tests together with the long ones, and each fuzz target for a minute
 	RERANKD_LONG_TESTS=1 cargo test --release --workspace
+	$(MAKE) fuzz
+
+FUZZ_TARGETS := wire artifact manifest
+FUZZ_SECONDS ?= 60
+
+fuzz: ## run each of FUZZ_TARGETS for FUZZ_SECONDS (60) under libFuzzer (docs/fuzzing.md)
+	for target in $(FUZZ_TARGETS); do scripts/fuzz.sh run $$target $(FUZZ_SECONDS) || exit 1; done
+
+fuzz-seeds: ## write the seeds of the fuzz targets anew from what this checkout has recorded
+	$(PYTHON) scripts/fuzz-seeds.py
+
+fuzz-minimize: ## put into fuzz/seeds what fuzzing found beside them, at most 1 MB a target
+	for target in $(FUZZ_TARGETS); do scripts/fuzz.sh minimize $$target || exit 1; done
 
 test-plugin-versions: build faulty engines plugin ## run the tests of the plugin on the other versions of OpenSearch, too
 	$(PYTHON) scripts/engines.py fetch --all-versions
@@ -162,6 +175,7 @@ check: check-format check-lints check-docs check-dependencies check-spelling ## 
 
 check-format: ## is the code formatted?
 	cargo fmt --all --check
+	cd fuzz && cargo fmt --all --check
 	cd guest && cargo fmt --all --check
 
 # In the profile of the build, so that build scripts and macros are compiled once.
@@ -181,9 +195,11 @@ check-dependencies: ## licences, banned crates and sources of the dependencies
 check-spelling: ## typos
 	.ci/tool typos
 
-audit: ## known vulnerabilities of the dependencies (fetches the advisory database)
+audit: ## known vulnerabilities of the dependencies (fetches the advisory database; SECURITY.md has the date of the last one)
 	$(CARGO_DENY) --locked check advisories
-	$(CARGO_DENY) --locked --config deny.toml --manifest-path guest/Cargo.toml check advisories
+	for workspace in guest fuzz; do \
+		$(CARGO_DENY) --locked --config deny.toml --manifest-path $$workspace/Cargo.toml check advisories || exit 1; \
+	done
 
 bench: build examples engines plugin ## measure, as ratios in one run, into docs/benchmarks.md
 	tests/bench/run.sh
@@ -263,4 +279,4 @@ docs: build ## write docs/configuration.md anew
 	RERANKD_WRITE_DOCS=1 cargo test --release --workspace --test generated_docs
 
 clean: ## remove everything that was built or fetched
-	rm -rf target $(PLUGIN)/target $(PLUGIN)/dist guest/target guest/dist guest/examples/javascript/node_modules $(CLIENTS)/javascript/node_modules .runtime .venv
+	rm -rf target fuzz/target $(PLUGIN)/target $(PLUGIN)/dist guest/target guest/dist guest/examples/javascript/node_modules $(CLIENTS)/javascript/node_modules .runtime .venv

@@ -111,10 +111,9 @@ impl Artifact {
         for name in &self.imports {
             let wasi = allow_wasi && name.starts_with("wasi:") && !name.starts_with("wasi:nn/");
             if !wasi && !IMPORTS.contains(&name.as_str()) {
-                return Err(ReleaseError::UnknownImport(
-                    name.clone(),
-                    IMPORTS.join(", "),
-                ));
+                // WebAssembly's own bound on a name is 100,000 bytes.
+                let shown = name.chars().take(200).collect();
+                return Err(ReleaseError::UnknownImport(shown, IMPORTS.join(", ")));
             }
         }
         if self.exports.iter().any(|name| name == EXPORT) {

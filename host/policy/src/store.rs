@@ -9,10 +9,13 @@
 
 mod database;
 mod error;
+mod fault;
 mod files;
 mod index;
 mod records;
 mod reserve;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};

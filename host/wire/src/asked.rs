@@ -5,6 +5,7 @@
 //! know.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 
 use rerankd_core::{Document, RerankError, RerankRequest};
 
@@ -190,6 +191,8 @@ pub(crate) struct Documents<'a> {
     wrapped: bool,
     /// Those that make the text of a document without `text`.
     rank_fields: Vec<String>,
+    /// The position of each in `rank_fields`.
+    rank_positions: HashMap<String, usize>,
 }
 
 impl<'a> Documents<'a> {
@@ -212,6 +215,7 @@ impl<'a> Documents<'a> {
         Ok(Self {
             sent: items.items().collect(),
             wrapped: wrapped.is_some(),
+            rank_positions: rank_fields.iter().cloned().zip(0..).collect(),
             rank_fields,
         })
     }
@@ -237,12 +241,18 @@ impl<'a> Documents<'a> {
             return Ok(None);
         }
         let place = Place::Body.key("rank_fields");
-        for (index, name) in self.rank_fields.iter().enumerate() {
-            let known = |sent: &Json<'_>| sent.member(name).is_some();
-            if !self.sent.iter().any(known) {
-                let problem = format!("no document has a field {}", quoted(name));
-                return Err(place.item(index).error(problem));
+        let mut known = vec![false; self.rank_fields.len()];
+        for (key, _) in self.sent.iter().flat_map(|sent| sent.members()) {
+            if let Some(&position) = self.rank_positions.get(&*key) {
+                known[position] = true;
             }
+        }
+        if let Some(index) = known.iter().position(|known| !known) {
+            let problem = format!(
+                "no document has a field {}",
+                quoted(&self.rank_fields[index])
+            );
+            return Err(place.item(index).error(problem));
         }
         let mut fields = self.rank_fields.clone();
         if self.sent.iter().any(is_text) && !fields.iter().any(|name| name == "text") {
@@ -300,12 +310,16 @@ impl<'a> Documents<'a> {
             // It was read so before.
             return text_of_object(Place::Body, sent).unwrap_or_default();
         }
-        let texts = self.rank_fields.iter().filter_map(|name| {
-            let value = sent.member(name)?;
-            Some(match value.string() {
-                Some(text) => text.into_owned(),
-                None => value.text().to_owned(),
-            })
+        // Of a key that stands twice the last counts.
+        let mut found = BTreeMap::new();
+        for (key, value) in sent.members() {
+            if let Some(&position) = self.rank_positions.get(&*key) {
+                found.insert(position, value);
+            }
+        }
+        let texts = found.values().map(|value| match value.string() {
+            Some(text) => text,
+            None => Cow::Borrowed(value.text()),
         });
         texts.collect::<Vec<_>>().join(" ")
     }

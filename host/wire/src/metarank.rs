@@ -56,7 +56,7 @@ impl Protocol for Cross {
             let (query, text) = read_pair(input.item(index), item)?;
             pairs.push(query, text);
         }
-        let (requests, places) = pairs.finish();
+        let (requests, places) = pairs.finish(call.body)?;
         Ok(Decoded {
             target: Target::PolicyOrModel(PolicySelector::parse(call.target)),
             requests,

@@ -12,6 +12,10 @@ use rerankd_core::{
 use crate::answer;
 use crate::json::quoted;
 
+/// What the options of all requests may take together, as a multiple of the body: half of what
+/// ARCHITECTURE.md grants a body.
+const MOST_TIMES: usize = 8;
+
 /// Pairs on their way to requests.
 pub(crate) struct Pairs {
     template: RerankRequest,
@@ -35,19 +39,25 @@ impl Pairs {
         }
     }
 
+    /// Adds a pair with the query of the one before.
+    pub(crate) fn push_text(&mut self, text: String) {
+        if let Some(&(request, _)) = self.places.0.last() {
+            let documents = &mut self.requests[request].documents;
+            self.places.0.push((request, documents.len()));
+            documents.push(Document::from_text(text));
+        }
+    }
+
     /// Adds a pair; `query` is not empty.
     pub(crate) fn push(&mut self, query: String, text: String) {
         let Self {
-            template,
             requests,
             by_query,
             places,
+            ..
         } = self;
         let request = *by_query.entry(query).or_insert_with_key(|query| {
-            requests.push(RerankRequest {
-                query: query.clone(),
-                ..template.clone()
-            });
+            requests.push(RerankRequest::new(query.clone(), Vec::new()));
             requests.len() - 1
         });
         let documents = &mut requests[request].documents;
@@ -56,8 +66,38 @@ impl Pairs {
     }
 
     /// The requests, and where each pair is in them.
-    pub(crate) fn finish(self) -> (Vec<RerankRequest>, PairPlaces) {
-        (self.requests, self.places)
+    ///
+    /// # Errors
+    /// `TooLarge` where the options, of which each request has its own copy, would take many times the
+    /// bytes of `body`.
+    pub(crate) fn finish(
+        self,
+        body: &[u8],
+    ) -> Result<(Vec<RerankRequest>, PairPlaces), RerankError> {
+        let signals = self.template.signals.iter();
+        let signals: usize = signals
+            .map(|one| one.name.len() + one.value.size_bytes())
+            .sum();
+        let parameters = self.template.parameters.as_ref().map_or(0, String::len);
+        let key = self.template.key.as_ref().map_or(0, String::len);
+        let (queries, each) = (self.requests.len(), signals + parameters + key);
+        let most = MOST_TIMES * body.len();
+        if queries * each > most {
+            return Err(RerankError::new(
+                ErrorKind::TooLarge,
+                format!(
+                    "{queries} queries with {each} bytes of `parameters`, `signals` and `key` each \
+                     are more than the limit of {most}, {MOST_TIMES} times the body: send fewer \
+                     queries at a time"
+                ),
+            ));
+        }
+        let requests = self.requests.into_iter().map(|request| RerankRequest {
+            query: request.query,
+            documents: request.documents,
+            ..self.template.clone()
+        });
+        Ok((requests.collect(), self.places))
     }
 }
 

@@ -289,7 +289,7 @@ impl Protocol for Predict {
                 pairs.push(query, text);
             }
         }
-        let (requests, places) = pairs.finish();
+        let (requests, places) = pairs.finish(call.body)?;
         Ok(Decoded {
             target: Target::NamedForPairs(None),
             reply: Box::new(PredictReply {

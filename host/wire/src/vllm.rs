@@ -160,11 +160,14 @@ impl Protocol for Score {
             )));
         }
         let mut pairs = Pairs::new(template);
-        for (index, text) in texts.into_iter().enumerate() {
-            let query = queries.get(index).unwrap_or(&queries[0]);
-            pairs.push(query.clone(), text);
+        let mut queries = queries.into_iter();
+        for text in texts {
+            match queries.next() {
+                Some(query) => pairs.push(query, text),
+                None => pairs.push_text(text),
+            }
         }
-        let (requests, places) = pairs.finish();
+        let (requests, places) = pairs.finish(call.body)?;
         Ok(Decoded {
             target: Target::NamedForPairs(model.clone()),
             requests,

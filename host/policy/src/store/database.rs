@@ -17,7 +17,8 @@ use redb::{
 };
 
 use super::error::StoreError;
-use super::files::{Files, sync_folder};
+use super::fault;
+use super::files::{Files, rename, sync_folder};
 
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 /// By name and digest.
@@ -191,7 +192,7 @@ impl Database {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         // Dropped first: redb locks the file.
         *state = State::Closed;
-        let opened = builder().set_check_integrity_on_open(true).open(&self.path);
+        let opened = fault::open(builder().set_check_integrity_on_open(true), &self.path);
         let failure = match opened {
             Ok(database) => {
                 *state = State::File(database);
@@ -274,7 +275,8 @@ fn create(path: &Path, files: &Files) -> Result<(), StoreError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let file = options.open(&scratch.0).map_err(redb::Error::Io)?;
-        let database = builder().create_with_backend(FileBackend::new(file)?)?;
+        let backend = fault::backend(FileBackend::new(file)?);
+        let database = builder().create_with_backend(backend)?;
         let transaction = database.begin_write()?;
         transaction.open_table(META)?.insert("format", FORMAT)?;
         transaction.open_table(VERSIONS)?;
@@ -287,8 +289,8 @@ fn create(path: &Path, files: &Files) -> Result<(), StoreError> {
     make().map_err(|failure| error(path, failure))?;
     let failed = |error| StoreError::io(path, error);
     let file = std::fs::File::open(&scratch.0).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    std::fs::rename(&scratch.0, path).map_err(failed)?;
+    fault::sync(&file).map_err(failed)?;
+    rename(&scratch.0, path).map_err(failed)?;
     sync_folder(path.parent().unwrap_or(path))
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 
 use super::error::StoreError;
+use super::fault;
 use super::records::ModelRef;
 
 const COMPONENTS: &str = "components";
@@ -171,10 +172,11 @@ impl Files {
         let write = || {
             let mut options = OpenOptions::new();
             options.write(true).create_new(true).mode(0o600);
+            fault::point()?;
             let mut file = options.open(&scratch.0)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&scratch.0, path)
+            fault::write_all(&mut file, bytes)?;
+            fault::sync(&file)?;
+            rename(&scratch.0, path)
         };
         write().map_err(|error| StoreError::io(path, error))?;
         sync_folder(folder_of(path))
@@ -215,7 +217,7 @@ impl Files {
         let parent = folder_of(&path);
         make_folder(parent)?;
         sync_folder(folder_of(parent))?;
-        match std::fs::rename(&scratch.0, &path) {
+        match rename(&scratch.0, &path) {
             // Another call was faster; what is there is whole, and the same.
             Err(_) if path.is_dir() => {}
             result => result.map_err(|error| StoreError::io(&path, error))?,
@@ -303,7 +305,7 @@ impl Files {
     /// gone must not be taken for a whole one.
     pub(super) fn take_away(&self, path: &Path) -> Result<(), StoreError> {
         let scratch = self.scratch();
-        match std::fs::rename(path, &scratch.0) {
+        match rename(path, &scratch.0) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             result => result.map_err(|error| StoreError::io(path, error))?,
         }
@@ -314,7 +316,11 @@ impl Files {
 
 /// Makes a folder for its owner alone, if it is not there.
 pub(super) fn make_folder(path: &Path) -> Result<(), StoreError> {
-    match DirBuilder::new().mode(0o700).create(path) {
+    let make = || {
+        fault::point()?;
+        DirBuilder::new().mode(0o700).create(path)
+    };
+    match make() {
         Err(_) if path.is_dir() => Ok(()),
         result => result.map_err(|error| StoreError::io(path, error)),
     }
@@ -324,7 +330,7 @@ pub(super) fn make_folder(path: &Path) -> Result<(), StoreError> {
 pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
     let folder = File::open(path);
     folder
-        .and_then(|folder| folder.sync_all())
+        .and_then(|folder| fault::sync(&folder))
         .map_err(|error| StoreError::io(path, error))
 }
 
@@ -348,15 +354,23 @@ fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
         let mut options = OpenOptions::new();
         // Twice the same name is no reason to fail.
         options.write(true).create(true).truncate(true).mode(0o600);
+        fault::point()?;
         let mut file = options.open(to)?;
-        std::io::copy(&mut source, &mut file)?;
+        fault::copy(&mut source, &mut file)?;
         file.set_permissions(Permissions::from_mode(0o600))?;
-        file.sync_all()
+        fault::sync(&file)
     };
     write().map_err(|error| StoreError::io(to, error))
 }
 
+/// Moves what is at `from`.
+pub(super) fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+    fault::point()?;
+    std::fs::rename(from, to)
+}
+
 fn remove(path: &Path) -> std::io::Result<()> {
+    fault::point()?;
     let removed = match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
         Ok(_) => std::fs::remove_file(path),

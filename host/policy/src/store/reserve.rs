@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
+use super::fault;
 use super::files::Files;
 
 /// What a deletion may write before it has freed anything, with room to spare.
@@ -34,7 +35,7 @@ impl Reserve {
 
     /// Gives the room up. Returns whether there was any.
     pub(super) fn free(&self) -> Result<bool, StoreError> {
-        match std::fs::remove_file(&self.path) {
+        match fault::point().and_then(|()| std::fs::remove_file(&self.path)) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(StoreError::io(&self.path, error)),

@@ -17,6 +17,9 @@ pub const MAX_BYTES: usize = 256 << 10;
 /// Most cases of a policy.
 pub const MAX_CASES: usize = 100;
 
+/// Longest message about cases, bytes: they may have names and keys of any length.
+const MAX_MESSAGE_BYTES: usize = 2 << 10;
+
 /// Longest name of a case, characters.
 const MAX_NAME: usize = 200;
 
@@ -56,6 +59,16 @@ impl Cases {
     /// # Errors
     /// A sentence that says which case is wrong, and where.
     pub fn parse(text: &str) -> Result<Self, String> {
+        Self::parse_all(text).map_err(|problem| match problem.len() > MAX_MESSAGE_BYTES {
+            true => {
+                let end = problem.floor_char_boundary(MAX_MESSAGE_BYTES);
+                format!("{}…", &problem[..end])
+            }
+            false => problem,
+        })
+    }
+
+    fn parse_all(text: &str) -> Result<Self, String> {
         if text.len() > MAX_BYTES {
             return Err(format!(
                 "{} bytes of cases; at most {MAX_BYTES} are read",

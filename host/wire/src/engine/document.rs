@@ -9,7 +9,8 @@
 //!   has all its values, as in an array. The engines give every value of
 //!   `fields` as an array; there, an array of one is a scalar.
 //! - Left out: nulls, numbers that 64 bits cannot hold as finite ones, what lies deeper than
-//!   [`MAX_DEPTH`], names longer than [`MAX_NAME_BYTES`], and names after the first [`MAX_NAMES`].
+//!   [`MAX_DEPTH`], names longer than [`MAX_NAME_BYTES`], names after the first [`MAX_NAMES`], and
+//!   those after which all names would have [`MAX_NAMES_TIMES`] the bytes of the hit.
 
 use std::collections::HashMap;
 
@@ -28,9 +29,15 @@ const MAX_NAMES: usize = 1000;
 /// A name stands in memory once for each of its leaves, but in the request perhaps once for all.
 const MAX_NAME_BYTES: usize = 256;
 
+/// Half of what ARCHITECTURE.md grants a body.
+const MAX_NAMES_TIMES: usize = 8;
+
 /// The hit as a document, without its first-stage score.
 pub(crate) fn document(hit: &Hit<'_>) -> Document {
-    let mut leaves = Leaves::default();
+    let mut leaves = Leaves {
+        room: MAX_NAMES_TIMES * hit.whole.text().len(),
+        ..Leaves::default()
+    };
     if let Some(source) = hit.source {
         leaves.add(source, 0, false);
     }
@@ -59,6 +66,8 @@ struct Leaves<'a> {
     /// Leaves before this one take no more values.
     section_start: usize,
     path: String,
+    /// Bytes of names that may still come.
+    room: usize,
 }
 
 struct Leaf<'a> {
@@ -120,8 +129,11 @@ impl<'a> Leaves<'a> {
         {
             self.latest = match self.by_name.get(&self.path) {
                 Some(&index) => index,
-                None if self.leaves.len() == MAX_NAMES => return None,
+                None if self.leaves.len() == MAX_NAMES || self.path.len() > self.room => {
+                    return None;
+                }
                 None => {
+                    self.room -= self.path.len();
                     let name = self.path.clone();
                     self.by_name.insert(name.clone(), self.leaves.len());
                     self.leaves.push(Leaf {

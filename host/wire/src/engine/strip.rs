@@ -1,5 +1,8 @@
 //! Takes out of hits what was fetched for the policy alone.
 
+use std::collections::{BTreeSet, HashSet};
+use std::ops::Bound;
+
 use super::page::Hit;
 use crate::json::{Edit, without};
 
@@ -8,16 +11,16 @@ use crate::json::{Edit, without};
 pub(crate) enum Strip {
     /// `_source`, with nothing of it wanted by the client.
     Source,
-    /// Some members of `_source`: those with one of these names, and those whose names go on behind it
-    /// with a dot.
-    Members(Vec<String>),
+    /// Some members of `_source`: those with one of these names, which have no dot, and those whose
+    /// names go on behind it with a dot.
+    Members(HashSet<String>),
     /// The section `fields`, with nothing of it wanted by the client.
     Section,
     /// Some names of `fields`. A nested field stands in the section under the name of the nested
     /// object, so a name also goes where one of these continues it.
     Names {
         /// The names that were added.
-        names: Vec<String>,
+        names: BTreeSet<String>,
         /// Whether the client itself asked for `fields`: then values that the mapping ignored
         /// (`ignored_field_values`) are the client's.
         own_fields: bool,
@@ -33,12 +36,8 @@ impl Strip {
         match self {
             Self::Source => without(hit.whole, |key| key == "_source"),
             Self::Members(names) => {
-                let added = |key: &str| {
-                    names.iter().any(|name| {
-                        let rest = key.strip_prefix(name.as_str());
-                        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-                    })
-                };
+                let root = |key: &str| key.find('.').unwrap_or(key.len());
+                let added = |key: &str| names.contains(&key[..root(key)]);
                 let source = hit.source.map(|source| without(source, added));
                 source.unwrap_or_default()
             }
@@ -48,12 +47,16 @@ impl Strip {
     }
 }
 
-fn names_edits(hit: &Hit<'_>, names: &[String], own_fields: bool) -> Vec<Edit> {
+fn names_edits(hit: &Hit<'_>, names: &BTreeSet<String>, own_fields: bool) -> Vec<Edit> {
     let added = |key: &str| {
-        names.iter().any(|name| {
-            let rest = name.strip_prefix(key);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        })
+        if names.contains(key) {
+            return true;
+        }
+        // Those that begin with it stand together.
+        let below = format!("{key}.");
+        let from = (Bound::Included(below.as_str()), Bound::Unbounded);
+        let mut behind = names.range::<str, _>(from);
+        behind.next().is_some_and(|name| name.starts_with(&below))
     };
     let section_empties = hit
         .fields

@@ -1,6 +1,8 @@
 //! The answer to a widened search: the documents for the policy, and the client's page.
 
-use rerankd_core::{FailReason, Limits, RerankRequest, Reranked, SkipReason, Status};
+use std::collections::HashSet;
+
+use rerankd_core::{FailReason, Field, Limits, RerankRequest, Reranked, SkipReason, Status};
 
 use super::error::names_result_window;
 use super::rewrite::Cut;
@@ -78,8 +80,10 @@ impl<'b> Found<'b> {
         let mut request = request.clone();
         (request.first_stage, request.documents) = engine::documents(window);
         if let Some(names) = &cut.fields {
+            let names: HashSet<&str> = names.iter().map(String::as_str).collect();
             for document in &mut request.documents {
-                document.fields.retain(|field| names.contains(&field.name));
+                let named = |field: &Field| names.contains(field.name.as_str());
+                document.fields.retain(named);
             }
         }
         Ok(Self {

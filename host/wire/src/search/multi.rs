@@ -20,6 +20,10 @@ use crate::json::{self, Json, edited_around};
 /// Most searches of one request that are reranked.
 const MOST_RERANKED: usize = 32;
 
+/// Most searches of one request of which more is read than whether they have options of ours: each is
+/// held against all options of the URL and the headers.
+const MOST_PLANNED: usize = 256;
+
 /// What to do with an `_msearch`.
 #[derive(Debug)]
 pub struct MultiPlan<'a> {
@@ -251,6 +255,19 @@ pub fn plan_multi<'a>(
     let (mut items, mut lines) = (Vec::new(), Vec::new());
     let (mut reranked, mut stripped_any) = (0, false);
     for (head, text) in searches {
+        if items.len() >= MOST_PLANNED {
+            let body = match Body::read(text)
+                .ok()
+                .and_then(|body| body.without_options())
+            {
+                Some(stripped) => Cow::Owned(stripped.into_bytes()),
+                None => Cow::Borrowed(text),
+            };
+            stripped_any |= matches!(body, Cow::Owned(_));
+            lines.push(Lines { head, body });
+            items.push(ItemPlan::Pass(SkipReason::Limit));
+            continue;
+        }
         let full = reranked == MOST_RERANKED;
         let (item, stripped) = whole
             .plan_item(head, text, full)

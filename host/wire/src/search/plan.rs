@@ -361,6 +361,9 @@ fn widening(
         needed.extend(of_parameters);
         needed
     });
+    if needed.len() > source::MOST_NAMES {
+        return Err(SkipReason::Limit);
+    }
     let ask = source::ask(asked.body, asked.params, &needed)?;
     cut_is_exact &= ask.is_exact();
     Ok(Widening {

@@ -49,12 +49,12 @@ impl Ask {
         match self {
             Self::Nothing => None,
             Self::Source(_) => Some(Strip::Source),
-            Self::Part { added, .. } => Some(Strip::Members(added.clone())),
+            Self::Part { added, .. } => Some(Strip::Members(added.iter().cloned().collect())),
             Self::Fields { alone: true, .. } => Some(Strip::Section),
             Self::Fields {
                 names, own_fields, ..
             } => Some(Strip::Names {
-                names: names.clone(),
+                names: names.iter().cloned().collect(),
                 own_fields: *own_fields,
             }),
         }
@@ -79,6 +79,23 @@ pub(super) const SOURCE_PARAMS: &[&str] = &[
     "_source_include",
     "_source_exclude",
 ];
+
+/// Most names that a search may give in one place, where they matter here: each of them is held
+/// against each field of the policy. The engines' own default for the fields of an index
+/// (`index.mapping.total_fields.limit`).
+pub(super) const MOST_NAMES: usize = 1000;
+
+/// Most bytes of these names together.
+const MOST_NAME_BYTES: usize = 64 << 10;
+
+/// Refuses to compare too much.
+fn bounded(names: &[String]) -> Result<(), SkipReason> {
+    let bytes: usize = names.iter().map(String::len).sum();
+    match names.len() > MOST_NAMES || bytes > MOST_NAME_BYTES {
+        true => Err(SkipReason::Limit),
+        false => Ok(()),
+    }
+}
 
 /// What of `_source` the client gets.
 #[derive(Debug, PartialEq)]
@@ -112,7 +129,10 @@ pub(super) fn ask(
         _ if no_fields => Err(SkipReason::StoredFields),
         Source::None => Ok(Ask::Source(needed.to_vec())),
         Source::Part { includes, excludes } => {
-            let has_not = |name: &&String| !has(&includes, &excludes, name);
+            bounded(&includes)?;
+            bounded(&excludes)?;
+            let patterns = (Patterns::of(&includes), Patterns::of(&excludes));
+            let has_not = |name: &&String| !has(&patterns.0, &patterns.1, name);
             let missing: Vec<String> = needed.iter().filter(has_not).cloned().collect();
             if missing.is_empty() {
                 return Ok(Ask::Nothing);
@@ -211,23 +231,33 @@ fn strings(json: Json<'_>) -> Result<Vec<String>, SkipReason> {
     found.ok_or(SkipReason::Unparsable)
 }
 
+/// Patterns, each with the one for what lies below it.
+struct Patterns<'a>(Vec<(&'a str, String)>);
+
+impl<'a> Patterns<'a> {
+    fn of(patterns: &'a [String]) -> Self {
+        let with_below = |pattern: &'a String| (pattern.as_str(), format!("{pattern}.*"));
+        Self(patterns.iter().map(with_below).collect())
+    }
+}
+
 /// Whether a part of `_source` has the whole of a field. Says no when in doubt.
-fn has(includes: &[String], excludes: &[String], name: &str) -> bool {
+fn has(includes: &Patterns<'_>, excludes: &Patterns<'_>, name: &str) -> bool {
     let below = format!("{name}.");
-    let covers = |pattern: &String| {
-        matches(pattern, name) || {
-            let parent = name.strip_prefix(pattern.as_str());
-            parent.is_some_and(|rest| rest.starts_with('.'))
-                || matches(&format!("{pattern}.*"), name)
-        }
+    let covers = |(pattern, all_below): &(&str, String)| {
+        let parent = name.strip_prefix(pattern);
+        matches(pattern, name)
+            || parent.is_some_and(|rest| rest.starts_with('.'))
+            || matches(all_below, name)
     };
-    let touches = |pattern: &String| {
+    let touches = |both: &(&str, String)| {
+        let pattern = both.0;
         let literal = pattern.split('*').next().unwrap_or_default();
-        covers(pattern) || literal.starts_with(&below) || {
+        covers(both) || literal.starts_with(&below) || {
             literal.len() < pattern.len() && below.starts_with(literal)
         }
     };
-    (includes.is_empty() || includes.iter().any(covers)) && !excludes.iter().any(touches)
+    (includes.0.is_empty() || includes.0.iter().any(covers)) && !excludes.0.iter().any(touches)
 }
 
 /// A name that no member has: keeps a filter a filter, since without one Elasticsearch sends the
@@ -311,6 +341,7 @@ fn through_fields(
     );
     let collapse = member("collapse").and_then(|collapse| collapse.member("field")?.string());
     client.extend(collapse.map(|field| field.into_owned()));
+    bounded(&client)?;
 
     let missing = needed
         .iter()
