@@ -344,7 +344,9 @@ mod tests {
         let ledger = Ledger::new(BOUNDS);
         let greedy = [ledger.open("greedy"), ledger.open("greedy")];
         let all = greedy[0].charge(50).expect("40 of the pool");
-        let rest = greedy[1].charge(20).expect("its reserve and 10 of the pool");
+        let rest = greedy[1]
+            .charge(20)
+            .expect("its reserve and 10 of the pool");
         assert_eq!(
             greedy[1].charge(1).err(),
             Some(Refused::Policy { limit_mib: 0 })

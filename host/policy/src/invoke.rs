@@ -437,7 +437,9 @@ fn guest_log(state: &GuestState) -> Vec<String> {
         // The last lines are those that say why it failed.
         let first = lines.len();
         let output = output.lines().rev().take(state.log.max_lines());
-        lines.extend(output.map(|line| format!("output {}", words(line, state.log.max_line_bytes()))));
+        lines.extend(
+            output.map(|line| format!("output {}", words(line, state.log.max_line_bytes()))),
+        );
         lines[first..].reverse();
     }
     lines

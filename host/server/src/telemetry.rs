@@ -95,11 +95,7 @@ fn latency_buckets() -> Histogram {
 
 impl Telemetry {
     /// Registers every metric.
-    pub fn new(
-        inference: &Arc<Inference>,
-        releases: &Arc<Releases>,
-        ledger: &Arc<Ledger>,
-    ) -> Self {
+    pub fn new(inference: &Arc<Inference>, releases: &Arc<Releases>, ledger: &Arc<Ledger>) -> Self {
         let mut registry = Registry::with_prefix("rerankd");
         let telemetry = Self {
             requests: Family::default(),
