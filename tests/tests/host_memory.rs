@@ -156,13 +156,13 @@ fn a_policy_that_holds_all_that_it_may_takes_nothing_from_others() {
         eventually("the first call holds its tensors", || {
             (held() > 56e6).then_some(())
         });
-        // It has half of the pool with the first call: the second gets no more than its reserve.
+        // With the first call the policy has nearly half of the pool, which is all that it may.
         let second = server.post("/v1/rerank/hoards", &hoarding);
         let text = second.error_message();
         assert_eq!(second.status, 429, "{text}");
         assert_eq!(second.header("retry-after"), Some("1"));
         assert!(
-            text.contains("calls of this policy hold 64 MiB on the host"),
+            text.contains("may hold no more on the host than is left for others, of 128 MiB"),
             "{text}"
         );
         let request = json!({"query": "smart watch", "documents": scored_texts(100)});
@@ -173,7 +173,7 @@ fn a_policy_that_holds_all_that_it_may_takes_nothing_from_others() {
     });
     assert!(held() < bound);
     eventually("nothing is held", || (held() == 0.0).then_some(()));
-    let refused = [("bound", "policy")];
+    let refused = [("bound", "pool")];
     let refused = server.metric("rerankd_guest_host_bytes_refused_total", &refused);
     assert_eq!(refused, 1.0);
 }

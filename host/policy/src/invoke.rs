@@ -320,7 +320,7 @@ impl Call {
                     "the request takes {request_bytes} bytes in memory; a policy call may hold {limit_bytes} (--guest-host-mib)"
                 ),
             },
-            Refused::Policy { .. } | Refused::Pool { .. } => self.no_room(refused),
+            Refused::Pool { .. } => self.no_room(refused),
         }
     }
 
@@ -417,7 +417,7 @@ fn host_bytes(refused: Refused) -> Option<Fault> {
         Refused::Call { limit_bytes } => Some(Fault::HostBytes {
             limit_mib: limit_bytes >> 20,
         }),
-        Refused::Policy { .. } | Refused::Pool { .. } => None,
+        Refused::Pool { .. } => None,
     }
 }
 
