@@ -89,10 +89,12 @@ impl Policy for Hoards {
             }
             "explains" => {
                 let explained = |judgment: Judgment| judgment.with_explanation(said());
-                let mut judgments: Vec<_> =
-                    faulty::in_order(&request).into_iter().map(explained).collect();
+                let mut judgments: Vec<_> = faulty::in_order(&request)
+                    .into_iter()
+                    .map(explained)
+                    .collect();
                 let last = judgments.pop().map_or(0, |judgment| judgment.index);
-                judgments.push(Judgment::unscored(last, said()));
+                judgments.push(Judgment::unscored(last, &said()));
                 return Ok(judgments);
             }
             "logs" => {
@@ -121,10 +123,16 @@ fn bytes(n: usize) -> Tensor {
 /// Runs rows of one token.
 fn run(context: &GraphExecutionContext, rows: usize) -> Result<Vec<(String, Tensor)>, Error> {
     let filled = |value: i64| {
-        let data: Vec<u8> = std::iter::repeat_n(value.to_le_bytes(), rows).flatten().collect();
+        let data: Vec<u8> = std::iter::repeat_n(value.to_le_bytes(), rows)
+            .flatten()
+            .collect();
         Tensor::new(&[rows as u32, 1], TensorType::I64, &data)
     };
-    let inputs = [("input_ids", 101), ("attention_mask", 1), ("token_type_ids", 0)];
+    let inputs = [
+        ("input_ids", 101),
+        ("attention_mask", 1),
+        ("token_type_ids", 0),
+    ];
     let inputs = inputs.map(|(name, value)| (name.to_owned(), filled(value)));
     let outputs = context.compute(inputs.into());
     outputs.map_err(|error| model_error("bi-encoder", &error))

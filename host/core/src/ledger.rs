@@ -3,8 +3,9 @@
 //! A [`Charge`] is taken before bytes are allocated, lives beside them and gives them back when it is
 //! dropped. Each call may hold [`LedgerBounds::call_bytes`]. The first
 //! [`LedgerBounds::reserve_bytes`] of a call are its own; what is above them is drawn from a pool, of
-//! which all calls of one policy together may have half: no policy can take from others more than
-//! that, and none their reserve.
+//! which all calls of one policy together may have as much as is left for others (Choudhury and Hahne's
+//! dynamic threshold, 1998): half of it if they are alone, half of the rest beside one that has that. So
+//! no number of greedy policies leaves nothing.
 //!
 //! Linear memory of guests is not in here: the instance pool bounds it.
 
@@ -19,7 +20,7 @@ pub struct LedgerBounds {
     pub call_bytes: usize,
     /// Bytes of one call that no other call can take.
     pub reserve_bytes: usize,
-    /// Most bytes of all calls together beyond their reserves; one policy may have half of them.
+    /// Most bytes of all calls together beyond their reserves; one policy alone may have half of them.
     pub pool_bytes: usize,
     /// Calls that have a reserve; those beyond them draw all from the pool.
     pub calls: usize,
@@ -32,11 +33,6 @@ impl LedgerBounds {
             .saturating_mul(self.reserve_bytes)
             .saturating_add(self.pool_bytes)
     }
-
-    /// Most bytes that the calls of one policy have of the pool.
-    fn share_bytes(&self) -> usize {
-        self.pool_bytes / 2
-    }
 }
 
 /// Why bytes cannot be had.
@@ -48,19 +44,13 @@ pub enum Refused {
         /// How much it may hold.
         limit_bytes: usize,
     },
-    /// Other calls of the same policy hold what the calls of one policy may.
+    /// The calls of the policy would hold more of the pool than is left for others.
     #[error(
-        "calls of this policy hold {limit_mib} MiB on the host, as much as those of one policy may"
+        "the calls of this policy may hold no more on the host than is left for others, of {pool_mib} MiB"
     )]
-    Policy {
-        /// How much they may hold beyond their reserves.
-        limit_mib: usize,
-    },
-    /// Other calls hold what all of them may.
-    #[error("policy calls hold {limit_mib} MiB on the host, as much as all of them may")]
     Pool {
-        /// How much they may hold beyond their reserves.
-        limit_mib: usize,
+        /// How much all calls together may hold beyond their reserves.
+        pool_mib: usize,
     },
 }
 
@@ -77,7 +67,6 @@ pub struct Ledger {
     /// What of the pool each policy's calls have, by its name; as long as it has calls.
     shares: Mutex<HashMap<String, Weak<AtomicUsize>>>,
     refused_call: AtomicU64,
-    refused_policy: AtomicU64,
     refused_pool: AtomicU64,
 }
 
@@ -112,7 +101,6 @@ impl Ledger {
             reserves: AtomicUsize::new(0),
             shares: Mutex::default(),
             refused_call: AtomicU64::new(0),
-            refused_policy: AtomicU64::new(0),
             refused_pool: AtomicU64::new(0),
         })
     }
@@ -142,11 +130,10 @@ impl Ledger {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// How often bytes were refused, by the bound that was reached: `call`, `policy` or `pool`.
-    pub fn refusals(&self) -> [(&'static str, u64); 3] {
+    /// How often bytes were refused, by the bound that was reached: `call` or `pool`.
+    pub fn refusals(&self) -> [(&'static str, u64); 2] {
         [
             ("call", self.refused_call.load(Ordering::Relaxed)),
-            ("policy", self.refused_policy.load(Ordering::Relaxed)),
             ("pool", self.refused_pool.load(Ordering::Relaxed)),
         ]
     }
@@ -166,7 +153,6 @@ impl Ledger {
     fn refuse(&self, refused: Refused) -> Refused {
         let counter = match refused {
             Refused::Call { .. } => &self.refused_call,
-            Refused::Policy { .. } => &self.refused_policy,
             Refused::Pool { .. } => &self.refused_pool,
         };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -234,18 +220,20 @@ impl Inner {
     }
 
     fn draw(&self, bytes: usize) -> Result<(), Refused> {
-        let bounds = &self.ledger.bounds;
+        let pool = self.ledger.bounds.pool_bytes;
+        let refused = Refused::Pool {
+            pool_mib: pool >> 20,
+        };
         if bytes == 0 {
             return Ok(());
         }
-        if !take(&self.share, bytes, bounds.share_bytes()) {
-            let limit_mib = bounds.share_bytes() >> 20;
-            return Err(Refused::Policy { limit_mib });
+        if !take(&self.ledger.drawn, bytes, pool) {
+            return Err(refused);
         }
-        if !take(&self.ledger.drawn, bytes, bounds.pool_bytes) {
-            self.share.fetch_sub(bytes, Ordering::AcqRel);
-            let limit_mib = bounds.pool_bytes >> 20;
-            return Err(Refused::Pool { limit_mib });
+        let share = self.share.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        if share > pool - self.ledger.drawn.load(Ordering::Acquire) {
+            self.put_back(bytes);
+            return Err(refused);
         }
         Ok(())
     }
@@ -336,27 +324,32 @@ mod tests {
         drop((charge, part));
         assert_eq!(ledger.held_bytes(), 0);
         assert_eq!(ledger.drawn.load(Ordering::Relaxed), 0);
-        assert_eq!(ledger.refusals(), [("call", 2), ("policy", 0), ("pool", 0)]);
+        assert_eq!(ledger.refusals(), [("call", 2), ("pool", 0)]);
     }
 
     #[test]
-    fn one_policy_has_half_of_the_pool_and_nobodys_reserve() {
+    fn however_many_are_greedy_something_is_left_and_nobodys_reserve_is_taken() {
         let ledger = Ledger::new(BOUNDS);
+        let full = Some(Refused::Pool { pool_mib: 0 });
         let greedy = [ledger.open("greedy"), ledger.open("greedy")];
         let all = greedy[0].charge(50).expect("40 of the pool");
-        let rest = greedy[1].charge(20).expect("its reserve and 10 of the pool");
-        assert_eq!(
-            greedy[1].charge(1).err(),
-            Some(Refused::Policy { limit_mib: 0 })
-        );
+        let rest = greedy[1]
+            .charge(20)
+            .expect("its reserve and 10 of the pool");
+        assert_eq!(greedy[1].charge(1).err(), full, "it has half of the pool");
         let neighbour = ledger.open("neighbour");
-        let its_own = neighbour.charge(50).expect("the other half is there");
-        let second = ledger.open("third").charge(20).expect("10 are left");
+        let its_own = neighbour.charge(35).expect("half of what is left");
+        assert_eq!(neighbour.charge(1).err(), full);
+        let third = ledger.open("third").charge(22).expect("half of the rest");
+        assert_eq!(ledger.drawn.load(Ordering::Relaxed), 50 + 25 + 12);
         // Accounts beyond the number of calls have no reserve.
         let late = ledger.open("fourth");
-        assert_eq!(late.charge(1).err(), Some(Refused::Pool { limit_mib: 0 }));
-        assert_eq!(ledger.held_bytes(), ledger.bounds().total_bytes());
-        drop((all, rest, its_own, second));
+        assert_eq!(late.charge(7).err(), full);
+        drop(late.charge(6).expect("6 of 13"));
+        // What is given back is there for all.
+        drop((all, rest));
+        drop(neighbour.charge(10).expect("there is room again"));
+        drop((its_own, third));
         assert_eq!(ledger.held_bytes(), 0);
     }
 

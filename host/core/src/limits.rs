@@ -93,7 +93,7 @@ impl Limits {
     }
 
     /// Bounds on what policy calls hold on the host, of which `spare` may run beside those of
-    /// requests. Two policies can have the most at the same time, and each other call its reserve.
+    /// requests. A call has the most of one call if no other policy has much.
     pub fn ledger_bounds(&self, spare: usize) -> LedgerBounds {
         LedgerBounds {
             call_bytes: self.guest_host_bytes,

@@ -114,7 +114,10 @@ impl Model {
 
     /// What the outputs of so many rows take, bytes.
     pub fn output_bytes(&self, rows: usize) -> usize {
-        let elements = self.output_row_dims.iter().map(|dims| -> usize { dims.iter().product() });
+        let elements = self
+            .output_row_dims
+            .iter()
+            .map(|dims| -> usize { dims.iter().product() });
         rows.saturating_mul(elements.sum::<usize>().saturating_mul(size_of::<f32>()))
     }
 

@@ -237,7 +237,8 @@ impl Encoding {
     /// Bytes that its rows take.
     pub fn size_bytes(&self) -> usize {
         let rows = self.rows.iter();
-        rows.map(|row| ROW_BYTES + row.ids.len() * TOKEN_BYTES).sum()
+        rows.map(|row| ROW_BYTES + row.ids.len() * TOKEN_BYTES)
+            .sum()
     }
 
     /// Tokens in each row.

@@ -312,7 +312,7 @@ impl Call {
                     "the request takes {request_bytes} bytes in memory; a policy call may hold {limit_bytes} (--guest-host-mib)"
                 ),
             },
-            Refused::Policy { .. } | Refused::Pool { .. } => self.no_room(refused),
+            Refused::Pool { .. } => self.no_room(refused),
         }
     }
 
@@ -409,7 +409,7 @@ fn host_bytes(refused: Refused) -> Option<Fault> {
         Refused::Call { limit_bytes } => Some(Fault::HostBytes {
             limit_mib: limit_bytes >> 20,
         }),
-        Refused::Policy { .. } | Refused::Pool { .. } => None,
+        Refused::Pool { .. } => None,
     }
 }
 
@@ -429,7 +429,9 @@ fn guest_log(state: &GuestState) -> Vec<String> {
         // The last lines are those that say why it failed.
         let first = lines.len();
         let output = output.lines().rev().take(state.log.max_lines());
-        lines.extend(output.map(|line| format!("output {}", words(line, state.log.max_line_bytes()))));
+        lines.extend(
+            output.map(|line| format!("output {}", words(line, state.log.max_line_bytes()))),
+        );
         lines[first..].reverse();
     }
     lines

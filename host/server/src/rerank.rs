@@ -9,8 +9,9 @@ use std::time::{Instant, SystemTime};
 
 use futures_util::{StreamExt, TryStreamExt};
 use rerankd_core::{
-    Charge, ErrorKind, FailReason, FirstStage, Judgment, OnFailure, Outcome, PolicySelector, Ranking,
-    RerankError, RerankRequest, Reranked, ScoreKind, SkipReason, Status, Timings, TokenCount,
+    Charge, ErrorKind, FailReason, FirstStage, Judgment, OnFailure, Outcome, PolicySelector,
+    Ranking, RerankError, RerankRequest, Reranked, ScoreKind, SkipReason, Status, Timings,
+    TokenCount,
 };
 use rerankd_inference::{Deadline, InferenceError, Model, pairs};
 use rerankd_policy::catalog::Chosen;

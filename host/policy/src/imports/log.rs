@@ -147,6 +147,9 @@ mod tests {
         assert_eq!(words("für", 2), "f");
         let kept = words(&"\u{1}".repeat(1 << 20), 1024);
         assert_eq!(kept.len(), 1023);
-        assert_eq!(serde_json::to_string(&kept).map(|json| json.len()).ok(), Some(1025));
+        assert_eq!(
+            serde_json::to_string(&kept).map(|json| json.len()).ok(),
+            Some(1025)
+        );
     }
 }

@@ -384,7 +384,9 @@ impl HostError for GuestState {
 
 /// The most rows that one of the tensors says that it has.
 fn rows_of(tensors: &[(String, Tensor)]) -> usize {
-    let rows = tensors.iter().filter_map(|(_, tensor)| tensor.dims().first());
+    let rows = tensors
+        .iter()
+        .filter_map(|(_, tensor)| tensor.dims().first());
     rows.copied().max().unwrap_or(0)
 }
 

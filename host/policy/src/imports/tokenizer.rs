@@ -53,7 +53,10 @@ impl GuestState {
         };
         self.check_rows("encode", texts.len())?;
         // The texts were copied before the host was called; what is made of them was not.
-        let passed = texts.iter().chain(&query).map(|text| text.len() + size_of::<String>());
+        let passed = texts
+            .iter()
+            .chain(&query)
+            .map(|text| text.len() + size_of::<String>());
         let passed: usize = passed.sum();
         let most = Encoding::most_bytes(model.tokenizer(), query.as_deref(), &texts);
         let held = Some(self.charge(passed + most)?);

@@ -33,7 +33,7 @@ impl Collector for HostBytes {
         }
         let mut family = encoder.encode_descriptor(
             "guest_host_bytes_refused",
-            "How often a policy call was refused bytes on the host, by the bound that was reached: call (its own), policy (half of the pool), pool",
+            "How often a policy call was refused bytes on the host, by the bound that was reached: call (its own), pool (what is left of it for others)",
             None,
             MetricType::Counter,
         )?;
