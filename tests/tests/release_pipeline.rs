@@ -133,12 +133,17 @@ fn what_the_pool_has_no_room_for_is_refused_by_its_limit_and_its_number() {
     refused(&another, 1, &["2 Wasm linear memories", "maximum of 1"]);
     // 64 MiB is what this server gives.
     let large = module_with_memories(&[2000]);
-    let memory = ["minimum byte size of 131072000", "the limit of 67108864"];
+    let memory = [
+        "minimum byte size of 131072000",
+        "the limit of 0x4000000 bytes",
+    ];
     refused(&large, 1, &memory);
     let table = ["minimum element size of 20001", "the limit of 20000"];
     refused(&module_with_tables(&[20_001]), 1, &table);
+    let many = ["defined tables count of 5", "limit of 1"];
+    refused(&module_with_tables(&[1; 5]), 1, &many);
     let tables = [" tables, which exceeds", "maximum of 4"];
-    refused(&module_with_tables(&[1; 5]), 1, &tables);
+    refused(&module_with_tables(&[1]), 5, &tables);
     let nothing = module_with_memories(&[]);
     let instances = [" core module instances", "maximum of 96"];
     refused(&nothing, 97, &instances);
