@@ -49,6 +49,22 @@ fn assert_faults(refusal: &Refusal, faults: &[&[&str]]) {
 }
 
 #[test]
+fn larger_tensors_have_room_on_the_host_unless_it_is_said_how_much_there_is() {
+    let room = |flags: &[&str]| {
+        let printed = printed(flags, &[]);
+        let line = printed
+            .lines()
+            .find(|line| line.starts_with("guest_host_mib"));
+        line.expect("it is printed").to_owned()
+    };
+    assert_eq!(room(&[]), "guest_host_mib = 512");
+    let tensors = ["--guest-tensor-mib", "1024"];
+    assert_eq!(room(&tensors), "guest_host_mib = 2048");
+    let both = [&tensors[..], &["--guest-host-mib", "700"]].concat();
+    assert_eq!(room(&both), "guest_host_mib = 700");
+}
+
+#[test]
 fn what_is_printed_means_the_same_as_a_file() {
     let folder = Folder::new();
     let flags = [

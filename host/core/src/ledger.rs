@@ -378,7 +378,7 @@ mod tests {
                         assert!(account.held_bytes() <= 50);
                         assert!(ledger.drawn.load(Ordering::Relaxed) <= 100);
                         if kept.len() > round % 5 {
-                            kept.remove(0);
+                            drop(kept.remove(0));
                         }
                     }
                 });

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
 use rerankd_core::{
-    Judgment, Outcome, Ranking, ScoreKind, SkipReason, Timings, TokenCount, UnitMap,
+    Judgment, Outcome, Ranking, Refused, ScoreKind, SkipReason, Timings, TokenCount, UnitMap,
 };
 use serde_json::json;
 
@@ -70,6 +70,10 @@ fn every_call_is_counted_in_one_place() {
         fault(Fault::StackOverflow, Vec::new()),
         Err(PolicyError::Deadline { policy: policy() }),
         Err(PolicyError::NoInstance),
+        Err(PolicyError::NoRoom {
+            policy: policy(),
+            refused: Refused::Pool { pool_mib: 1024 },
+        }),
         Err(PolicyError::ShuttingDown),
         Err(PolicyError::Host {
             policy: policy(),
@@ -90,11 +94,13 @@ fn every_call_is_counted_in_one_place() {
     assert_eq!(
         serde_json::to_value(&snapshot).unwrap(),
         json!({
-            "since_ms": since, "last_call_ms": last, "calls": 10,
+            "since_ms": since, "last_call_ms": last, "calls": 11,
             "statuses": {"applied": 1, "partial": 1, "skipped": 1},
             "faults": 2, "faults_by_kind": {"panic": 1, "stack-overflow": 1},
             "deadline": 1,
-            "errors": {"host": 1, "invalid-request": 1, "no-instance": 1, "shutting-down": 1},
+            "errors": {
+                "host": 1, "invalid-request": 1, "no-instance": 1, "no-room": 1, "shutting-down": 1,
+            },
             "last_faults": [
                 {"at_ms": at[0], "kind": "panic", "request_id": "r3",
                  "message": "it panicked at src/lib.rs:14: no price"},
