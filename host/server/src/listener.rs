@@ -107,8 +107,6 @@ impl Service<http::Request<Incoming>> for Requests {
         let (routes, gate, seat) = (self.routes.clone(), self.gate.clone(), self.seat.clone());
         request.extensions_mut().insert(Arc::clone(&seat));
         Box::pin(async move {
-            // A client that sends requests and takes no answers has none made for it.
-            seat.taken().await;
             let response = match objection(&routes, &gate, &seat, &request).await {
                 None => routes.answer(request).await,
                 Some(error) => {

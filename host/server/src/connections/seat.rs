@@ -1,9 +1,7 @@
 //! One connection, as seen from outside of it: what is waited for, and since when.
 
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::task::Poll;
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -109,8 +107,6 @@ pub(crate) struct Seat {
     /// Since when more of a body is wanted.
     body_wanted_since: AtomicU64,
     body_is_timed: AtomicBool,
-    /// Somebody did not go on because a write was blocked, and must be woken when it is not.
-    held_back: AtomicBool,
     answer_bytes: AtomicUsize,
     ended_for_answer: AtomicBool,
     ended: Notify,
@@ -128,7 +124,6 @@ impl Seat {
             blocked_since: AtomicU64::new(0),
             body_wanted_since: AtomicU64::new(0),
             body_is_timed: AtomicBool::new(false),
-            held_back: AtomicBool::new(false),
             answer_bytes: AtomicUsize::new(0),
             ended_for_answer: AtomicBool::new(false),
             ended: Notify::new(),
@@ -212,37 +207,11 @@ impl Seat {
         }
     }
 
-    /// Bytes went. True if somebody waits for that and must be woken.
-    pub(super) fn unblocked(&self) -> bool {
-        if !self.is_blocked() {
-            return false;
+    /// Bytes went.
+    pub(super) fn unblocked(&self) {
+        if self.is_blocked() {
+            self.blocked_since.store(0, Ordering::Relaxed);
         }
-        self.blocked_since.store(0, Ordering::Relaxed);
-        self.held_back.swap(false, Ordering::Relaxed)
-    }
-
-    /// Whether the next head must not be read yet: a client that takes no answers makes no more of
-    /// them.
-    pub(super) fn holds_back(&self) -> bool {
-        let holds = self.is_blocked() && !self.is(Phase::Busy);
-        if holds {
-            self.held_back.store(true, Ordering::Relaxed);
-        }
-        holds
-    }
-
-    /// Waits until what was written before was taken. Only for the connection's own task, which
-    /// writing wakes.
-    pub(crate) async fn taken(&self) {
-        poll_fn(|_| {
-            if self.is_blocked() {
-                self.held_back.store(true, Ordering::Relaxed);
-                Poll::Pending
-            } else {
-                Poll::Ready(())
-            }
-        })
-        .await;
     }
 
     fn is_blocked(&self) -> bool {

@@ -21,14 +21,10 @@ impl Watched {
         Self { stream, seat }
     }
 
-    fn note(&self, context: &Context<'_>, written: Poll<Result<usize>>) -> Poll<Result<usize>> {
+    fn note(&self, written: Poll<Result<usize>>) -> Poll<Result<usize>> {
         match written {
             Poll::Pending => self.seat.blocked(),
-            Poll::Ready(_) => {
-                if self.seat.unblocked() {
-                    context.waker().wake_by_ref();
-                }
-            }
+            Poll::Ready(_) => self.seat.unblocked(),
         }
         written
     }
@@ -49,10 +45,6 @@ impl AsyncRead for Watched {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
-        if self.seat.holds_back() {
-            // Writing wakes it.
-            return Poll::Pending;
-        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
@@ -69,7 +61,7 @@ impl AsyncWrite for Watched {
         bytes: &[u8],
     ) -> Poll<Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.note(context, written)
+        self.note(written)
     }
 
     fn poll_write_vectored(
@@ -78,7 +70,7 @@ impl AsyncWrite for Watched {
         slices: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.note(context, written)
+        self.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
