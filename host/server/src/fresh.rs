@@ -178,10 +178,12 @@ mod tests {
 
     /// As if the last look had been this long ago.
     fn wait(fresh: &Fresh<u32>, for_: Duration) {
+        let earlier = |at: &mut Instant| {
+            *at = at.checked_sub(for_).expect("the machine runs for longer");
+        };
         let mut state = fresh.state.lock().expect("nothing panicked");
-        let earlier = |at: Instant| at.checked_sub(for_).expect("the machine runs for longer");
-        state.looked = earlier(state.looked);
-        state.wrong_since = state.wrong_since.map(earlier);
+        earlier(&mut state.looked);
+        state.wrong_since.iter_mut().for_each(earlier);
     }
 
     #[test]
