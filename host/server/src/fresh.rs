@@ -177,8 +177,8 @@ mod tests {
     use super::*;
 
     /// A file of a number, read anew at each look.
-    fn number(lapse: Lapse) -> (PathBuf, Fresh<u32>) {
-        let name = format!("rerankd-fresh-{}-{lapse:?}", std::process::id());
+    fn number(test: &str, lapse: Lapse) -> (PathBuf, Fresh<u32>) {
+        let name = format!("rerankd-fresh-{test}-{}-{lapse:?}", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, "1").expect("it can be written");
         let file = path.clone();
@@ -192,16 +192,18 @@ mod tests {
 
     /// As if the last look had been this long ago.
     fn wait(fresh: &Fresh<u32>, for_: Duration) {
+        let earlier = |at: &mut Instant| {
+            *at = at.checked_sub(for_).expect("the machine runs for longer");
+        };
         let mut state = fresh.state.lock().expect("nothing panicked");
-        let earlier = |at: Instant| at.checked_sub(for_).expect("the machine runs for longer");
-        state.looked = earlier(state.looked);
-        state.wrong_since = state.wrong_since.map(earlier);
+        earlier(&mut state.looked);
+        state.wrong_since.iter_mut().for_each(earlier);
     }
 
     #[test]
     fn a_value_ends_with_its_file_after_the_grace_or_goes_on() {
         for lapse in [Lapse::Ends, Lapse::Keeps] {
-            let (path, fresh) = number(lapse);
+            let (path, fresh) = number("ends", lapse);
             let value = |fresh: &Fresh<u32>| fresh.get().map(|value| *value);
             let after = match lapse {
                 Lapse::Ends => None,
@@ -228,7 +230,7 @@ mod tests {
 
     #[test]
     fn what_changes_all_the_time_and_is_wrong_ends_all_the_same() {
-        let (path, fresh) = number(Lapse::Ends);
+        let (path, fresh) = number("changes", Lapse::Ends);
         for turn in 0..3 {
             std::fs::write(&path, "x".repeat(turn + 1)).expect("it can be written");
             wait(&fresh, INTERVAL);
