@@ -84,9 +84,11 @@ impl Engine {
 fn together<const N: usize>(engine: &Arc<Engine>, requests: [Request; N]) {
     let threads = requests.map(|request| {
         let engine = Arc::clone(engine);
-        thread::spawn(move || drop(engine.ask(request)))
+        thread::spawn(move || _ = engine.ask(request))
     });
-    threads.map(|thread| thread.join().unwrap());
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
 }
 
 fn try_orders(scenario: fn(&Arc<Engine>)) {
