@@ -263,7 +263,10 @@ impl Store {
                 component: version.component.clone(),
                 created_at_ms: version.created_at_ms,
             }),
-            Err(_) => self.forget_unnamed(contents(version).collect(), &claims),
+            Err(_) => {
+                self.index_anew();
+                self.forget_unnamed(contents(version).collect(), &claims);
+            }
         }
         staged
     }
@@ -298,6 +301,14 @@ impl Store {
         let mut claims = self.claims();
         let left = claims.drain().collect();
         self.forget_unnamed(left, &claims);
+    }
+
+    /// After a write that failed, of which it is not known what became.
+    fn index_anew(&self) {
+        match indexed(&self.database) {
+            Ok(versions) => self.index.replace(versions),
+            Err(error) => tracing::warn!(%error, "what versions there are is not known"),
+        }
     }
 
     /// Removes files of no use; where that cannot be known, the next start does.
@@ -438,8 +449,9 @@ impl Store {
             // The deletion stands; what goes wrong from here on leaves garbage for the next start.
             self.forget_unnamed(contents(removed).collect(), &claims);
         }
-        if is_gone {
-            self.index.remove(name, digest);
+        match is_gone {
+            true => self.index.remove(name, digest),
+            false => self.index_anew(),
         }
         self.reserve.fill(&self.files);
         Ok(deleted?.is_some())

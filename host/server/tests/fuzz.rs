@@ -15,11 +15,11 @@ mod replay;
 #[test]
 fn no_component_and_no_cases_break_a_promise() {
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    replay::replay("artifact", artifact::run, 20_000, scratch);
+    replay::replay("artifact", artifact::run, 60_000, scratch);
 }
 
 #[test]
 fn no_manifest_and_no_schema_break_a_promise() {
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    replay::replay("manifest", manifest::run, 2_000, scratch);
+    replay::replay("manifest", manifest::run, 20_000, scratch);
 }

@@ -12,8 +12,8 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
-    Builder, Durability, ReadTransaction, ReadableDatabase, StorageBackend, TableDefinition,
-    WriteTransaction,
+    Builder, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend,
+    TableDefinition, WriteTransaction,
 };
 
 use super::error::StoreError;
@@ -28,6 +28,10 @@ pub(super) const NAMES: TableDefinition<&str, &[u8]> = TableDefinition::new("nam
 pub(super) const JOURNAL: TableDefinition<u64, &[u8]> = TableDefinition::new("journal");
 /// A watched file's path to the fingerprint of what was last deployed from it.
 pub(super) const DEPLOYED: TableDefinition<&str, &str> = TableDefinition::new("deployed");
+
+/// In `META`: how many writes there were, so that one whose commit failed can be told from one that
+/// was never made.
+const WRITES: &str = "writes";
 
 /// The format that is written, and the newest that is read: 1 more when an older rerankd would
 /// misread what is there.
@@ -57,6 +61,21 @@ pub(super) enum Outcome<T> {
     Commit(T),
     /// It leaves no trace.
     Discard(T),
+}
+
+/// A write that failed.
+struct Failed<T> {
+    error: StoreError,
+    /// Its number and what it would have given, if it failed in its commit.
+    committing: Option<(u64, T)>,
+}
+
+/// Counts a write, in its own transaction.
+fn count(transaction: &WriteTransaction) -> Result<u64, Failure> {
+    let mut meta = transaction.open_table(META)?;
+    let number = meta.get(WRITES)?.map_or(0, |number| number.value()) + 1;
+    meta.insert(WRITES, number)?;
+    Ok(number)
 }
 
 pub(super) struct Database {
@@ -128,7 +147,8 @@ impl Database {
         self.try_read(&work)
     }
 
-    /// Runs one write transaction; it is on the disk when this returns. `work` runs at most once.
+    /// Runs one write transaction; it is on the disk when this returns. `work` runs at most once. What
+    /// fails changed nothing, unless the file cannot be opened anew to look.
     pub(super) fn write<T>(
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<Outcome<T>, Failure>,
@@ -138,13 +158,30 @@ impl Database {
         if !is_file {
             self.reopen()?;
         }
-        let result = self.try_write(work);
-        if result.as_ref().is_err_and(StoreError::is_of_a_file) {
+        let failed = match self.try_write(work) {
+            Ok(value) => return Ok(value),
+            Err(failed) => failed,
+        };
+        if failed.error.is_of_a_file() {
             let again = self.reopen();
             let writable = again.is_ok();
             tracing::warn!(writable, path = %self.path.display(), "a write to the store failed");
+            // A commit may fail when all of it is in the file already.
+            if let (true, Some((number, value))) = (writable, failed.committing)
+                && self.last_write().is_ok_and(|last| last == number)
+            {
+                return Ok(value);
+            }
         }
-        result
+        Err(failed.error)
+    }
+
+    /// The number of the last write that is in the file.
+    fn last_write(&self) -> Result<u64, StoreError> {
+        self.try_read(|transaction| {
+            let meta = transaction.open_table(META)?;
+            Ok(meta.get(WRITES)?.map_or(0, |number| number.value()))
+        })
     }
 
     fn try_read<T>(
@@ -162,26 +199,32 @@ impl Database {
     fn try_write<T>(
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<Outcome<T>, Failure>,
-    ) -> Result<T, StoreError> {
-        let run = |database: &redb::Database| {
+    ) -> Result<T, Failed<T>> {
+        let mut committing = None;
+        let run = |database: &redb::Database, committing: &mut Option<(u64, T)>| {
             let mut transaction = database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
-            match work(&transaction)? {
-                Outcome::Commit(value) => {
-                    transaction.commit()?;
-                    Ok(value)
-                }
+            let value = match work(&transaction)? {
+                Outcome::Commit(value) => value,
                 Outcome::Discard(value) => {
                     transaction.abort()?;
-                    Ok(value)
+                    return Ok(value);
                 }
-            }
+            };
+            let number = count(&transaction)?;
+            *committing = Some((number, value));
+            transaction.commit()?;
+            let value = committing.take().map(|(_, value)| value);
+            value.ok_or(Failure::Database(redb::Error::DatabaseClosed))
         };
-        match &*self.state() {
-            State::File(database) => run(database),
+        let result = match &*self.state() {
+            State::File(database) => run(database, &mut committing),
             State::Copy(_) | State::Closed => Err(Failure::Database(redb::Error::DatabaseClosed)),
-        }
-        .map_err(|failure| self.error(failure))
+        };
+        result.map_err(|failure| Failed {
+            error: self.error(failure),
+            committing,
+        })
     }
 
     /// Opens the file, or else a copy of it in memory.

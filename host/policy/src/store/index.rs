@@ -47,6 +47,15 @@ impl Index {
         index
     }
 
+    /// Takes these in place of what was known.
+    pub(super) fn replace(&self, versions: Vec<IndexedVersion>) {
+        let mut other = Self::of(versions);
+        std::mem::swap(
+            &mut *self.write(),
+            other.0.get_mut().unwrap_or_else(PoisonError::into_inner),
+        );
+    }
+
     /// Nothing happens if it is there.
     pub(super) fn add(&self, version: IndexedVersion) {
         let mut names = self.write();
