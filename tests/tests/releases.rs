@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use redb::ReadableTable;
 use rerankd_tests::Deployment;
 use rerankd_tests::admin::{assert_refused, digest, parameters};
 use rerankd_tests::components::{bundled, echo, faulty};
@@ -168,8 +169,11 @@ fn a_stored_version_that_is_called_like_a_digest_takes_nothing_out_of_service() 
             .open_table(Versions::new("versions"))
             .expect("it is there");
         let key = ("echo", evil.as_str());
-        let record = versions.get(key).expect("it reads").expect("it is there");
-        let mut record: Value = serde_json::from_slice(record.value()).expect("it is JSON");
+        let mut record: Value = {
+            let record = versions.get(key).expect("it reads");
+            let record = record.expect("it is there");
+            serde_json::from_slice(record.value()).expect("it is JSON")
+        };
         record["version"] = json!(victim);
         let record = record.to_string();
         versions
