@@ -274,7 +274,7 @@ fn element_type(name: &Value) -> TensorType {
     }
 }
 
-#[allow(unconditional_recursion)]
+#[allow(unconditional_recursion, reason = "it shall overflow the stack")]
 fn recurse(depth: u64) {
     std::hint::black_box(depth);
     recurse(depth + 1);

@@ -130,13 +130,11 @@ mod tests {
         let meter = CpuMeter::new(Duration::from_millis(10));
         let mut polls = 0;
         let result = block_on(meter.metered(async {
-            loop {
+            while polls < 100 {
                 polls += 1;
                 compute(Duration::from_millis(6));
                 tokio::task::yield_now().await;
             }
-            #[allow(unreachable_code)]
-            ()
         }));
         assert_eq!(result, Err(Fault::CpuTime { limit_ms: 10 }));
         assert_eq!(polls, 2);
