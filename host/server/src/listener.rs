@@ -84,7 +84,7 @@ impl Routes {
     fn is_urgent(&self, method: &Method, path: &str) -> bool {
         match self {
             Self::Data(_) => about::is_health(method, path),
-            Self::Admin(_) => path != admin::EVENTS,
+            Self::Admin(_) => !admin::is_stream(path),
             Self::Proxied(_) => false,
         }
     }

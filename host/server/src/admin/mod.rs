@@ -35,8 +35,10 @@ pub use tokens::{Identity, Right, Tokens};
 use crate::app::App;
 use crate::data_plane::{REQUEST_ID, request_id, shown};
 
-/// The stream of events.
-pub(crate) const EVENTS: &str = "/v1/events";
+/// Whether an answer at a path may never end.
+pub(crate) fn is_stream(path: &str) -> bool {
+    path == "/v1/events"
+}
 
 /// All routes, on the address at which the plane listens.
 pub fn routes(app: &Arc<App>, address: SocketAddr) -> Router {
@@ -50,7 +52,7 @@ pub fn routes(app: &Arc<App>, address: SocketAddr) -> Router {
         .route("/metrics", all_metrics.guard(get(metrics)))
         .route("/v1/models", read.guard(get(models)))
         .route("/v1/openapi.json", read.guard(get(policies::openapi)))
-        .route(EVENTS, read.guard(get(events::events)))
+        .route("/v1/events", read.guard(get(events::events)))
         .route("/v1/policies", read.guard(get(policies::list)))
         .route(
             "/v1/policies/{name}",
