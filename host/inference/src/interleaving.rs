@@ -2,7 +2,8 @@
 //! no row is lost, none runs twice, and no worker sleeps while there is work, which shuttle sees as a
 //! deadlock. The models are real but for their sessions, which note the rows that they run.
 //!
-//! `RERANKD_INTERLEAVINGS` says how many orders are tried of each scenario.
+//! `RERANKD_INTERLEAVINGS` says how many orders are tried of each scenario; for a night:
+//! `RERANKD_INTERLEAVINGS=10000000 cargo test --release --workspace --lib interleaving`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
@@ -26,7 +27,8 @@ use crate::{
     Deadline, ElementType, InferenceError, Model, ModelManifest, RunOutput, Tensor, TensorData,
 };
 
-/// Orders that are tried of a scenario, by each of two ways of choosing them.
+/// Orders that are tried of a scenario, by each of two ways of choosing them: `make test-long` tries 30
+/// times as many.
 const ORDERS: usize = 1000;
 
 /// The first token of each row that ran, and how often.
@@ -35,15 +37,28 @@ static RAN: std::sync::Mutex<BTreeMap<i64, usize>> = std::sync::Mutex::new(BTree
 /// One scenario at a time: they share [`RAN`].
 static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
-struct Notes([Port; 3], [Port; 1]);
+/// Whether threads are shuttle's: not where a model is loaded.
+static INSIDE: AtomicBool = AtomicBool::new(false);
+
+/// A row that begins with it ends when one that begins with [`AWAITED`] has run.
+const WAITING: i64 = 99;
+const AWAITED: i64 = 98;
+
+struct Notes {
+    inputs: [Port; 3],
+    outputs: [Port; 1],
+    /// Runs at one time, and how many there may be.
+    running: AtomicUsize,
+    most: usize,
+}
 
 impl Session for Notes {
     fn inputs(&self) -> &[Port] {
-        &self.0
+        &self.inputs
     }
 
     fn outputs(&self) -> &[Port] {
-        &self.1
+        &self.outputs
     }
 
     /// A row's score is its first token.
@@ -52,6 +67,19 @@ impl Session for Notes {
             return Err("ids are integers".to_owned());
         };
         let firsts = ids.chunks(inputs[0].dims[1]).map(|row| row[0]);
+        if INSIDE.load(Ordering::Relaxed) {
+            let running = self.running.fetch_add(1, Ordering::Relaxed) + 1;
+            shuttle::thread::yield_now();
+            while firsts.clone().any(|first| first == WAITING)
+                && !RAN.lock().unwrap().contains_key(&AWAITED)
+            {
+                shuttle::thread::yield_now();
+            }
+            self.running.fetch_sub(1, Ordering::Relaxed);
+            if running > self.most {
+                return Err(format!("{running} runs at one time"));
+            }
+        }
         let mut ran = RAN.lock().unwrap();
         let scores: Vec<f32> = firsts
             .map(|first| {
@@ -83,10 +111,12 @@ impl Backend for Notebook {
         let inputs = &manifest.inputs;
         let types = inputs.type_ids.as_deref().unwrap();
         let score = manifest.outputs.score.as_deref().unwrap();
-        Ok(Box::new(Notes(
-            [input(&inputs.ids), input(&inputs.mask), input(types)],
-            [port(score, ElementType::F32, Some(1))],
-        )))
+        Ok(Box::new(Notes {
+            inputs: [input(&inputs.ids), input(&inputs.mask), input(types)],
+            outputs: [port(score, ElementType::F32, Some(1))],
+            running: AtomicUsize::new(0),
+            most: manifest.execution.workers.unwrap(),
+        }))
     }
 
     fn version(&self) -> &str {
@@ -127,21 +157,26 @@ fn models() -> &'static [Arc<Model>; 2] {
     MODELS.get_or_init(|| [model(1), model(2)])
 }
 
-fn batch(model: &Model, firsts: &[i64]) -> RowBatch {
-    let row = |first: &i64| [*first, 1, 1, 1];
+/// Rows of so many tokens.
+fn batch_of(tokens: usize, model: &Model, firsts: &[i64]) -> RowBatch {
+    let cells = tokens * firsts.len();
     let tensor =
-        |cells: Vec<i64>| Tensor::new(vec![firsts.len(), 4], TensorData::I64(cells)).unwrap();
+        |cells: Vec<i64>| Tensor::new(vec![firsts.len(), tokens], TensorData::I64(cells)).unwrap();
+    let ids = |cell: usize| match cell % tokens {
+        0 => firsts[cell / tokens],
+        _ => 1,
+    };
     let inputs = &model.manifest().inputs;
-    let ones = || tensor(vec![1; 4 * firsts.len()]);
     let named = vec![
-        (
-            inputs.ids.clone(),
-            tensor(firsts.iter().flat_map(row).collect()),
-        ),
-        (inputs.mask.clone(), ones()),
-        (inputs.type_ids.clone().unwrap(), ones()),
+        (inputs.ids.clone(), tensor((0..cells).map(ids).collect())),
+        (inputs.mask.clone(), tensor(vec![1; cells])),
+        (inputs.type_ids.clone().unwrap(), tensor(vec![1; cells])),
     ];
     RowBatch::new(model, named).unwrap()
+}
+
+fn batch(model: &Model, firsts: &[i64]) -> RowBatch {
+    batch_of(4, model, firsts)
 }
 
 fn far() -> Deadline {
@@ -190,14 +225,21 @@ fn give_up_after(polls: usize, future: impl Future) {
     }));
 }
 
+fn orders() -> usize {
+    match std::env::var("RERANKD_INTERLEAVINGS") {
+        Ok(orders) => orders.parse().unwrap(),
+        Err(_) if std::env::var_os("RERANKD_LONG_TESTS").is_some() => 30 * ORDERS,
+        Err(_) => ORDERS,
+    }
+}
+
 /// Tries the orders of a scenario.
 fn try_orders(scenario: impl Fn() + Copy + Send + Sync + 'static) {
     let _turn = TURN
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     models();
-    let orders = std::env::var("RERANKD_INTERLEAVINGS");
-    let orders = orders.map_or(ORDERS, |orders| orders.parse().unwrap());
+    let orders = orders();
     let once = move || {
         reset_clock();
         RAN.lock().unwrap().clear();
@@ -205,6 +247,7 @@ fn try_orders(scenario: impl Fn() + Copy + Send + Sync + 'static) {
         let ran = RAN.lock().unwrap();
         assert!(ran.values().all(|&times| times == 1), "twice: {ran:?}");
     };
+    INSIDE.store(true, Ordering::Relaxed);
     shuttle::Runner::new(RandomScheduler::new(orders), shuttle::Config::default()).run(once);
     shuttle::Runner::new(PctScheduler::new(3, orders), shuttle::Config::default()).run(once);
 }
@@ -217,9 +260,7 @@ fn try_orders_of_calls(rows: usize, scenario: fn(&Arc<Scheduler>)) {
         assert_eq!(scheduler.queued(), (0, 0));
         assert_eq!(scheduler.queued_in_background(), (0, 0));
         let statistics = scheduler.statistics();
-        let count = |counter: &AtomicU64| {
-            usize::try_from(counter.load(std::sync::atomic::Ordering::Relaxed)).unwrap()
-        };
+        let count = |counter: &AtomicU64| usize::try_from(counter.load(Ordering::Relaxed)).unwrap();
         let gone = count(&statistics.rows_late) + count(&statistics.rows_withdrawn);
         // What has started when its caller gives up may still run.
         drop(Arc::into_inner(scheduler).expect("nobody else has it"));
@@ -252,6 +293,27 @@ fn all_rows_come_back_once_and_each_to_its_caller() {
             spawn(scheduler, |scheduler| {
                 let lane = scheduler.open_background_lane(far());
                 assert_eq!(run(&lane, &models()[1], &[31, 32, 33]), 0);
+            }),
+        ];
+        calls.into_iter().for_each(|call| call.join().unwrap());
+    });
+}
+
+#[test]
+fn no_worker_sleeps_while_there_is_work() {
+    try_orders_of_calls(4, |scheduler| {
+        let calls = [
+            spawn(scheduler, |scheduler| {
+                let (lane, model) = (scheduler.open_lane(far()), &models()[1]);
+                let firsts = [WAITING, AWAITED];
+                // As many tokens as a run has: each by itself.
+                let output = lane.run(model, batch_of(8, model, &firsts));
+                let output = shuttle::future::block_on(output).unwrap();
+                assert_eq!(late(&output, &firsts), 0);
+            }),
+            spawn(scheduler, |scheduler| {
+                let lane = scheduler.open_lane(far());
+                assert_eq!(run(&lane, &models()[0], &[11, 12]), 0);
             }),
         ];
         calls.into_iter().for_each(|call| call.join().unwrap());

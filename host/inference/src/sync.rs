@@ -3,6 +3,8 @@
 //! In this crate's own tests it is shuttle's, which tries the orders in which threads may run
 //! (`interleaving.rs`): outside of such a run these types cannot be used there.
 
+pub(crate) use threads::*;
+
 #[cfg(not(test))]
 mod threads {
     use std::time::Instant;
@@ -73,5 +75,3 @@ mod threads {
         }
     }
 }
-
-pub(crate) use threads::*;

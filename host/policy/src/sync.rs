@@ -2,6 +2,8 @@
 //! tries the orders in which they may run (`release/interleaving.rs`): outside of such a run these
 //! types cannot be used there.
 
+pub(crate) use threads::*;
+
 #[cfg(not(test))]
 mod threads {
     pub(crate) use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
@@ -13,5 +15,3 @@ mod threads {
     pub(crate) use shuttle::future::spawn;
     pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 }
-
-pub(crate) use threads::*;

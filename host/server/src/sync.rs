@@ -2,6 +2,8 @@
 //! own tests it is shuttle's, which tries the orders in which they may run (`proxy/interleaving.rs`):
 //! outside of such a run these types cannot be used there.
 
+pub(crate) use threads::*;
+
 #[cfg(not(test))]
 mod threads {
     pub(crate) use std::sync::atomic::AtomicUsize;
@@ -41,5 +43,3 @@ mod threads {
         SINCE_BEGINNING.set(SINCE_BEGINNING.get() + time);
     }
 }
-
-pub(crate) use threads::*;

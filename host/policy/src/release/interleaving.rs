@@ -2,7 +2,8 @@
 //! is what is served, no request sees anything else, and what was deleted is not served any more. The
 //! store is a stand-in, since a real one waits for a disk: one lock a transaction, as the real one has.
 //!
-//! `RERANKD_INTERLEAVINGS` says how many orders are tried of each scenario.
+//! `RERANKD_INTERLEAVINGS` says how many orders are tried of each scenario; for a night:
+//! `RERANKD_INTERLEAVINGS=10000000 cargo test --release --workspace --lib interleaving`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
@@ -21,7 +22,8 @@ use super::turns::Turns;
 use crate::catalog::table::Table;
 use crate::sync::Mutex;
 
-/// Orders that are tried of a scenario, by each of two ways of choosing them.
+/// Orders that are tried of a scenario, by each of two ways of choosing them: `make test-long` tries 30
+/// times as many.
 const ORDERS: usize = 2000;
 
 const NAME: &str = "blend";
@@ -152,9 +154,16 @@ fn give_up_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> 
     }))
 }
 
+fn orders() -> usize {
+    match std::env::var("RERANKD_INTERLEAVINGS") {
+        Ok(orders) => orders.parse().unwrap(),
+        Err(_) if std::env::var_os("RERANKD_LONG_TESTS").is_some() => 30 * ORDERS,
+        Err(_) => ORDERS,
+    }
+}
+
 fn try_orders(scenario: fn(Server)) {
-    let orders = std::env::var("RERANKD_INTERLEAVINGS");
-    let orders = orders.map_or(ORDERS, |orders| orders.parse().unwrap());
+    let orders = orders();
     let once = move || scenario(Server::start());
     shuttle::Runner::new(RandomScheduler::new(orders), shuttle::Config::default()).run(once);
     shuttle::Runner::new(PctScheduler::new(3, orders), shuttle::Config::default()).run(once);

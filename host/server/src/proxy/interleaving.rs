@@ -2,7 +2,8 @@
 //! that is out is tried by one request at a time, is tried again after its pause whichever has its turn
 //! and whatever became of earlier tries, and requests that fail together count once.
 //!
-//! `RERANKD_INTERLEAVINGS` says how many orders are tried of each scenario.
+//! `RERANKD_INTERLEAVINGS` says how many orders are tried of each scenario; for a night:
+//! `RERANKD_INTERLEAVINGS=10000000 cargo test --release --workspace --lib interleaving`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
@@ -16,7 +17,8 @@ use shuttle::thread;
 use super::nodes::{FIRST_PAUSE, LONGEST_PAUSE, Nodes};
 use crate::sync::{beginning, now, pass};
 
-/// Orders that are tried of a scenario, by each of two ways of choosing them.
+/// Orders that are tried of a scenario, by each of two ways of choosing them: `make test-long` tries 30
+/// times as many.
 const ORDERS: usize = 5000;
 
 const NODES: usize = 2;
@@ -91,9 +93,16 @@ fn together<const N: usize>(engine: &Arc<Engine>, requests: [Request; N]) {
         .for_each(|thread| thread.join().unwrap());
 }
 
+fn orders() -> usize {
+    match std::env::var("RERANKD_INTERLEAVINGS") {
+        Ok(orders) => orders.parse().unwrap(),
+        Err(_) if std::env::var_os("RERANKD_LONG_TESTS").is_some() => 30 * ORDERS,
+        Err(_) => ORDERS,
+    }
+}
+
 fn try_orders(scenario: fn(&Arc<Engine>)) {
-    let orders = std::env::var("RERANKD_INTERLEAVINGS");
-    let orders = orders.map_or(ORDERS, |orders| orders.parse().unwrap());
+    let orders = orders();
     let once = move || {
         pass(2 * LONGEST_PAUSE);
         scenario(&Arc::new(Engine {
