@@ -13,7 +13,7 @@ use serde_json::json;
 
 /// Mounts a file system of its own over the data folder, with the token that was there.
 const SCRIPT: &str = r#"
-token=$(cat "$0/admin-token") && mount -t tmpfs -o size=5m,mode=0700 tmpfs "$0" && umask 077 &&
+token=$(cat "$0/admin-token") && mount -t tmpfs -o size=8m,mode=0700 tmpfs "$0" && umask 077 &&
 printf '%s\n' "$token" > "$0/admin-token" && exec "$@""#;
 
 /// A server whose data folder has 5 MiB; `None`, and a line that says so, where one may not mount.
@@ -66,7 +66,7 @@ fn beside(server: &Deployment, command: &[&str]) {
 #[test]
 fn a_full_disk_costs_the_upload_that_meets_it_and_nothing_else() {
     let name = "a_full_disk_costs_the_upload_that_meets_it_and_nothing_else";
-    let Some((server, _)) = small(name) else {
+    let Some((server, data)) = small(name) else {
         return;
     };
     let mut released = vec![server.release("echo", &echo("0.0.1"), "activate=true")];
@@ -100,6 +100,17 @@ fn a_full_disk_costs_the_upload_that_meets_it_and_nothing_else() {
     // Again and again it is the same.
     assert_refused(&push(number), 507, "stage", &["no space left"]);
     check();
+    // Not a byte is left, and still a version can be deleted.
+    let filler = data.join("filler").display().to_string();
+    beside(
+        &server,
+        &["sh", "-c", "cat /dev/zero > \"$0\" 2>&1; true", &filler],
+    );
+    let gone = server.delete("echo", &released.remove(1));
+    assert_eq!(gone.status, 204, "{}", gone.text());
+    beside(&server, &["rm", &filler]);
+    let last = released.last().expect("some are left");
+    assert_eq!(server.serving("echo"), last[..8]);
     // A version that is deleted makes room.
     let gone = server.delete("echo", &released[0]);
     assert_eq!(gone.status, 204, "{}", gone.text());

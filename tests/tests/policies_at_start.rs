@@ -226,7 +226,6 @@ fn what_the_operator_says_of_a_policy_must_fit_it() {
         let config = config.to_str().expect("the path is UTF-8");
         assert_refused(&start_with(&folder, &["--config", config]), "", messages);
     };
-    check("[policies.nobody]\n", &["policy `nobody`", "there is none"]);
     let weight = "[policies.semantic-blend.parameters]\nweight = 7\n";
     check(
         weight,
@@ -257,6 +256,45 @@ fn what_the_operator_says_of_a_policy_must_fit_it() {
             "tiny-cross-encoder",
         ],
     );
+}
+
+/// What a policy may see must be settled before it sees anything.
+#[test]
+fn grants_may_be_set_before_there_is_a_policy() {
+    let folder = Folder::new();
+    folder.write("policies/README.md", "");
+    let config = folder.write(
+        "rerankd.toml",
+        "[policies.echo]\ngrants = [\"title\", \"text\"]\n",
+    );
+    let policies = folder.path().join("policies");
+    let text = |path: &std::path::Path| path.to_str().expect("it is UTF-8").to_owned();
+    let (config, policies) = (text(&config), text(&policies));
+    let server = Rerankd::start(&["--config", &config, "--policies", &policies]);
+    eventually("it is said, as it may be a mistake", || {
+        let said = "speaks of a policy that there is not yet";
+        server.stderr().contains(said).then_some(())
+    });
+    let echo = std::fs::read(require::faulty("echo")).expect("it is there");
+    let push = |query: &str| {
+        let path = format!("/v1/policies/echo?activate=true&{query}");
+        server.admin_call("PUT", &path, &[("Content-Type", "application/wasm")], &echo)
+    };
+    let beyond = push("grant=title&grant=text&grant=price");
+    assert_eq!(beyond.status, 422, "{}", beyond.text());
+    assert!(
+        beyond.text().contains("(by the configuration)"),
+        "{}",
+        beyond.text()
+    );
+    assert_eq!(push("").status, 201);
+    let request = serde_json::json!({
+        "query": "q", "explain": true, "fields": ["title", "price"],
+        "documents": [{"fields": {"title": "Clog", "price": 29.9}}],
+    });
+    let answer = server.post("/v1/rerank/echo", &request).ok();
+    assert!(answer.text().contains("Clog"), "{}", answer.text());
+    assert!(!answer.text().contains("29.9"), "{}", answer.text());
 }
 
 /// Not every policy can do without what the request brings.

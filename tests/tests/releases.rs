@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use redb::ReadableTable;
 use rerankd_tests::Deployment;
 use rerankd_tests::admin::{assert_refused, digest, parameters};
 use rerankd_tests::components::{bundled, echo, faulty};
@@ -149,6 +150,67 @@ fn an_ambiguous_version_string_is_the_active_version_or_an_error() {
         .ok();
     assert_eq!(server.serving("echo@0.1.0"), other[..8]);
     assert_eq!(server.serving("echo"), other[..8]);
+}
+
+/// As an older rerankd let it in: a version whose author called it by another's digest.
+#[test]
+fn a_stored_version_that_is_called_like_a_digest_takes_nothing_out_of_service() {
+    let mut server = Deployment::start(&[]);
+    let victim = server.release("echo", &echo("1.0.0"), "activate=true");
+    let active = server.release("echo", &echo("2.0.0"), "activate=true");
+    let evil = server.release("echo", &echo("6.6.6"), "");
+    server.kill();
+    let database = server.data_dir().join("releases.redb");
+    let database = redb::Database::open(database).expect("the server is gone");
+    let writing = database.begin_write().expect("nobody else writes");
+    {
+        type Versions = redb::TableDefinition<'static, (&'static str, &'static str), &'static [u8]>;
+        let mut versions = writing
+            .open_table(Versions::new("versions"))
+            .expect("it is there");
+        let key = ("echo", evil.as_str());
+        let mut record: Value = {
+            let record = versions.get(key).expect("it reads");
+            let record = record.expect("it is there");
+            serde_json::from_slice(record.value()).expect("it is JSON")
+        };
+        record["version"] = json!(victim);
+        let record = record.to_string();
+        versions
+            .insert(key, record.as_bytes())
+            .expect("there is room");
+    }
+    writing.commit().expect("there is room");
+    drop(database);
+    server.restart();
+    assert_eq!(server.serving("echo"), active[..8]);
+    for wanted in [&victim, &active, &evil] {
+        for head in [&wanted[..], &wanted[..8]] {
+            assert_eq!(server.serving(&format!("echo@{head}")), wanted[..8]);
+        }
+    }
+    server.role("echo", "rollback", &json!({})).ok();
+    assert_eq!(server.serving("echo"), victim[..8]);
+    server.kill();
+    server.restart();
+    assert_eq!(server.serving("echo"), victim[..8]);
+    for wanted in [&active, &victim] {
+        server
+            .role("echo", "activate", &json!({"digest": wanted}))
+            .ok();
+        assert_eq!(server.serving("echo"), wanted[..8]);
+    }
+    // By the string that it has, as a string, it is still to be had; and it goes by its digest.
+    server
+        .role("echo", "shadow", &json!({"version": victim}))
+        .ok();
+    let detail = server.detail("echo");
+    assert_eq!(detail["shadow"]["digest"], evil, "{detail}");
+    server
+        .role("echo", "shadow", &json!({"version": null}))
+        .ok();
+    assert_eq!(server.delete("echo", &evil).status, 204);
+    assert_eq!(server.serving(&format!("echo@{victim}")), victim[..8]);
 }
 
 #[test]

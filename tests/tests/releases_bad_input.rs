@@ -2,7 +2,7 @@
 //! answer, and nothing is lost or half done.
 
 use rerankd_tests::admin::{assert_refused, digest, encoded, error};
-use rerankd_tests::components::{echo, with_manifest};
+use rerankd_tests::components::{bundled, echo, with_manifest};
 use rerankd_tests::http::head;
 use rerankd_tests::{Answer, Connection, Deployment, eventually};
 use serde_json::{Value, json};
@@ -237,6 +237,71 @@ fn a_version_string_means_one_component() {
         manifest["version"] = json!("1.0.0");
     });
     server.release("panic", &panic, "");
+}
+
+/// Every file that a server keeps of components and their code.
+fn kept(server: &Deployment) -> Vec<String> {
+    let mut kept = Vec::new();
+    let mut todo = ["components", "compiled", "tmp"]
+        .map(|name| server.data_dir().join(name))
+        .to_vec();
+    while let Some(folder) = todo.pop() {
+        for entry in std::fs::read_dir(&folder).expect("it is there") {
+            let path = entry.expect("it reads").path();
+            match path.is_dir() {
+                true => todo.push(path),
+                false => kept.push(path.display().to_string()),
+            }
+        }
+    }
+    kept.sort();
+    kept
+}
+
+#[test]
+fn what_is_refused_leaves_nothing_on_the_disk() {
+    let server = Deployment::start(&[]);
+    server.release("echo", &echo("1.0.0"), "activate=true");
+    let before = kept(&server);
+    assert_eq!(
+        before.len(),
+        3,
+        "a component, its code and a digest: {before:?}"
+    );
+    for n in 0..5 {
+        let other = with_manifest(&echo("1.0.0"), |manifest| {
+            manifest["description"] = json!(format!("n{n}"));
+        });
+        assert_refused(
+            &server.push("echo", &other, ""),
+            409,
+            "",
+            &["of another component"],
+        );
+    }
+    let digest_like = with_manifest(&bundled("semantic-blend"), |manifest| {
+        manifest["name"] = json!("echo");
+        manifest["version"] = json!("0123456789abcdef".repeat(4));
+    });
+    let says = ["`version` has 64 hex digits", "such as `1.0.0`"];
+    let answer = server.push("echo", &digest_like, "activate=true");
+    assert_refused(&answer, 422, "describe", &says);
+    let failing = json!({"cases": [{
+        "name": "never", "request": {"query": "q", "documents": ["d"]},
+        "expect": {"status": "skipped"},
+    }]});
+    let failing = rerankd_tests::components::with_cases(&echo("2.0.0"), &failing);
+    assert_refused(
+        &server.push("echo", &failing, ""),
+        422,
+        "cases",
+        &["`never`"],
+    );
+    assert_eq!(kept(&server), before);
+    // The same component is good under another name, and with other parameters.
+    let query = rerankd_tests::admin::parameters(&json!({"n": 1}));
+    server.release("echo", &echo("1.0.0"), &query);
+    assert_eq!(kept(&server), before);
 }
 
 /// Pushes two components at the same time.

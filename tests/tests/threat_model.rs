@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rerankd_tests::components::{bundled, with_manifest};
 use rerankd_tests::rerankd::Refusal;
 use rerankd_tests::{Answer, Folder, Rerankd, eventually, require};
 use serde_json::{Value, json};
@@ -444,6 +445,268 @@ fn all_that_a_server_keeps_is_for_its_user_alone() {
     }
 }
 
+/// The compiled code of the three bundled policies.
+fn compiled_code(server: &Rerankd) -> Vec<PathBuf> {
+    let mut compiled = files(&server.data_dir().join("compiled"));
+    compiled.retain(|path| path.extension().is_some_and(|it| it == "cwasm"));
+    assert_eq!(compiled.len(), 3, "{compiled:?}");
+    compiled
+}
+
+/// The most memory that a server has had, MiB.
+fn peak_mib(server: &Rerankd) -> u64 {
+    let status = format!("/proc/{}/status", server.id());
+    let status = std::fs::read_to_string(status).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+    let kib: u64 = peak.and_then(|kib| kib.parse().ok()).expect("a number");
+    kib >> 10
+}
+
+/// Schemas, each of which names the one before four times: a million of them in a kilobyte.
+fn multiplied(key: &str, leaf: &Value) -> Value {
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+    let mut schemas = json!({"a": leaf});
+    for pair in names.windows(2) {
+        let before = json!({"$ref": format!("#/$defs/{}", pair[0])});
+        schemas[pair[1]] = json!({key: [before, before, before, before]});
+    }
+    schemas
+}
+
+/// A component whose parameters have this schema.
+fn with_schema(base: &str, name: &str, schema: &Value) -> Vec<u8> {
+    with_manifest(&bundled(base), |manifest| {
+        let manifest = manifest.as_object_mut().expect("it is an object");
+        manifest.remove("models");
+        manifest.insert("name".to_owned(), json!(name));
+        manifest.insert("parameters".to_owned(), schema.clone());
+    })
+}
+
+/// Uploads and activates a component without its cases.
+fn push_without_cases(server: &Rerankd, name: &str, component: &[u8], parameters: &Value) {
+    let mut form = Vec::new();
+    let parameters = parameters.to_string();
+    for (part, content) in [
+        ("component", component),
+        ("parameters", parameters.as_bytes()),
+        ("cases", br#"{"cases": []}"#),
+    ] {
+        let head = format!("--x\r\nContent-Disposition: form-data; name=\"{part}\"\r\n\r\n");
+        form.extend([head.as_bytes(), content, b"\r\n"].concat());
+    }
+    form.extend(b"--x--\r\n");
+    let path = format!("/v1/policies/{name}?activate=true");
+    let headers = [("Content-Type", "multipart/form-data; boundary=x")];
+    let answer = server.admin_call("PUT", &path, &headers, &form);
+    assert_eq!(answer.status, 201, "{}", answer.text());
+}
+
+/// Asks a good policy until `done`; each answer comes within its deadline.
+fn neighbour(server: &Rerankd, done: impl Fn() -> bool) {
+    let request = json!({"query": "q", "documents": ["one", "two"], "timeout_ms": 5000});
+    let mut answers = 0;
+    while answers < 3 || !done() {
+        let answer = server.post("/v1/rerank/first-stage", &request).ok();
+        assert_eq!(answer.json()["status"], "applied", "{}", answer.text());
+        answers += 1;
+    }
+}
+
+#[test]
+fn a_schema_that_multiplies_is_refused_and_holds_up_nobody() {
+    let server = Rerankd::start(&[]);
+    let admin = server.admin_token();
+    neighbour(&server, || true);
+    let before = peak_mib(&server);
+    let last = json!({"$ref": "#/$defs/j"});
+    let schemas = ["allOf", "anyOf", "oneOf"].map(|key| {
+        [
+            json!({"$defs": multiplied(key, &json!(true)), "$ref": "#/$defs/j"}),
+            json!({
+                "$defs": multiplied(key, &json!(false)),
+                "if": {"required": ["boom"]}, "then": last,
+            }),
+        ]
+    });
+    std::thread::scope(|scope| {
+        let uploads: Vec<_> = schemas
+            .as_flattened()
+            .iter()
+            .map(|schema| {
+                let (server, admin) = (&server, &admin);
+                scope.spawn(move || {
+                    let component = with_schema("semantic-blend", "bomb", schema);
+                    eventually("there is a place for it", || {
+                        let path = "/v1/policies/bomb?activate=true";
+                        let answer = upload(server, path, admin, &component);
+                        (answer.status != 429).then_some(answer)
+                    })
+                })
+            })
+            .collect();
+        neighbour(&server, || uploads.iter().all(|it| it.is_finished()));
+        for upload in uploads {
+            let (status, message) = refused(&upload.join().expect("it does not panic"));
+            assert_eq!(status, 422, "{message}");
+            assert!(message.contains("more than 10000 steps"), "{message}");
+        }
+    });
+    let grown = peak_mib(&server) - before;
+    assert!(grown < 256, "{grown} MiB");
+}
+
+/// The schema is small, and so is each request; what they make of each other is not.
+#[test]
+fn parameters_that_never_end_to_be_checked_hold_up_nobody() {
+    let server = Rerankd::start(&[]);
+    let inner = json!({"$ref": "#"});
+    let schema = json!({"properties": {"a": {"allOf": [inner, inner]}}});
+    let component = with_schema("first-stage", "deep", &schema);
+    push_without_cases(&server, "deep", &component, &json!({}));
+    let mut deep = json!(1);
+    for _ in 0..50 {
+        deep = json!({"a": deep});
+    }
+    let hostile =
+        json!({"query": "q", "documents": ["d"], "parameters": deep, "timeout_ms": 30000});
+    let good = json!({"query": "q", "documents": ["d"], "parameters": {"a": {"a": 1}}});
+    server.post("/v1/rerank/deep", &good).ok();
+    let before = peak_mib(&server);
+    std::thread::scope(|scope| {
+        let hostile = &hostile;
+        let calls: Vec<_> = (0..8)
+            .map(|_| {
+                let server = &server;
+                scope.spawn(move || {
+                    let call = || server.post("/v1/rerank/deep", hostile);
+                    [call(), call(), call()]
+                })
+            })
+            .collect();
+        neighbour(&server, || calls.iter().all(|it| it.is_finished()));
+        for answer in calls.into_iter().flat_map(|it| it.join().expect("it ends")) {
+            assert_eq!(answer.status, 400, "{}", answer.text());
+            let message = answer.error_message();
+            assert!(message.contains("steps"), "{message}");
+        }
+    });
+    let grown = peak_mib(&server) - before;
+    assert!(grown < 128, "{grown} MiB");
+    server.post("/v1/rerank/deep", &good).ok();
+}
+
+/// Before anybody is admitted, so that nothing else bounds it.
+#[test]
+fn asking_for_versions_that_are_not_there_costs_no_memory() {
+    let server = Rerankd::start(&[]);
+    let component = with_schema("first-stage", "large", &json!({}));
+    for n in 0..20 {
+        let parameters = json!({"n": n, "filler": "x".repeat(200_000)});
+        push_without_cases(&server, "large", &component, &parameters);
+    }
+    let before = peak_mib(&server);
+    let request = json!({"query": "q", "documents": ["d"]});
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let answer = server.post("/v1/rerank/large@nothing", &request);
+                    assert_eq!(answer.status, 404, "{}", answer.text());
+                    assert!(answer.text().len() < 4096, "{}", answer.text());
+                }
+            });
+        }
+    });
+    let grown = peak_mib(&server) - before;
+    assert!(grown < 64, "{grown} MiB");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_compilation_that_is_killed_from_outside_is_no_limit_of_its_own() {
+    let server = serve(&Folder::new(), &[], &["--compile-memory-mib", "16384"]);
+    let admin = server.admin_token();
+    std::thread::scope(|scope| {
+        let path = "/v1/policies/first-stage";
+        let uploading = scope.spawn(|| upload(&server, path, &admin, &bomb(2, 600_000)));
+        let child = eventually("it is compiled", || compiling(server.id()));
+        let id = child.file_name().expect("it has one").to_owned();
+        let killed = std::process::Command::new("kill")
+            .arg("-9")
+            .arg(id)
+            .status();
+        assert!(killed.expect("there is a `kill`").success());
+        let (status, message) = refused(&uploading.join().expect("it does not panic"));
+        assert_eq!(status, 422, "{message}");
+        assert!(message.contains("killed from outside"), "{message}");
+        assert!(!message.contains("CPU"), "{message}");
+    });
+}
+
+/// Not only what shows by itself: any bit.
+#[test]
+fn compiled_code_with_a_bit_that_flipped_is_made_anew() {
+    let mut server = Rerankd::start(&[]);
+    let request = json!({"query": "smart watch", "documents": ["a watch", "a strap"]});
+    let ranked = |server: &Rerankd| {
+        let answer = server.post("/v1/rerank/semantic-blend", &request).ok();
+        let body = answer.json();
+        (body["version"].clone(), body["results"].clone())
+    };
+    let before = ranked(&server);
+    for part in 1..3 {
+        server.kill();
+        let compiled = compiled_code(&server);
+        for path in &compiled {
+            let mut code = std::fs::read(path).expect("it is there");
+            let at = code.len() * part / 3;
+            code[at] ^= 1 << part;
+            std::fs::write(path, code).expect("it is ours");
+        }
+        server.restart();
+        assert_eq!(ranked(&server), before);
+        eventually("the log says so of each", || {
+            let said = server.stderr();
+            (said.matches("compiled code is made anew").count() >= 3).then_some(())
+        });
+    }
+    // And the model that came with it.
+    server.kill();
+    let graphs = files(&server.data_dir().join("models"));
+    let mut flipped = 0;
+    for path in graphs.iter().filter(|path| path.is_file()) {
+        let mut bytes = std::fs::read(path).expect("it is there");
+        let at = bytes.len() / 2;
+        bytes[at] ^= 1;
+        std::fs::write(path, bytes).expect("it is ours");
+        flipped += 1;
+    }
+    assert!(flipped > 2, "{graphs:?}");
+    server.restart();
+    assert_eq!(ranked(&server), before);
+    eventually("the log says so", || {
+        let said = server.stderr();
+        said.contains("a kept model is copied anew").then_some(())
+    });
+    let kept = files(&server.data_dir().join("models"));
+    for path in kept.iter().filter(|path| path.is_file()) {
+        let name = path
+            .parent()
+            .and_then(Path::file_name)
+            .expect("it lies in its model's folder");
+        let own =
+            require::model(&name.to_string_lossy()).join(path.file_name().expect("it has one"));
+        let own = std::fs::read(own).expect("the model is there");
+        assert!(
+            std::fs::read(path).expect("it is there") == own,
+            "{}",
+            path.display()
+        );
+    }
+}
+
 #[test]
 fn compiled_code_that_turned_to_garbage_is_made_anew() {
     let mut server = Rerankd::start(&[]);
@@ -455,11 +718,7 @@ fn compiled_code_that_turned_to_garbage_is_made_anew() {
     };
     let before = ranked(&server);
     server.kill();
-    let compiled: Vec<PathBuf> = files(&server.data_dir().join("compiled"))
-        .into_iter()
-        .filter(|path| path.is_file())
-        .collect();
-    assert_eq!(compiled.len(), 3, "{compiled:?}");
+    let compiled = compiled_code(&server);
     for (path, garbage) in compiled.iter().zip(["", "hello", "\x7fELF\x02\x01\x01"]) {
         std::fs::write(path, garbage).expect("it is ours");
     }

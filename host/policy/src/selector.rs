@@ -123,12 +123,14 @@ impl VersionSelector {
             Self::DigestHead(head) => by_head(head),
             Self::Version(version) => by_string(version.as_str()),
             Self::Any(text) => {
-                let ways: [&dyn Fn(&str) -> Vec<&'a T>; 3] = [&by_digest, &by_string, &by_head];
-                let found = ways.iter().map(|way| way(text));
+                let mut found: Vec<&T> = by_digest(text);
+                if found.is_empty() {
+                    found = by_string(text);
+                }
+                if found.is_empty() {
+                    found = by_head(text);
+                }
                 found
-                    .into_iter()
-                    .find(|found| !found.is_empty())
-                    .unwrap_or_default()
             }
         }
     }

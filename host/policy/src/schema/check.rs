@@ -210,12 +210,15 @@ impl Check<'_> {
             ..place
         };
         let rules = &self.schema.nodes[node].rules;
-        let asks = |rule: &Rule| match (rule, value) {
-            (Rule::UnevaluatedItems(_), Value::Array(_))
-            | (Rule::UnevaluatedProperties(_), Value::Object(_)) => true,
-            _ => false,
+        let asks = |rule: &Rule| {
+            matches!(
+                (rule, value),
+                (Rule::UnevaluatedItems(_), Value::Array(_))
+                    | (Rule::UnevaluatedProperties(_), Value::Object(_))
+            )
         };
-        if !rules.last().is_some_and(asks) && !rules.iter().any(asks) {
+        // They are the last ones.
+        if !rules.iter().rev().take(2).any(asks) {
             for rule in rules {
                 if !self.rule(rule, value, &place, seen.as_deref_mut())? {
                     return Ok(false);

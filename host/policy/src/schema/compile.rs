@@ -1,11 +1,10 @@
 //! From JSON to a graph of rules, and what is refused on the way.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
 
-use super::pattern::{self, Pattern};
+use super::pattern::{self, Patterns};
 use super::{Bound, MAX_NESTING, MAX_VALUE_STEPS, Node, NodeId, Properties, Rule, Schema, check};
 use crate::chores::{Budget, Undone};
 
@@ -105,7 +104,7 @@ fn beyond_bounds(nodes: &[Node]) -> Option<(NodeId, String)> {
 
 struct Compiler<'a> {
     root: &'a Value,
-    patterns: HashMap<String, Result<Arc<Pattern>, String>>,
+    patterns: Patterns,
     anchors: HashMap<&'a str, &'a Value>,
     /// By the address of the JSON, which is borrowed for as long as this lives.
     known: HashMap<*const Value, NodeId>,

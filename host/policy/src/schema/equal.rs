@@ -114,7 +114,7 @@ pub(super) fn is_multiple(number: &Number, of: &Number) -> bool {
         return number % of == 0.0;
     }
     let rest = (times % 1.0).abs();
-    rest < f64::EPSILON || rest > 1.0 - f64::EPSILON
+    rest.min(1.0 - rest) < f64::EPSILON
 }
 
 /// Whether no two of the values are the same. In proportion to their size: each is looked up by a hash

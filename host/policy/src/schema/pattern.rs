@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use regex::{Regex, RegexBuilder};
 
+use super::compile::Refused;
 use crate::chores::{Budget, Undone};
 
 /// Longest pattern, bytes.
@@ -21,6 +22,9 @@ const MAX_PATTERN_BYTES: usize = 1 << 20;
 /// The least of the limits under which a pattern is tried: what it is charged goes by the one that it
 /// fits in.
 const FIRST_TRY_BYTES: usize = 4 << 10;
+
+/// All patterns of a schema by their text, each with what is wrong with it, if anything is.
+pub(super) type Patterns = HashMap<String, Result<Arc<Pattern>, String>>;
 
 /// A compiled pattern.
 #[derive(Debug)]
@@ -50,7 +54,7 @@ impl Pattern {
 pub(super) fn compile_all<'a>(
     sources: impl Iterator<Item = &'a str>,
     budget: &Budget,
-) -> Result<HashMap<String, Result<Arc<Pattern>, String>>, Result<String, Undone>> {
+) -> Result<Patterns, Refused> {
     let mut all: Vec<&str> = sources.collect();
     all.sort_unstable();
     all.dedup();
@@ -73,7 +77,7 @@ pub(super) fn compile_all<'a>(
     Ok(compiled)
 }
 
-fn compile(source: &str, most: usize, budget: &Budget) -> Result<Pattern, Result<String, Undone>> {
+fn compile(source: &str, most: usize, budget: &Budget) -> Result<Pattern, Refused> {
     let wrong = |problem: &str| {
         let shown: String = source.chars().take(80).collect();
         Err(Ok(format!("the pattern `{shown}` {problem}")))

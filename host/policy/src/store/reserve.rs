@@ -6,8 +6,9 @@ use super::error::StoreError;
 use super::fault;
 use super::files::Files;
 
-/// What a deletion may write before it has freed anything, with room to spare.
-const BYTES: usize = 1 << 20;
+/// What some deletions may write before they have freed anything, and the least that is of use.
+const BYTES: usize = 2 << 20;
+const LEAST_BYTES: usize = 128 << 10;
 
 /// A file that takes up room until that is needed.
 pub(super) struct Reserve {
@@ -22,14 +23,20 @@ impl Reserve {
         }
     }
 
-    /// Makes it, if it is not there. Where there is no room for it, deleting goes on as long as it can.
+    /// Makes it, if it is not there, as large as there is room for. Where there is none, deleting goes on
+    /// for as long as it can.
     pub(super) fn fill(&self, files: &Files) {
-        let whole = |file: std::fs::Metadata| file.len() == BYTES as u64;
-        if std::fs::metadata(&self.path).is_ok_and(whole) {
-            return;
+        let there = std::fs::metadata(&self.path).map_or(0, |file| file.len());
+        let mut bytes = BYTES;
+        while bytes as u64 > there && bytes >= LEAST_BYTES {
+            match files.write(&self.path, &filler(bytes)) {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(%error, bytes, "no room to keep for deleting"),
+            }
+            bytes /= 2;
         }
-        if let Err(error) = files.write(&self.path, &filler()) {
-            tracing::warn!(%error, "no room is kept for deleting");
+        if there == 0 && bytes < LEAST_BYTES {
+            tracing::warn!("no room is left to keep for deleting");
         }
     }
 
@@ -44,7 +51,7 @@ impl Reserve {
 }
 
 /// Bytes that no file system makes smaller.
-fn filler() -> Vec<u8> {
+fn filler(bytes: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = |state: &mut u64| {
         *state ^= *state << 13;
@@ -52,5 +59,5 @@ fn filler() -> Vec<u8> {
         *state ^= *state << 17;
         state.to_le_bytes()
     };
-    (0..BYTES / 8).flat_map(|_| next(&mut state)).collect()
+    (0..bytes / 8).flat_map(|_| next(&mut state)).collect()
 }
