@@ -185,7 +185,7 @@ fn result(request: &RerankRequest, choice: u8) -> Reranked {
         };
         Judgment {
             outcome,
-            truncated: choice.is_multiple_of(2) && choice % 3 != 0,
+            truncated: choice.is_multiple_of(2) && !choice.is_multiple_of(3),
             explanation: request.explain.then(|| "{\"a\":1}".into()),
         }
     };
@@ -451,7 +451,7 @@ fn same_hits(before: &[u8], after: &[u8], stripped: bool) {
         return;
     };
     assert_eq!(outer_before.0, outer_after.0, "beside the hits");
-    let inner = |raw: &RawValue| -> Option<(Vec<(String, String)>, String)> {
+    let inner = |raw: &RawValue| -> Option<(Texts, String)> {
         let members = members(raw.get().as_bytes())?;
         let (rest, list) = split_off(members, &["hits", "max_score"])?;
         Some((rest, list?.get().to_owned()))
@@ -463,7 +463,7 @@ fn same_hits(before: &[u8], after: &[u8], stripped: bool) {
         return;
     };
     assert_eq!(before.0, after.0, "around the hits");
-    let hits = |list: &str| -> Option<Vec<Vec<(String, String)>>> {
+    let hits = |list: &str| -> Option<Vec<Texts>> {
         let list: Vec<&RawValue> = serde_json::from_str(list).ok()?;
         let hits = list.iter().map(|hit| {
             let members = members(hit.get().as_bytes())?;
@@ -484,7 +484,7 @@ fn same_hits(before: &[u8], after: &[u8], stripped: bool) {
     let (Some(sent), Some(shown)) = (hits(&before.1), hits(&after.1)) else {
         return;
     };
-    let mut left: HashMap<Vec<(String, String)>, usize> = HashMap::new();
+    let mut left: HashMap<Texts, usize> = HashMap::new();
     for hit in sent {
         *left.entry(hit).or_default() += 1;
     }
@@ -498,11 +498,14 @@ fn same_hits(before: &[u8], after: &[u8], stripped: bool) {
 
 type Member<'a> = (String, &'a RawValue);
 
+/// Members as they stand.
+type Texts = Vec<(String, String)>;
+
 /// The last member of the first name, and the members that have none of the names.
 fn split_off<'a>(
     members: Vec<Member<'a>>,
     names: &[&str],
-) -> Option<(Vec<(String, String)>, Option<&'a RawValue>)> {
+) -> Option<(Texts, Option<&'a RawValue>)> {
     let last = members.iter().rev().find(|(key, _)| key == names[0]);
     let last = last.map(|(_, value)| *value);
     let rest = members.iter().filter(|(key, _)| !names.contains(&&**key));

@@ -88,7 +88,7 @@ fn options_beside_many_queries_are_not_multiplied() {
             request_id: "1",
             unix_seconds: 0,
         };
-        let error = protocol.decode(&call).err().expect(protocol.name());
+        let error = protocol.decode(&call).err().unwrap();
         assert_eq!(error.kind, rerankd_core::ErrorKind::TooLarge, "{error:?}");
         assert!(error.message.contains("1000 queries"), "{error:?}");
     }
