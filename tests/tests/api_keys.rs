@@ -1,6 +1,9 @@
 //! Keys of the data plane: who is let in, in whose words others are refused, and keys that change while
 //! the server runs.
 
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
 use rerankd_tests::rerankd::Refusal;
 use rerankd_tests::{Answer, Folder, Rerankd, eventually};
 use serde_json::json;
@@ -80,15 +83,81 @@ fn keys_change_while_the_server_runs() {
         (with(&server, OTHER) == 200).then_some(())
     });
     assert_eq!(with(&server, KEY), 401);
-    // What is wrong replaces nothing.
-    folder.write("keys", "short");
-    eventually("it says so", || {
-        assert_eq!(with(&server, OTHER), 200);
-        let said = server.stderr().contains("line 1: a key must have");
-        said.then_some(())
-    });
-    assert_eq!(with(&server, OTHER), 200);
     assert!(!server.stderr().contains(KEY) && !server.stderr().contains(OTHER));
+}
+
+/// As long as a key may be good after its file is not, and what a busy machine adds to it.
+const GRACE: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(8);
+
+#[test]
+fn a_file_that_cannot_be_read_as_it_should_be_makes_no_key_good() {
+    let (folder, file) = key_file(KEY, 0o600);
+    let server = Rerankd::start(&["--api-key-file", &file, "--log", "error"]);
+    let path = PathBuf::from(&file);
+    let good = || {
+        folder.write("beside", KEY);
+        folder.set_mode("beside", 0o600);
+        std::fs::rename(folder.path().join("beside"), &path).expect("both are ours");
+        let since = Instant::now();
+        eventually("the key is good", || {
+            (with(&server, KEY) == 200).then_some(())
+        });
+        assert!(since.elapsed() < GRACE + SLACK, "{:?}", since.elapsed());
+    };
+    let spoil: [(&dyn Fn(), &str); 3] = [
+        (
+            &|| std::fs::remove_file(&path).expect("it is ours"),
+            "No such file",
+        ),
+        (
+            &|| folder.set_mode("keys", 0o644),
+            "its mode must be 0600 or 0640",
+        ),
+        (
+            &|| std::fs::write(&path, "").expect("it is ours"),
+            "there is no key in it",
+        ),
+    ];
+    for (spoil, says) in spoil {
+        good();
+        spoil();
+        let since = Instant::now();
+        let mut before = Duration::ZERO;
+        eventually("the key is refused", || {
+            let asked = since.elapsed();
+            let status = with(&server, KEY);
+            assert!([200, 401].contains(&status), "{status}");
+            if status == 200 {
+                before = asked;
+            }
+            (status == 401).then_some(())
+        });
+        assert!(before < GRACE, "{says}: good after {before:?}");
+        assert!(since.elapsed() < GRACE + SLACK, "{:?}", since.elapsed());
+        eventually("the log says why", || {
+            server.stderr().contains(says).then_some(())
+        });
+        // And so it stays; no key is none, too.
+        assert_eq!(with(&server, KEY), 401);
+        assert_eq!(rank(&server, &[]).status, 401);
+    }
+    // What never answers a reader does not hold up the server.
+    std::fs::remove_file(&path).expect("it is ours");
+    let made = std::process::Command::new("mkfifo")
+        .arg("-m600")
+        .arg(&path)
+        .status();
+    assert!(made.expect("there is `mkfifo`").success());
+    eventually("the log says what it is", || {
+        assert_eq!(with(&server, KEY), 401);
+        server
+            .stderr()
+            .contains("it is a FIFO, not a file")
+            .then_some(())
+    });
+    good();
+    assert!(!server.stderr().contains(KEY));
 }
 
 fn refused(content: &str, mode: u32) -> Refusal {
@@ -108,6 +177,7 @@ fn a_wrong_file_keeps_the_server_from_starting() {
         ),
         ("0123456789 abcdef\n", 0o600, "without spaces"),
         (KEY, 0o644, "its mode must be 0600 or 0640"),
+        (&"x".repeat((1 << 20) + 1), 0o600, "more than 1048576 bytes"),
     ] {
         let refusal = refused(content, mode);
         assert_eq!(refusal.code, Some(1), "{refusal:?}");

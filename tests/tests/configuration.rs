@@ -362,6 +362,159 @@ fn folders_that_anyone_can_write_to_are_refused() {
     }
 }
 
+/// What a link leads to is as good as what lies there itself.
+#[test]
+fn links_into_folders_that_anyone_can_write_to_are_refused() {
+    let folder = Folder::new();
+    let root = folder.path();
+    let link = |from: &str, to: &str| {
+        let (from, to) = (root.join(from), root.join(to));
+        let parent = to.parent().expect("it lies in a folder");
+        std::fs::create_dir_all(parent).expect("the target folder is writable");
+        let _ = std::fs::remove_file(&to);
+        std::os::unix::fs::symlink(from, to).expect("the target folder is writable");
+    };
+    let path = |name: &str| root.join(name).to_str().expect("it is UTF-8").to_owned();
+    let first_stage = rerankd_tests::require::policies().join("first-stage.wasm");
+    folder.copy(&first_stage, "open/inside/first-stage.wasm");
+    folder.copy(&first_stage, "open/first-stage.wasm");
+    folder.copy(&first_stage, "good/first-stage.wasm");
+    let model = rerankd_tests::require::root().join("models/tiny-cross-encoder");
+    folder.copy(&model, "open/tiny-cross-encoder");
+    folder.set_mode("open", 0o777);
+    let open = path("open");
+    let serve_with = |flags: &[&str]| {
+        let refusal = serve(
+            &[&["--listen", "127.0.0.1:0", "--log", "error"], flags].concat(),
+            &[],
+        );
+        assert_ne!(refusal.code, Some(0), "{refusal:?}");
+        let said = format!("`{open}` can be written by anyone");
+        assert!(refusal.stderr.contains(&said), "{refusal:?}");
+    };
+    // The folder itself, and one above it on the way.
+    link("open/inside", "policies-1");
+    serve_with(&["--policies", &path("policies-1")]);
+    // A file, at once or by way of a link that others can exchange.
+    let policies = path("policies");
+    link("open/first-stage.wasm", "policies/first-stage.wasm");
+    serve_with(&["--policies", &policies]);
+    link("good/first-stage.wasm", "open/link.wasm");
+    link("open/link.wasm", "policies/first-stage.wasm");
+    serve_with(&["--policies", &policies]);
+    // The cases beside it.
+    link("good/first-stage.wasm", "policies/first-stage.wasm");
+    folder.write("open/cases.json", "{\"cases\": []}");
+    link("open/cases.json", "policies/first-stage.cases.json");
+    serve_with(&["--policies", &policies]);
+    // A model.
+    std::fs::remove_file(root.join("policies/first-stage.cases.json")).expect("it is ours");
+    link("open/tiny-cross-encoder", "models/tiny-cross-encoder");
+    let models = path("models");
+    let load = ["--load-model", "tiny-cross-encoder"];
+    serve_with(&[&["--policies", &policies, "--models", &models], &load[..]].concat());
+
+    // Where nobody else can write, links are as good as files.
+    folder.set_mode("open", 0o755);
+    let flags = ["--policies", &policies, "--models", &models];
+    let server = Rerankd::start(&[&flags[..], &load].concat());
+    assert!(
+        server.greeting().contains("first-stage@"),
+        "{}",
+        server.greeting()
+    );
+}
+
+/// A reader of a FIFO waits for a writer, who need not come.
+#[test]
+fn what_is_no_file_is_refused_and_holds_up_no_start() {
+    let folder = Folder::new();
+    folder.copy(
+        &rerankd_tests::require::policies().join("first-stage.wasm"),
+        "policies/first-stage.wasm",
+    );
+    for name in [
+        "pipe",
+        "pipes/first-stage.wasm",
+        "cases/first-stage.cases.json",
+        "models/tiny-cross-encoder/manifest.toml",
+    ] {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("it has one")).expect("it is writable");
+        let made = std::process::Command::new("mkfifo")
+            .arg("-m600")
+            .arg(&path)
+            .status();
+        assert!(made.expect("there is `mkfifo`").success());
+    }
+    folder.copy(
+        &rerankd_tests::require::policies().join("first-stage.wasm"),
+        "cases/first-stage.wasm",
+    );
+    let path = |name: &str| {
+        let path = folder.path().join(name);
+        path.to_str().expect("it is UTF-8").to_owned()
+    };
+    let (pipe, policies) = (path("pipe"), path("policies"));
+    let check = |flags: &[&str], named: &str| {
+        let all = ["--listen", "127.0.0.1:0", "--log", "error"];
+        let refusal = serve(&[&all, flags].concat(), &[]);
+        assert_ne!(refusal.code, Some(0), "{refusal:?}");
+        for part in [named, "is a FIFO, "] {
+            assert!(refusal.stderr.contains(part), "{flags:?}: {refusal:?}");
+        }
+    };
+    check(&["--config", &pipe], "pipe` (--config)");
+    check(&["--policies", &pipe], &pipe);
+    check(&["--models", &pipe], &pipe);
+    check(&["--onnxruntime", &pipe], &pipe);
+    check(&["--policies", &path("pipes")], "pipes/first-stage.wasm");
+    check(&["--policies", &path("cases")], "first-stage.cases.json");
+    let models = path("models");
+    let load = ["--models", &models, "--load-model", "tiny-cross-encoder"];
+    check(
+        &[&["--policies", &policies][..], &load].concat(),
+        "manifest.toml",
+    );
+    check(&["--api-key-file", &pipe], "pipe` (--api-key-file)");
+    check(
+        &["--tls-cert", &pipe, "--tls-key", &pipe],
+        "pipe` (--tls-cert)",
+    );
+    let upstream = ["--upstream", "https://127.0.0.1:1", "--upstream-ca"];
+    check(&[&upstream[..], &[&pipe]].concat(), "pipe` (--upstream-ca)");
+    // A device neither waits nor ends.
+    let refusal = serve(&["--config", "/dev/zero"], &[]);
+    assert_faults(
+        &refusal,
+        &[&["`/dev/zero` (--config): it is a device, not a file"]],
+    );
+}
+
+#[test]
+fn names_of_models_are_names() {
+    let refusal = serve(
+        &[
+            "--load-model",
+            "../tiny-cross-encoder",
+            "--bind-model",
+            "semantic-blend.bi-encoder=../../x,cross-encoder.cross-encoder=.",
+        ],
+        &[],
+    );
+    assert_faults(
+        &refusal,
+        &[
+            &[
+                "--load-model must be one folder's name",
+                "got `../tiny-cross-encoder`",
+            ],
+            &["the model for `semantic-blend.bi-encoder`", "got `../../x`"],
+            &["the model for `cross-encoder.cross-encoder`", "got `.`"],
+        ],
+    );
+}
+
 #[test]
 fn a_component_that_anyone_can_write_to_is_refused() {
     let folder = Folder::new();

@@ -4,12 +4,14 @@
 use rerankd_tests::{Rerankd, require};
 
 /// Flags whose key in the file is not their own name with `_`.
-const KEYS: [(&str, &str); 7] = [
+const KEYS: [(&str, &str); 9] = [
     ("config", ""),
     ("print-config", ""),
     ("policies", "policy_folders"),
     ("models", "model_folders"),
+    ("allow-host", "allow_hosts"),
     ("admin-allow-host", "admin_allow_hosts"),
+    ("proxy-allow-host", "proxy_allow_hosts"),
     ("load-model", "load_models"),
     ("bind-model", "policies.POLICY.models"),
 ];

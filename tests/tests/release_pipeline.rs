@@ -7,7 +7,7 @@ use rerankd_tests::admin::{AdminError, assert_refused, error, parameters};
 use rerankd_tests::components::{
     self, EMPTY, echo, faulty, faulty_echo, hollow, invalid_module, with_cases, with_manifest,
 };
-use rerankd_tests::{Deployment, PATIENCE};
+use rerankd_tests::{Deployment, Folder, PATIENCE};
 use serde_json::{Value, json};
 
 /// Only one upload at a time: the server takes few at once.
@@ -175,6 +175,66 @@ fn models_that_are_missing_or_of_another_kind_are_refused() {
     let query = "model=moon:all-minilm-l6-v2";
     let known = "its model slot `moon` does not exist; its manifest has: bi-encoder";
     check(&waits(), query, "models", &[known]);
+}
+
+/// A name is one folder of `--models`: it leads to no other, and what is said of it shows no other file.
+#[test]
+fn a_name_of_a_model_is_no_path() {
+    let folder = Folder::new();
+    let secret = "password = hunter2";
+    folder.write("outside/manifest.toml", secret);
+    folder.write(
+        "models/broken/manifest.toml",
+        format!("name = \"broken\"\n{secret}\n"),
+    );
+    let models = folder.path().join("models");
+    let models = models.to_str().expect("the path is UTF-8");
+    let server = Deployment::start(&["--models", models]);
+    let waits = |default: &str| {
+        with_manifest(&faulty_echo("waits", "0.2.0"), |manifest| {
+            manifest["models"][0]["default"] = json!(default);
+        })
+    };
+    let absolute = folder.path().join("outside");
+    let absolute = absolute.to_str().expect("the path is UTF-8");
+    let must = "must be one folder's name";
+    let names = [
+        "../outside",
+        "x/../../outside",
+        absolute,
+        "..",
+        ".",
+        ".hidden",
+        "",
+    ];
+    for name in names {
+        let query = format!("model=bi-encoder:{}", name.replace('/', "%2F"));
+        let answer = server.push("echo", &waits("x"), &query);
+        assert_refused(&answer, 400, "", &["`model`", must]);
+        assert!(!answer.text().contains("hunter2"), "{}", answer.text());
+    }
+    for name in ["../outside", "..", ".hidden", "a\u{1b}b"] {
+        let answer = server.push("echo", &waits(name), "");
+        assert_refused(
+            &answer,
+            422,
+            "models",
+            &["its model slot `bi-encoder` ", must],
+        );
+        assert!(!answer.text().contains("hunter2"), "{}", answer.text());
+    }
+    // One that is its own, and broken: where, not what stands there.
+    let answer = server.push("echo", &waits("broken"), "");
+    assert_refused(&answer, 422, "models", &["broken/manifest.toml`: line 2: "]);
+    assert!(!answer.text().contains("hunter2"), "{}", answer.text());
+    for path in [
+        "/inference/encoder/..%2Foutside",
+        "/inference/cross/..%2Foutside",
+    ] {
+        let answer = server.post_text(path, "{}");
+        assert!([400, 404].contains(&answer.status), "{}", answer.text());
+        assert!(!answer.text().contains("hunter2"), "{}", answer.text());
+    }
 }
 
 #[test]

@@ -103,14 +103,15 @@ fn every_test_that_the_page_names_is_there() {
 
 /// At the loudest, with document text in everything that a policy can say.
 #[test]
-fn what_a_policy_says_is_for_its_pushers_and_never_in_the_log() {
+fn what_a_policy_says_is_for_who_has_texts_and_never_in_the_log() {
     let folder = Folder::new();
     let server = serve(
         &folder,
         &["echo", "many-logs", "panic"],
         &["--log", "trace"],
     );
-    let reader = token(&server, "reader", "*", "read");
+    let reader = token(&server, "reader", "*", "read,push,activate,metrics");
+    let author = token(&server, "author", "*", "read,texts");
     let request = json!({
         "query": "hidden-query", "explain": true, "signals": {"user": "hidden-user"},
         "documents": [{"id": "hidden-id", "score": 1, "fields": {"title": "hidden-title"}}],
@@ -129,8 +130,10 @@ fn what_a_policy_says_is_for_its_pushers_and_never_in_the_log() {
         ("panic", "cannot rank 1 documents"),
         ("many-logs", "xxxxxxxx"),
     ] {
-        let to_author = said(policy, &admin);
-        assert!(to_author.contains(words), "{to_author}");
+        for token in [&admin, &author] {
+            let to_author = said(policy, token);
+            assert!(to_author.contains(words), "{to_author}");
+        }
         let to_reader = said(policy, &reader);
         assert!(!to_reader.contains(words), "{to_reader}");
         // The reader sees that there was something.
@@ -193,7 +196,8 @@ fn what_a_refused_component_said_is_not_in_the_log() {
 fn each_right_reaches_as_far_as_its_name_says() {
     let folder = Folder::new();
     let server = serve(&folder, &["echo"], &[]);
-    let reader = token(&server, "reader", "*", "read");
+    let reader = token(&server, "reader", "*", "read,texts");
+    let monitor = token(&server, "monitor", "*", "metrics");
     let pusher = token(&server, "pusher", "panic", "push");
     let switcher = token(&server, "switcher", "panic", "activate");
     let component = faulty("panic");
@@ -206,7 +210,7 @@ fn each_right_reaches_as_far_as_its_name_says() {
         );
     };
     // What needs a right that the token has not.
-    for token in [&reader, &switcher] {
+    for token in [&reader, &switcher, &monitor] {
         let answer = upload(&server, "/v1/policies/panic", token, &component);
         forbidden(&answer, "push");
     }
@@ -221,6 +225,13 @@ fn each_right_reaches_as_far_as_its_name_says() {
         get(&server, "/v1/policies/panic", &server.admin_token()).status,
         404
     );
+    for token in [&pusher, &switcher, &monitor] {
+        forbidden(&get(&server, "/v1/policies/panic", token), "read");
+    }
+    for token in [&reader, &pusher, &switcher] {
+        forbidden(&get(&server, "/metrics", token), "metrics");
+    }
+    get(&server, "/metrics", &monitor).ok();
     // What it has, on a policy that is none of its own.
     let answer = upload(&server, "/v1/policies/echo", &pusher, &faulty("echo"));
     forbidden(&answer, "push");

@@ -81,6 +81,31 @@ fn source_files_are_short() {
     }
 }
 
+/// What is printed goes by the one file that escapes what would steer a terminal.
+#[test]
+fn one_file_prints() {
+    let own = Path::new("host/server/src/terminal.rs");
+    let words = ["println!", "print!", "io::stdout()", "io::stderr()"];
+    // A compiled component goes to the server that asked for it, and a compiler says what it says.
+    let others = [
+        Path::new("host/policy/src/compiler.rs"),
+        Path::new("host/server/src/policy_cli/build.rs"),
+        Path::new("host/server/src/telemetry.rs"),
+    ];
+    for path in sources(&["rs"]) {
+        let is_code =
+            path.starts_with("host") && path.components().any(|part| part.as_os_str() == "src");
+        if !is_code || path == own || others.contains(&path.as_path()) {
+            continue;
+        }
+        for (number, line) in read(&path).lines().enumerate() {
+            let prints = words.iter().any(|word| line.contains(word));
+            let place = format!("{}:{}", path.display(), number + 1);
+            assert!(!prints, "{place}: only {} prints", own.display());
+        }
+    }
+}
+
 #[test]
 fn one_file_names_onnx_runtimes_crate() {
     let own = Path::new("host/inference/src/backend/onnx.rs");

@@ -3,8 +3,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use rerankd_tests::components::{faulty, faulty_echo};
 use rerankd_tests::rerankd::Refusal;
-use rerankd_tests::{Answer, Folder, Rerankd};
+use rerankd_tests::{Answer, Deployment, Folder, Rerankd};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
 /// `rerankd token ARGUMENTS` on a server's data folder.
 fn token(server: &Rerankd, arguments: &[&str]) -> Refusal {
@@ -108,23 +111,145 @@ fn a_token_is_good_for_what_it_was_made_for() {
     let server = Rerankd::start(&[]);
     let shop = new(&server, "shop", "shop-*", "read,push");
     get_with(&server, "/v1/models", &shop).ok();
-    // The metrics name all policies.
-    let refused = get_with(&server, "/metrics", &shop);
-    let said = "token `shop` has not the right `read` on all policies (`*`)";
-    assert_eq!(error(&refused), (403, "forbidden".into(), said.into()));
+    // The metrics name all policies, so they are a right of their own.
+    let reader = new(&server, "reader", "*", "read,texts");
+    for (name, secret) in [("shop", &shop), ("reader", &reader)] {
+        let refused = get_with(&server, "/metrics", secret);
+        let said = format!("token `{name}` has not the right `metrics` on all policies (`*`)");
+        assert_eq!(error(&refused), (403, "forbidden".into(), said));
+    }
     let deploy = new(&server, "deploy", "*", "push,activate");
-    for path in ["/v1/models", "/metrics"] {
+    for (path, right) in [("/v1/models", "read"), ("/metrics", "metrics")] {
         let (status, _, message) = error(&get_with(&server, path, &deploy));
         assert_eq!(status, 403, "{path}");
-        assert!(
-            message.contains("token `deploy` has not the right `read` on "),
-            "{message}"
-        );
+        let said = format!("token `deploy` has not the right `{right}` on ");
+        assert!(message.contains(&said), "{message}");
     }
-    let prometheus = new(&server, "prometheus", "*", "read");
+    let prometheus = new(&server, "prometheus", "*", "metrics");
+    let (status, _, message) = error(&get_with(&server, "/v1/models", &prometheus));
+    assert_eq!(status, 403);
+    assert!(
+        message.contains("the right `read` on any policy"),
+        "{message}"
+    );
     let metrics = get_with(&server, "/metrics", &prometheus).ok();
-    let counted = "rerankd_admin_refusals_total{reason=\"right\"} 3";
+    let counted = "rerankd_admin_refusals_total{reason=\"right\"} 5";
     assert!(metrics.text().contains(counted), "{}", metrics.text());
+}
+
+/// A file as version 0.1.0 wrote it, with tokens that are `rkd_` and their name.
+fn old_file(tokens: &[(&str, &str, &[&str])]) -> String {
+    let token = |(name, policies, rights): &(&str, &str, &[&str])| {
+        let digest = Sha256::digest(format!("rkd_{name}"));
+        let sha256: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        json!({"name": name, "sha256": sha256, "policies": policies, "rights": rights,
+            "created_at": "2026-01-31T12:00:00Z"})
+    };
+    let tokens: Vec<_> = tokens.iter().map(token).collect();
+    json!({ "tokens": tokens }).to_string()
+}
+
+#[test]
+fn tokens_of_the_first_format_may_what_they_could_and_no_more() {
+    let server = Deployment::start(&[]);
+    server.release("panic", &faulty("panic"), "activate=true");
+    server.ask("panic", "q", &[]).ok();
+    // Refused, with what it calls itself.
+    let refused = server.push("panic", &faulty_echo("panic", "9.0.0"), "");
+    assert_eq!(refused.status, 422);
+    let path = server.data_dir().join("tokens.json");
+    let file = old_file(&[
+        ("old-author", "pan*", &["read", "push"]),
+        ("old-reader", "*", &["read"]),
+        ("old-shop", "pan*", &["read"]),
+        ("old-pusher", "*", &["push"]),
+        ("old-switcher", "**", &["read", "activate"]),
+    ]);
+    let file_of = |right: &str| old_file(&[("wrong", "*", &["read", right])]);
+    std::fs::write(&path, file).expect("it is ours");
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(&path, mode).expect("it is ours");
+
+    // Which of the page, the events, their texts and the metrics a token gets.
+    let gets = |secret: &str| {
+        let page = get_with(&server, "/v1/policies/panic", secret);
+        let events = get_with(&server, "/v1/events?follow=false", secret);
+        let texts = [
+            page.text().contains("cannot rank 3 documents"),
+            events.text().contains("it calls itself"),
+        ];
+        assert_eq!(texts[0], texts[1], "{}{}", page.text(), events.text());
+        let metrics = get_with(&server, "/metrics", secret).status == 200;
+        (page.status == 200, texts[0], metrics)
+    };
+    let expected = [
+        ("old-author", (true, true, false)),
+        ("old-reader", (true, false, true)),
+        ("old-shop", (true, false, false)),
+        ("old-pusher", (false, false, false)),
+        ("old-switcher", (true, false, true)),
+    ];
+    let check = |when: &str| {
+        for (name, expected) in expected {
+            assert_eq!(gets(&format!("rkd_{name}")), expected, "{name} {when}");
+        }
+    };
+    check("in a file of the first format");
+    let rights = |secret: &str, push: u16, activate: u16| {
+        let bearer = format!("Bearer {secret}");
+        let call = |method: &str, path: &str| {
+            let headers = [
+                ("Authorization", &*bearer),
+                ("Content-Type", "application/json"),
+            ];
+            server.admin_call(method, path, &headers, b"{}").status
+        };
+        let delete = call("DELETE", "/v1/policies/panic/versions/00000000");
+        let rollback = call("POST", "/v1/policies/panic/rollback");
+        assert_eq!((delete, rollback), (push, activate), "{secret}");
+    };
+    // 404 and 409: it may, but there is none.
+    rights("rkd_old-author", 404, 403);
+    rights("rkd_old-pusher", 404, 403);
+    rights("rkd_old-reader", 403, 403);
+    rights("rkd_old-switcher", 403, 409);
+
+    // A new token has what it names, and its file says for all of them what they have.
+    let pusher = new(&server, "new-pusher", "*", "read,push");
+    assert_eq!(gets(&pusher), (true, false, false));
+    let author = new(&server, "new-author", "panic", "read,texts");
+    assert_eq!(gets(&author), (true, true, false));
+    rights(&author, 403, 403);
+    check("in a file that was written anew");
+    let written = std::fs::read_to_string(&path).expect("it is there");
+    assert!(written.contains("\"format\": 2"), "{written}");
+    let listed = token(&server, &["list"]).stdout;
+    for (name, rights) in [
+        ("old-author", "read,texts,push"),
+        ("old-reader", "read,metrics"),
+        ("old-shop", "read"),
+        ("old-pusher", "push"),
+        ("old-switcher", "read,activate,metrics"),
+        ("new-pusher", "read,push"),
+    ] {
+        let line = listed.lines().find(|line| line.starts_with(name));
+        let rights_of = line.and_then(|line| line.split_whitespace().nth(2));
+        assert_eq!(rights_of, Some(rights), "{listed}");
+    }
+
+    // No old file has a new right, and none of a later format is read.
+    for right in ["texts", "metrics"] {
+        std::fs::write(&path, file_of(right)).expect("it is ours");
+        assert_eq!(get_with(&server, "/v1/models", "rkd_wrong").status, 401);
+        let said = format!("token `wrong`: a file without `format` has no right `{right}`");
+        assert_fails(&token(&server, &["list"]), &[&said]);
+    }
+    let later = json!({"format": 3, "tokens": [], "more": 1}).to_string();
+    std::fs::write(&path, later).expect("it is ours");
+    assert_fails(
+        &token(&server, &["list"]),
+        &["its `format` is 3", "reads 2"],
+    );
 }
 
 #[test]
@@ -263,6 +388,27 @@ fn a_file_of_tokens_that_is_wrong_makes_none_good_and_keeps_a_server_from_starti
         }
         mode(&path, 0o600);
     }
+    // While it runs, too: neither a change of mode nor a FIFO has another time of writing.
+    for name in ["tokens.json", "admin-token"] {
+        let path = server.data_dir().join(name);
+        let aside = server.data_dir().join("aside");
+        let status = || get_with(&server, "/v1/models", &secret).status;
+        assert_eq!(status(), 200);
+        mode(&path, 0o604);
+        assert_eq!(status(), 401, "{name}");
+        mode(&path, 0o600);
+        assert_eq!(status(), 200);
+        std::fs::rename(&path, &aside).expect("it is ours");
+        let made = std::process::Command::new("mkfifo")
+            .arg("-m600")
+            .arg(&path)
+            .status();
+        assert!(made.expect("there is `mkfifo`").success());
+        assert_eq!(status(), 401, "{name}");
+        assert_fails(&start(&server), &[name, "it is a FIFO, not a file"]);
+        std::fs::rename(&aside, &path).expect("it is ours");
+        assert_eq!(status(), 200);
+    }
     std::fs::write(server.data_dir().join("admin-token"), "short\n").expect("it is ours");
     assert_fails(
         &start(&server),
@@ -325,16 +471,24 @@ fn the_command_says_what_is_wrong() {
         (make("x", "", "read"), "--policies"),
         (
             make("x", "*", "write"),
-            "[possible values: read, push, activate]",
+            "[possible values: read, texts, push, activate, metrics]",
         ),
         (
             make("x", "*", ""),
-            "[possible values: read, push, activate]",
+            "[possible values: read, texts, push, activate, metrics]",
         ),
     ] {
         assert_eq!(refusal.code, Some(2), "{refusal:?}");
         assert!(refusal.stderr.contains(said), "{refusal:?}");
     }
+    assert_fails(
+        &make("x", "*", "texts,push"),
+        &["`texts` adds to what `read` shows: --rights read,texts"],
+    );
+    assert_fails(
+        &make("x", "shop-*", "read,metrics"),
+        &["`metrics` names all policies, so it needs --policies '*', not `shop-*`"],
+    );
     assert_fails(
         &token(&server, &["revoke", "x"]),
         &["no token `x`", "rerankd token list"],

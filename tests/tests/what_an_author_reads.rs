@@ -168,8 +168,9 @@ fn what_a_policy_says_is_withheld_from_who_may_only_read() {
             .ok()
     };
     let reader = server.token("reader", "*", "read");
-    let author = server.token("author", "panic", "read,push");
-    for (token, is_shown) in [(&reader, false), (&author, true)] {
+    let pusher = server.token("pusher", "panic", "read,push");
+    let author = server.token("author", "panic", "read,texts");
+    for (token, is_shown) in [(&reader, false), (&pusher, false), (&author, true)] {
         let detail = as_who(token, "/v1/policies/panic").json();
         let traffic = &detail["versions"][0]["traffic"];
         assert_eq!(detail["versions"][0]["digest"], digest);

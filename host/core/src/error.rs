@@ -9,6 +9,8 @@ pub enum ErrorKind {
     BadRequest,
     /// The call has no key that is known, where one is asked for.
     Unauthorized,
+    /// The name in `Host` is none under which this may be called.
+    HostNotAllowed,
     /// There is nothing to rank: no query, or no documents.
     Empty,
     /// A text does not fit the model, and the caller does not want it cut.
@@ -51,6 +53,7 @@ impl ErrorKind {
         match self {
             Self::BadRequest => "bad_request",
             Self::Unauthorized => "unauthorized",
+            Self::HostNotAllowed => "host_not_allowed",
             Self::Empty => "empty",
             Self::TooLong => "too_long",
             Self::UnknownRoute => "unknown_route",
@@ -77,6 +80,7 @@ impl ErrorKind {
         match self {
             Self::BadRequest | Self::Empty | Self::TooLong => 400,
             Self::Unauthorized => 401,
+            Self::HostNotAllowed => 403,
             Self::UnknownRoute | Self::UnknownPolicy | Self::UnknownModel => 404,
             Self::MethodNotAllowed => 405,
             Self::RequestTimeout => 408,

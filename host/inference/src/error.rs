@@ -49,6 +49,9 @@ pub enum InferenceError {
     #[error("model `{model}` cannot be used: {problem}")]
     UnusableModel { model: String, problem: String },
 
+    #[error("{problem}")]
+    BadName { problem: String },
+
     #[error("no model `{model}`; there are: {known}")]
     UnknownModel { model: String, known: String },
 

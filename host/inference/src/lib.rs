@@ -13,16 +13,19 @@
 //! given out.
 //!
 //! [`model`] holds a loaded model, `cost` what its runs take, [`manifest`] what its folder says about
-//! it, and [`runtime`] the models of one process.
+//! it, and [`runtime`] the models of one process. [`name`] says what a model's name may be, and
+//! [`files`] opens what lies in a folder that somebody named.
 
 pub mod backend;
 pub mod cache;
 mod cost;
 mod crew;
 pub mod error;
+pub mod files;
 mod job;
 pub mod manifest;
 pub mod model;
+pub mod name;
 pub mod pairs;
 pub mod rows;
 pub mod runtime;

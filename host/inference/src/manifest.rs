@@ -7,6 +7,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::InferenceError;
+use crate::files;
+use crate::name::check_model_name;
 
 /// The file that makes a folder a model's.
 pub const MANIFEST_FILE: &str = "manifest.toml";
@@ -203,9 +205,14 @@ impl ModelManifest {
             path: path.clone(),
             problem,
         };
-        let text = std::fs::read_to_string(&path).map_err(|error| fail(error.to_string()))?;
-        let manifest: Self =
-            toml::from_str(&text).map_err(|error| fail(error.to_string().trim_end().to_owned()))?;
+        let text = files::read_to_string(&path).map_err(|error| fail(error.to_string()))?;
+        // Without the line itself, which `Display` shows: whoever names a model may read this.
+        let manifest: Self = toml::from_str(&text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start));
+            let line = before.map(|before| 1 + before.matches('\n').count());
+            let line = line.map_or(String::new(), |line| format!("line {line}: "));
+            fail(format!("{line}{}", error.message()))
+        })?;
         manifest.check().map_err(fail)?;
         let folder = folder.file_name().map(|name| name.to_string_lossy());
         if folder.as_deref() != Some(manifest.name.as_str()) {
@@ -271,6 +278,7 @@ impl ModelManifest {
     }
 
     fn check(&self) -> Result<(), String> {
+        check_model_name("`name`", &self.name)?;
         if self.max_tokens < 8 {
             return Err(format!(
                 "`max_tokens` must be at least 8, got {}",

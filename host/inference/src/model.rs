@@ -277,7 +277,7 @@ fn read_checked(folder: &Path, file: &ModelFile) -> Result<Vec<u8>, InferenceErr
         path: path.clone(),
         problem,
     };
-    let bytes = std::fs::read(&path).map_err(|error| fail(error.to_string()))?;
+    let bytes = crate::files::read(&path).map_err(|error| fail(error.to_string()))?;
     let digest = hex::encode(Sha256::digest(&bytes));
     if digest.eq_ignore_ascii_case(&file.sha256) {
         Ok(bytes)

@@ -10,6 +10,7 @@ use crate::cache::{CacheSettings, CacheUsage, Caches};
 use crate::error::InferenceError;
 use crate::manifest::{MANIFEST_FILE, ModelManifest};
 use crate::model::Model;
+use crate::name::check_model_name;
 use crate::scheduler::Scheduler;
 
 /// Where things are, and how many cores to use.
@@ -88,12 +89,16 @@ impl Inference {
     /// The folder of a model by its name: the first of the model folders that has one.
     ///
     /// # Errors
-    /// [`InferenceError::UnknownModel`], naming those that there are.
+    /// [`InferenceError::BadName`]; [`InferenceError::UnknownModel`], naming those that there are.
     pub fn folder_of(&self, name: &str) -> Result<PathBuf, InferenceError> {
+        // Whoever gave it checked it, too; here it becomes a path.
+        check_model_name("a model's name", name)
+            .map_err(|problem| InferenceError::BadName { problem })?;
         self.folders
             .iter()
             .map(|folder| folder.join(name))
-            .find(|folder| folder.join(MANIFEST_FILE).is_file())
+            // What is no file is refused by name when it is read.
+            .find(|folder| folder.join(MANIFEST_FILE).exists())
             .ok_or_else(|| InferenceError::UnknownModel {
                 model: name.to_owned(),
                 known: available_models(&self.folders).join(", "),
@@ -115,6 +120,11 @@ impl Inference {
     /// [`InferenceError`]: what is wrong with its files.
     pub fn load_from(&self, folder: &Path) -> Result<Arc<Model>, InferenceError> {
         let _alone = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let check = |path: PathBuf| {
+            (self.check_file)(&path).map_err(|problem| InferenceError::ModelFile { path, problem })
+        };
+        // First of all: the folder may be a link to a place where somebody else can put a manifest.
+        check(folder.to_owned())?;
         let manifest = ModelManifest::read(folder)?;
         let digest = manifest.digest();
         let known = self.models();
@@ -124,9 +134,7 @@ impl Inference {
             return Ok(Arc::clone(model));
         }
         for name in manifest.file_names() {
-            let path = folder.join(name);
-            (self.check_file)(&path)
-                .map_err(|problem| InferenceError::ModelFile { path, problem })?;
+            check(folder.join(name))?;
         }
         let started = Instant::now();
         let model = Arc::new(Model::load(

@@ -7,7 +7,7 @@
 //! survive the process. [`probation`] says when a version must go, [`comparison`] how a shadow differs.
 //!
 //! What a policy says (log lines, messages of faults) may hold document data: it is only shown where
-//! [`Words::Shown`] is asked for, which takes the `push` right.
+//! [`Words::Shown`] is asked for, which takes the `texts` right.
 
 pub mod comparison;
 pub mod probation;

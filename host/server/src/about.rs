@@ -30,6 +30,9 @@ pub(crate) const PATHS: &[&str] = &[
     "/v1/cluster/auth",
 ];
 
+/// Those of [`PATHS`] that say whether the server is well, and nothing else.
+pub(crate) const HEALTH: [&str; 4] = ["/health/live", "/health/ready", "/health", "/ping"];
+
 /// Those of [`PATHS`] that need a key where one is asked for.
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()

@@ -1,8 +1,9 @@
 //! Who may call the data plane: keys out of a file, asked for as `Authorization: Bearer KEY`.
 //!
 //! The file has one key a line; empty lines and lines that begin with `#` do not count. It is read anew
-//! when it changes, so a key can be added or taken away while the server runs. In memory there are only
-//! SHA-256 digests, compared in constant time.
+//! when it changes, so a key can be added or taken away while the server runs. A file that cannot be read
+//! as it should be (gone, empty, open to others) makes no key good, after a short grace. In memory there
+//! are only SHA-256 digests, compared in constant time.
 
 use std::path::Path;
 
@@ -11,8 +12,8 @@ use rerankd_core::{ErrorKind, RerankError};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::fresh::Fresh;
-use crate::tls::check_secret_file;
+use crate::fresh::{Fresh, Lapse};
+use crate::secret_file::{self, Group};
 
 /// Shorter keys can be guessed.
 const MIN_KEY_BYTES: usize = 16;
@@ -36,10 +37,12 @@ impl ApiKeys {
             return Ok(Self(None));
         };
         let path = file.to_owned();
-        let fresh = Fresh::new("--api-key-file", vec![file.to_owned()], move || {
+        let load = move || {
             read(&path)
                 .map_err(|problem| format!("`{}` (--api-key-file): {problem}", path.display()))
-        })?;
+        };
+        let files = vec![file.to_owned()];
+        let fresh = Fresh::new("--api-key-file", files, Lapse::Ends, load)?;
         Ok(Self(Some(fresh)))
     }
 
@@ -65,9 +68,10 @@ impl ApiKeys {
         };
         let digest: Sha256Digest = Sha256::digest(key).into();
         // All are compared: how long it takes says nothing of where one fits.
+        let keys = keys.get();
         let known = keys
-            .get()
             .iter()
+            .flat_map(|keys| keys.iter())
             .fold(subtle::Choice::from(0), |known, one| {
                 known | one.ct_eq(&digest)
             });
@@ -86,15 +90,9 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 fn read(path: &Path) -> Result<Vec<Sha256Digest>, String> {
-    check_secret_file(path)?;
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    if size.len() > MAX_FILE_BYTES {
-        return Err(format!(
-            "{} bytes are more than the limit of {MAX_FILE_BYTES}; expected one key a line",
-            size.len()
-        ));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let bytes = secret_file::read(path, Group::Reads, MAX_FILE_BYTES)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| "it is no text; expected one key a line".to_owned())?;
     let mut keys = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let key = line.trim();

@@ -181,7 +181,7 @@ async fn deploy_folders(releases: &Arc<Releases>, config: &Config) -> anyhow::Re
         }
     }
     let deploying = files.iter().map(|path| async move {
-        let deployed = match checkout::check_owner(path) {
+        let deployed = match checkout::check_component(path) {
             Ok(()) => releases
                 .deploy_file(path, Priority::Start)
                 .await

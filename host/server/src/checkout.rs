@@ -4,6 +4,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rerankd_inference::files;
+
 /// The source checkout that the executable lies in, if it does.
 pub fn root() -> Option<PathBuf> {
     let executable = std::env::current_exe().ok()?;
@@ -54,19 +56,54 @@ pub fn onnxruntime() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether code and models may be loaded from `path`: it and its folder must belong to this user or
-/// to root, and nobody else may write to them.
+/// Most links that lead from one to the next, as the system has it.
+const MAX_LINKS: usize = 40;
+
+/// Whether code and models may be loaded from `path`, a file or a folder: it and the folder that it
+/// lies in must belong to this user or to root, and nobody else may write to them. Where it is a link,
+/// the same holds for all that it leads to, up to the last: who can write to a folder on the way decides
+/// where it ends.
 ///
 /// # Errors
 /// A sentence that says what is wrong and how to mend it; nothing is wrong with a path that does not
 /// exist.
 pub fn check_owner(path: &Path) -> Result<(), String> {
+    let mut place = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        check_place(&place)?;
+        let Ok(target) = std::fs::read_link(&place) else {
+            break;
+        };
+        place = place.with_file_name("").join(target);
+    }
+    // Folders above it may be links, too.
+    match path.canonicalize() {
+        Ok(real) => check_place(&real),
+        // What does not exist is loaded by nobody.
+        Err(_) => Ok(()),
+    }
+}
+
+/// One path, and the folder that it lies in.
+fn check_place(path: &Path) -> Result<(), String> {
     const OTHERS_WRITE: u32 = 0o002;
     let user = user();
     for place in [Some(path), path.parent()].into_iter().flatten() {
+        // A parent of a name alone.
+        let place = match place.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => place,
+        };
         let Ok(meta) = std::fs::metadata(place) else {
             continue;
         };
+        let kind = files::kind(meta.file_type()).filter(|_| !meta.is_dir());
+        if let Some(kind) = kind {
+            return Err(format!(
+                "`{}` is {kind}, neither a file nor a folder",
+                place.display()
+            ));
+        }
         if meta.mode() & OTHERS_WRITE != 0 {
             return Err(format!(
                 "`{0}` can be written by anyone: `chmod o-w {0}`",
@@ -82,6 +119,15 @@ pub fn check_owner(path: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// [`check_owner`] of a component, and of the cases that lie beside it.
+///
+/// # Errors
+/// As [`check_owner`].
+pub(crate) fn check_component(path: &Path) -> Result<(), String> {
+    check_owner(path)?;
+    check_owner(&path.with_extension("cases.json"))
 }
 
 /// The effective user, where the system tells.

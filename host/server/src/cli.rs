@@ -54,7 +54,7 @@ pub enum TokenCommand {
         #[arg(long, value_name = "GLOB")]
         policies: Glob,
 
-        /// What it may do: `read`, `push`, `activate`
+        /// What it may do with them; may be repeated, or a list
         #[arg(long, value_name = "RIGHTS", value_delimiter = ',', required = true)]
         rights: Vec<Right>,
 
@@ -109,6 +109,17 @@ pub struct ServeFlags {
     /// Address of the data plane; port 0 picks one [default: 127.0.0.1:9500]
     #[arg(long, value_name = "ADDRESS", env = "RERANKD_LISTEN")]
     pub listen: Option<SocketAddr>,
+
+    /// Another name, with or without a port, under which the data plane may be called; may be
+    /// repeated. On loopback, `localhost` and addresses are good without; elsewhere any name is, unless
+    /// one is given here
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "RERANKD_ALLOW_HOST",
+        value_delimiter = ','
+    )]
+    pub allow_host: Vec<String>,
 
     /// Certificate of the data plane and those that lead to its root, PEM; HTTPS only, then
     #[arg(long, value_name = "FILE", env = "RERANKD_TLS_CERT")]

@@ -1,6 +1,7 @@
 //! One resolved configuration out of flags, environment, file and defaults.
 
 mod caches;
+mod hosts;
 mod proxy;
 mod releases;
 mod wire;
@@ -11,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rerankd_core::{Limits, PolicySelector};
-use rerankd_inference::CacheSettings;
+use rerankd_inference::name::check_model_name;
+use rerankd_inference::{CacheSettings, files};
 use rerankd_policy::PolicyOptions;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +39,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Keys of the data plane, of which callers must send one.
     pub api_key_file: Option<PathBuf>,
+    /// More names under which the data plane may be called, each with or without a port.
+    pub allow_hosts: Vec<String>,
     /// Address of the admin plane.
     pub admin_listen: SocketAddr,
     /// More names under which the admin plane may be called, each with or without a port.
@@ -87,6 +91,7 @@ struct File {
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     api_key_file: Option<PathBuf>,
+    allow_hosts: Option<Vec<String>>,
     admin_listen: Option<SocketAddr>,
     admin_allow_hosts: Option<Vec<String>>,
     admin_tls_cert: Option<PathBuf>,
@@ -98,6 +103,7 @@ struct File {
     upstream_timeout_ms: Option<u64>,
     upstream_idle_timeout_ms: Option<u64>,
     proxy_listen: Option<SocketAddr>,
+    proxy_allow_hosts: Option<Vec<String>>,
     proxy_tls_cert: Option<PathBuf>,
     proxy_tls_key: Option<PathBuf>,
     proxy_max_connections: Option<usize>,
@@ -207,15 +213,18 @@ impl Config {
                 "`{admin_listen}` (--admin-listen) can be reached from other machines, and tokens would come in clear: listen on 127.0.0.1, give it --admin-tls-cert and --admin-tls-key, or say --insecure"
             ));
         }
-        let admin_allow_hosts =
-            first_given(&flags.admin_allow_host, file.admin_allow_hosts, Vec::new);
-        for host in &admin_allow_hosts {
-            if !is_host(host) {
-                faults.push(format!(
-                    "`{host}` (--admin-allow-host) must be a name or an address, with or without a port, such as search.internal:9600"
-                ));
-            }
-        }
+        let allow_hosts = hosts::allowed(
+            "--allow-host",
+            &flags.allow_host,
+            file.allow_hosts,
+            &mut faults,
+        );
+        let admin_allow_hosts = hosts::allowed(
+            "--admin-allow-host",
+            &flags.admin_allow_host,
+            file.admin_allow_hosts,
+            &mut faults,
+        );
         let mut policies: BTreeMap<String, PolicyOptions> = file
             .policies
             .into_iter()
@@ -237,6 +246,20 @@ impl Config {
                 None => faults.push(format!(
                     "`{binding}` (--bind-model) must be POLICY.SLOT=MODEL, such as cross-encoder.cross-encoder=my-model"
                 )),
+            }
+        }
+        let load_models = first_given(&flags.load_model, file.load_models, Vec::new);
+        for name in &load_models {
+            if let Err(fault) = check_model_name("--load-model", name) {
+                faults.push(fault);
+            }
+        }
+        for (policy, options) in &policies {
+            for (slot, name) in &options.models {
+                let what = format!("the model for `{policy}.{slot}` (--bind-model, `models`)");
+                if let Err(fault) = check_model_name(&what, name) {
+                    faults.push(fault);
+                }
             }
         }
         let log_format = flags.log_format.clone().or(file.log_format);
@@ -276,6 +299,7 @@ impl Config {
             listen,
             tls,
             api_key_file,
+            allow_hosts,
             admin_listen,
             admin_allow_hosts,
             admin_tls,
@@ -286,7 +310,7 @@ impl Config {
                 .unwrap_or_else(data_folder::default_path),
             policy_folders: first_given(&flags.policies, file.policy_folders, checkout::policies),
             model_folders: first_given(&flags.models, file.model_folders, checkout::models),
-            load_models: first_given(&flags.load_model, file.load_models, Vec::new),
+            load_models,
             policies,
             // A library that somebody named is not replaced by another in silence.
             onnxruntime: own_runtime.map_or_else(checkout::onnxruntime, |path| vec![path]),
@@ -349,6 +373,7 @@ impl Config {
             tls_cert: self.tls.as_ref().map(|tls| tls.certificate.clone()),
             tls_key: self.tls.as_ref().map(|tls| tls.key.clone()),
             api_key_file: self.api_key_file.clone(),
+            allow_hosts: Some(self.allow_hosts.clone()),
             admin_listen: Some(self.admin_listen),
             admin_allow_hosts: Some(self.admin_allow_hosts.clone()),
             admin_tls_cert: self.admin_tls.as_ref().map(|tls| tls.certificate.clone()),
@@ -409,7 +434,7 @@ impl Config {
 }
 
 fn read_file(path: &Path) -> Result<File, String> {
-    let text = std::fs::read_to_string(path)
+    let text = files::read_to_string(path)
         .map_err(|error| format!("`{}` (--config): {error}", path.display()))?;
     toml::from_str(&text).map_err(|error| {
         format!(
@@ -455,12 +480,6 @@ fn tls_files(
             None
         }
     }
-}
-
-/// Whether a text can stand in a `Host` header.
-fn is_host(text: &str) -> bool {
-    let parsed = text.parse::<http::uri::Authority>();
-    parsed.is_ok_and(|host| !host.as_str().contains('@') && !host.host().is_empty())
 }
 
 fn parse_binding(text: &str) -> Option<(String, String, String)> {

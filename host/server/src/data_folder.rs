@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::checkout;
+use crate::secret_file::{self, Group};
 
 /// Mode of the folder.
 const FOLDER: u32 = 0o700;
@@ -15,7 +16,8 @@ const FOLDER: u32 = 0o700;
 const PRIVATE: u32 = 0o600;
 const OTHERS_WRITE: u32 = 0o002;
 const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
-const GROUP_OR_OTHERS: u32 = 0o077;
+/// Largest private file, bytes: some 60,000 tokens.
+const MAX_PRIVATE_BYTES: u64 = 16 << 20;
 /// Only its owner may rename or remove what lies in such a folder.
 const STICKY: u32 = 0o1000;
 /// Who owns a file that belongs to nobody in a container's user namespace.
@@ -90,23 +92,20 @@ impl DataFolder {
     /// Reads a private file; `None` if there is none.
     ///
     /// # Errors
-    /// A sentence that names the file: it cannot be read, or others can read or write it.
+    /// A sentence that names the file: it cannot be read, others can read or write it, or it is somebody
+    /// else's.
     pub fn read_private(&self, name: &str) -> Result<Option<String>, String> {
         let path = self.file(name);
-        let meta = match std::fs::metadata(&path) {
-            Ok(meta) => meta,
+        let wrong = |problem: String| format!("`{}`: {problem}", path.display());
+        match std::fs::metadata(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("`{}`: {error}", path.display())),
-        };
-        if meta.mode() & GROUP_OR_OTHERS != 0 {
-            return Err(format!(
-                "`{0}` can be read or written by others: `chmod 600 {0}`",
-                path.display()
-            ));
+            // What else is wrong, opening it says.
+            _ => {}
         }
-        std::fs::read_to_string(&path)
-            .map(Some)
-            .map_err(|error| format!("`{}`: {error}", path.display()))
+        let bytes = secret_file::read(&path, Group::Nobody, MAX_PRIVATE_BYTES).map_err(wrong)?;
+        let text = String::from_utf8(bytes);
+        text.map(Some)
+            .map_err(|_| wrong("it is no text".to_owned()))
     }
 
     /// Writes a private file; whoever reads it meets the old content or the new one, whole.

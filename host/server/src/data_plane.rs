@@ -22,6 +22,7 @@ use crate::about;
 use crate::admission::Permit;
 use crate::app::App;
 use crate::body;
+use crate::host_names::HostNames;
 use crate::rerank::{self, Incoming};
 
 pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -41,6 +42,8 @@ type Target = Result<Path<String>, PathRejection>;
 
 /// All routes.
 pub fn routes(app: &Arc<App>) -> Router {
+    let (listen, allowed) = (app.config.listen, &app.config.allow_hosts);
+    let names = HostNames::new("the data plane", "--allow-host", listen, allowed);
     let mut router = about::routes().route(
         ENCODER_PATH,
         post(encode).fallback(|request| wrong_method(&Native, request)),
@@ -65,6 +68,7 @@ pub fn routes(app: &Arc<App>) -> Router {
         .route_layer(from_fn_with_state(Arc::clone(app), require_key))
         .merge(about::open_routes(app.config.wire.tei_metrics))
         .fallback(unknown_route)
+        .layer(from_fn_with_state((Arc::clone(app), names), check_host))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
         .with_state(Arc::clone(app))
 }
@@ -76,34 +80,64 @@ async fn require_key(
     request: Request,
     next: Next,
 ) -> Response {
-    // `GET /` is a health check.
-    let is_open = path.as_str() == "/" && request.method() != Method::POST;
+    let path = path.as_str();
     let error = match app.api_keys.check(request.headers()) {
-        Err(error) if !is_open => error,
+        Err(error) if !is_health(path, request.method()) => error,
         _ => return next.run(request).await,
     };
-    let routes = rerankd_wire::routes();
-    let route = routes.iter().find(|route| route.path == path.as_str());
-    let request_id = request_id(request.headers());
-    let answer = match route.map(Route::fallback) {
-        Some(protocol) => {
-            app.telemetry.refused(protocol.name(), &error, &request_id);
-            protocol.encode_error(&error, &request_id)
-        }
-        None if path.as_str() == ENCODER_PATH => {
-            app.telemetry.refused(ENCODER, &error, &request_id);
-            metarank::encode_encoder_error(&error, &request_id)
-        }
-        None => {
-            app.telemetry.refused("about", &error, &request_id);
-            about::encode_error(path.as_str(), &error, &request_id)
-        }
-    };
-    let mut response = respond(answer, &request_id);
+    let mut response = refusal(&app, path, &error, request.headers());
     let challenge = HeaderValue::from_static("Bearer");
     let headers = response.headers_mut();
     headers.insert(header::WWW_AUTHENTICATE, challenge);
     response
+}
+
+/// Refuses names that are not the data plane's, on every path but those of health, which probes call by
+/// any name.
+async fn check_host(
+    State((app, names)): State<(Arc<App>, HostNames)>,
+    path: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = path.as_ref().map_or("", MatchedPath::as_str);
+    if is_health(path, request.method()) {
+        return next.run(request).await;
+    }
+    match names.check(request.version(), request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => refusal(&app, path, &error, request.headers()),
+    }
+}
+
+/// Whether it asks only whether the server is well; `GET /` does so, too.
+fn is_health(path: &str, method: &Method) -> bool {
+    match path {
+        "/" => method != Method::POST,
+        path => about::HEALTH.contains(&path),
+    }
+}
+
+/// A refusal before anything was read, in the words of the protocol that is spoken on the path.
+fn refusal(app: &App, path: &str, error: &RerankError, headers: &HeaderMap) -> Response {
+    let routes = rerankd_wire::routes();
+    let route = routes.iter().find(|route| route.path == path);
+    let request_id = request_id(headers);
+    let answer = match route.map(Route::fallback) {
+        Some(protocol) => {
+            app.telemetry.refused(protocol.name(), error, &request_id);
+            protocol.encode_error(error, &request_id)
+        }
+        None if path == ENCODER_PATH => {
+            app.telemetry.refused(ENCODER, error, &request_id);
+            metarank::encode_encoder_error(error, &request_id)
+        }
+        None => {
+            app.telemetry.refused("about", error, &request_id);
+            about::encode_error(path, error, &request_id)
+        }
+    };
+    respond(answer, &request_id)
 }
 
 fn name(target: Target) -> Result<String, RerankError> {

@@ -1,6 +1,5 @@
 //! `rerankd`: parse, build, serve, drain.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -11,7 +10,7 @@ use rerankd::cli::{Cli, Command, ServeFlags};
 use rerankd::config::Config;
 use rerankd::listener::{Plane, Routes, StopSignals};
 use rerankd::proxy::Proxy;
-use rerankd::{admin, data_plane, listener, policy_cli, telemetry, token, watch};
+use rerankd::{admin, data_plane, listener, policy_cli, telemetry, terminal, token, watch};
 use rerankd_policy::compiler;
 
 fn main() -> ExitCode {
@@ -22,17 +21,17 @@ fn main() -> ExitCode {
         Command::Compile { arguments } => match compiler::child(&arguments) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("{error}");
+                terminal::warn(&error.to_string());
                 ExitCode::FAILURE
             }
         },
         Command::Token { command } => match token::run(command) {
             Ok(text) => {
-                let _ = write!(std::io::stdout(), "{text}");
+                let _ = terminal::print(&text);
                 ExitCode::SUCCESS
             }
             Err(error) => {
-                eprintln!("rerankd: {error}");
+                terminal::warn(&format!("rerankd: {error}"));
                 ExitCode::FAILURE
             }
         },
@@ -45,20 +44,20 @@ fn serve_command(flags: Box<ServeFlags>) -> ExitCode {
         Ok(config) => config,
         Err(faults) => {
             for fault in faults {
-                eprintln!("rerankd: {fault}");
+                terminal::warn(&format!("rerankd: {fault}"));
             }
             return ExitCode::from(2);
         }
     };
     if print_config {
-        let _ = write!(std::io::stdout(), "{}", config.to_toml());
+        let _ = terminal::print(&config.to_toml());
         return ExitCode::SUCCESS;
     }
     telemetry::start_logging(&config);
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rerankd: {error:#}");
+            terminal::warn(&format!("rerankd: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -99,7 +98,7 @@ fn serve(config: Config) -> anyhow::Result<()> {
         if let Some((answers, socket)) = &proxy {
             greeting += &format!("{}\n", answers.greeting(socket.local_addr()?));
         }
-        let _ = std::io::stdout().write_all(greeting.as_bytes());
+        let _ = terminal::print(&greeting);
         let mut planes = vec![
             Plane {
                 name: "data",

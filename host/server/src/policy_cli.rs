@@ -5,7 +5,7 @@
 //! the admin plane of a server: `client` is the way there, `release` and `events` the commands, and
 //! `warm` (with `warm_source`), which is `rerankd warm`.
 //! Each comes to an `Outcome` or a `Failure`, which are printed here and nowhere
-//! else; `events` alone prints as they come.
+//! else; `events` alone prints as they come. All of it goes by [`terminal`].
 
 pub mod args;
 mod build;
@@ -18,11 +18,11 @@ mod release;
 mod warm;
 mod warm_source;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use self::args::{PolicyArgs, PolicyCommand, WarmArgs};
 use self::outcome::{Failure, Outcome};
+use crate::terminal;
 
 /// Runs a command and prints what came of it.
 pub fn run(arguments: PolicyArgs) -> ExitCode {
@@ -57,7 +57,7 @@ fn finish(result: Result<Outcome, Failure>, json: bool) -> ExitCode {
             json: value,
         }) => {
             // Null is what was printed already.
-            print(match json {
+            print(&match json {
                 true if value.is_null() => String::new(),
                 true => format!("{value}\n"),
                 false => text,
@@ -66,17 +66,15 @@ fn finish(result: Result<Outcome, Failure>, json: bool) -> ExitCode {
         }
         Err(failure) => {
             if json {
-                print(format!("{}\n", failure.json()));
+                print(&format!("{}\n", failure.json()));
             }
-            eprintln!("rerankd: {}", failure.message());
+            terminal::warn(&format!("rerankd: {}", failure.message()));
             ExitCode::from(failure.exit_code())
         }
     }
 }
 
 /// To standard output, which nobody need read.
-fn print(text: String) {
-    let mut stdout = std::io::stdout();
-    let _ = stdout.write_all(text.as_bytes());
-    let _ = stdout.flush();
+fn print(text: &str) {
+    let _ = terminal::print(text);
 }

@@ -35,6 +35,7 @@ use self::upstream::Upstream;
 use crate::app::App;
 use crate::config::ProxySettings;
 use crate::data_plane::{REQUEST_ID, request_id};
+use crate::host_names::HostNames;
 use crate::rerank;
 
 /// What a request is to the proxy, in metrics.
@@ -64,6 +65,7 @@ pub struct Proxy {
     app: Arc<App>,
     settings: ProxySettings,
     rules: Rules,
+    names: HostNames,
     upstream: Upstream,
     rankings: RankingCache,
 }
@@ -97,6 +99,12 @@ impl Proxy {
             app: Arc::clone(app),
             settings: settings.clone(),
             rules,
+            names: HostNames::new(
+                "the search proxy",
+                "--proxy-allow-host",
+                settings.listen,
+                &settings.allow_hosts,
+            ),
             upstream: Upstream::new(&settings.upstream),
             rankings: RankingCache::default(),
         }))
@@ -160,6 +168,7 @@ impl Proxy {
     ) -> Result<Response<Body>, RerankError> {
         let (head, body) = request.into_parts();
         headers::check(&head.method, &head.uri, &head.headers)?;
+        self.names.check(head.version, &head.uri, &head.headers)?;
         let (Endpoint::Search { index } | Endpoint::MultiSearch { index }) = endpoint else {
             return pass::through(self, head, body).await;
         };

@@ -1,10 +1,10 @@
 //! TLS for a listener, out of two PEM files: rustls with `ring`, HTTP/1.1 only.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rerankd_inference::files;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -12,14 +12,14 @@ use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, ServerConfig, crypto};
 use tokio_rustls::TlsAcceptor;
 
-use crate::checkout;
-use crate::fresh::Fresh;
+use crate::fresh::{Fresh, Lapse};
+use crate::secret_file::{self, Group};
 
 /// Longest time for a handshake; [`Limits::idle_timeout`](rerankd_core::Limits) if that is shorter.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Others must not read a key; a group, such as `ssl-cert`, may, but not write it.
-const TOO_OPEN_FOR_A_KEY: u32 = 0o027;
+/// Far more than any chain of certificates.
+const MAX_PEM_BYTES: u64 = 1 << 20;
 
 /// The files of one listener, and the flags that name them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,14 +36,16 @@ pub struct TlsFiles {
 
 impl TlsFiles {
     /// Reads and checks both. They are read anew when they change: the next handshake uses what is there
-    /// then, and what is wrong then replaces nothing.
+    /// then. What is wrong then replaces nothing: that revokes no certificate, and the log says it.
     ///
     /// # Errors
     /// A sentence that names the file and its flag.
     pub fn acceptor(&self) -> Result<TlsAcceptor, String> {
         let files = self.clone();
         let paths = vec![self.certificate.clone(), self.key.clone()];
-        let certificate = Fresh::new(self.certificate_flag, paths, move || files.read())?;
+        let certificate = Fresh::new(self.certificate_flag, paths, Lapse::Keeps, move || {
+            files.read()
+        })?;
         let provider = Arc::new(crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -65,8 +67,10 @@ impl TlsFiles {
         };
         let wrong_key =
             |problem: &str| format!("`{}` ({}): {problem}", key.display(), self.key_flag);
-        let chain = CertificateDer::pem_file_iter(certificate)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        let pem = files::read_at_most(certificate, MAX_PEM_BYTES)
+            .map_err(|error| wrong_certificate(&error.to_string()))?;
+        let chain = CertificateDer::pem_slice_iter(&pem)
+            .collect::<Result<Vec<_>, _>>()
             .map_err(|error| wrong_certificate(&said(error, "certificate")))?;
         if chain.is_empty() {
             return Err(wrong_certificate(&said(
@@ -74,8 +78,9 @@ impl TlsFiles {
                 "certificate",
             )));
         }
-        check_secret_file(key).map_err(|problem| wrong_key(&problem))?;
-        let secret = PrivateKeyDer::from_pem_file(key)
+        let pem = secret_file::read(key, Group::Reads, MAX_PEM_BYTES)
+            .map_err(|problem| wrong_key(&problem))?;
+        let secret = PrivateKeyDer::from_pem_slice(&pem)
             .map_err(|error| wrong_key(&said(error, "private key")))?;
         let provider = crypto::ring::default_provider();
         let signing = provider
@@ -106,29 +111,8 @@ struct Current(Fresh<CertifiedKey>);
 
 impl ResolvesServerCert for Current {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.get())
+        self.0.get()
     }
-}
-
-/// Makes sure that nobody else can read what is in a file (its group may) or write to it.
-///
-/// # Errors
-/// What is wrong with it.
-pub(crate) fn check_secret_file(file: &Path) -> Result<(), String> {
-    let meta = std::fs::metadata(file).map_err(|error| error.to_string())?;
-    if meta.mode() & TOO_OPEN_FOR_A_KEY != 0 {
-        return Err(format!(
-            "others can read or write this key: its mode must be 0600 or 0640, `chmod 600 {}`",
-            file.display()
-        ));
-    }
-    let owner = meta.uid();
-    if checkout::user().is_some_and(|user| owner != user && owner != 0) {
-        return Err(format!(
-            "it belongs to user {owner}, neither to this one nor to root"
-        ));
-    }
-    Ok(())
 }
 
 fn said(error: pem::Error, wanted: &str) -> String {

@@ -91,11 +91,11 @@ async fn sleep_until(at: Option<Instant>) {
 }
 
 async fn deploy(app: &Arc<App>, path: &Path) {
-    if !path.is_file() {
+    if !path.exists() {
         return;
     }
     let file = path.display();
-    if let Err(problem) = checkout::check_owner(path) {
+    if let Err(problem) = checkout::check_component(path) {
         tracing::error!(problem, "a file of a policy folder is not loaded");
         return;
     }

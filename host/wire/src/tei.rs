@@ -381,7 +381,8 @@ fn encode_error(error: &RerankError) -> Answer {
         }
         // Its own server says nothing at all then.
         ErrorKind::Unauthorized => (401, "Validation"),
-        ErrorKind::UnknownRoute
+        ErrorKind::HostNotAllowed
+        | ErrorKind::UnknownRoute
         | ErrorKind::MethodNotAllowed
         | ErrorKind::RequestTimeout
         | ErrorKind::UnsupportedMediaType => (error.kind.http_status(), "Validation"),

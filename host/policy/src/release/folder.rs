@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rerankd_inference::files;
+
 use super::{Changed, Releases, Upload, blocking};
 use crate::compiler::Priority;
 use crate::error::ReleaseError;
@@ -92,18 +94,17 @@ async fn read(path: &Path, priority: Priority, most: usize) -> Result<Upload, Re
     let unreadable =
         |path: &Path, error| ReleaseError::Host(format!("`{}`: {error}", path.display()));
     let (component, cases) = blocking(move || -> Result<_, ReleaseError> {
-        let length = std::fs::metadata(&file)
-            .map_err(|error| unreadable(&file, error))?
-            .len();
-        let bytes = usize::try_from(length).unwrap_or(usize::MAX);
+        let (opened, meta) = files::open(&file).map_err(|error| unreadable(&file, error))?;
+        let bytes = usize::try_from(meta.len()).unwrap_or(usize::MAX);
         if bytes > most {
             return Err(ReleaseError::TooLarge {
                 bytes,
                 max_bytes: most,
             });
         }
-        let component = std::fs::read(&file).map_err(|error| unreadable(&file, error))?;
-        let cases = match std::fs::read_to_string(&beside) {
+        let component = files::read_from(opened, most as u64);
+        let component = component.map_err(|error| unreadable(&file, error))?;
+        let cases = match files::read_to_string(&beside) {
             Ok(cases) => Some(cases),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(unreadable(&beside, error)),

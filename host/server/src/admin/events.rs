@@ -140,7 +140,7 @@ impl Reader {
     fn event(&self, entry: JournalEntry) -> Event {
         let (seq, kind) = (entry.seq, entry.kind.clone());
         // A refusal may repeat what the policy said.
-        let words = self.identity.may(Right::Push, &entry.policy);
+        let words = self.identity.may(Right::Texts, &entry.policy);
         let view = EventView {
             seq,
             at: rfc3339(entry.at_ms),

@@ -15,6 +15,7 @@ use axum::routing::MethodRouter;
 use super::error::{AdminError, wrong_content_type};
 use super::tokens::{Identity, Right};
 use crate::app::App;
+use crate::host_names::Allowed;
 
 /// JSON.
 pub const JSON: &str = "application/json";
@@ -28,10 +29,9 @@ static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Names under which the admin plane may be called.
 #[derive(Debug)]
 pub struct Hosts {
-    /// As `Host` has them, in lower case.
+    /// Its own, as `Host` has them.
     exact: Vec<String>,
-    /// Given without a port: any will do.
-    names: Vec<String>,
+    allowed: Allowed,
     scheme: &'static str,
 }
 
@@ -56,32 +56,15 @@ impl Hosts {
         if port == default_port {
             exact.extend(own);
         }
-        let allowed = allowed.iter().map(|host| host.to_ascii_lowercase());
-        let (with_port, names): (Vec<String>, Vec<String>) =
-            allowed.partition(|host| without_port(host) != host);
-        exact.extend(with_port);
         Self {
             exact,
-            names,
+            allowed: Allowed::new(allowed),
             scheme,
         }
     }
 
     fn allow(&self, host: &str) -> bool {
-        self.exact.iter().any(|allowed| allowed == host)
-            || self.names.iter().any(|name| name == without_port(host))
-    }
-}
-
-/// `name` of `name:port`, `[address]` of `[address]:port`.
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port))
-            if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) =>
-        {
-            name
-        }
-        _ => host,
+        self.exact.iter().any(|allowed| allowed == host) || self.allowed.has(host)
     }
 }
 

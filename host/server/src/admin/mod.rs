@@ -1,11 +1,12 @@
 //! The admin plane: its routes, each with the right that it needs ([`guard`]), and what all of their
-//! answers have in common. [`tokens`] says who may do what, [`error`] what goes wrong.
+//! answers have in common. [`tokens`] says who may do what ([`rights`]), [`error`] what goes wrong.
 
 pub mod error;
 mod events;
 pub mod guard;
 mod openapi;
 mod policies;
+pub mod rights;
 pub mod tokens;
 mod views;
 mod warm;
@@ -36,10 +37,11 @@ pub fn routes(app: &Arc<App>, address: SocketAddr) -> Router {
     let tls = app.config.admin_tls.is_some();
     let hosts = Arc::new(Hosts::new(address, tls, &app.config.admin_allow_hosts));
     let (read, push) = (needs(Right::Read), needs(Right::Push));
+    let all_metrics = needs(Right::Metrics).everywhere();
     let role = |methods| needs(Right::Activate).taking(&[JSON]).guard(methods);
     let upload_bytes = policies::max_upload_bytes(app);
     Router::new()
-        .route("/metrics", read.everywhere().guard(get(metrics)))
+        .route("/metrics", all_metrics.guard(get(metrics)))
         .route("/v1/models", read.guard(get(models)))
         .route("/v1/openapi.json", read.guard(get(policies::openapi)))
         .route("/v1/events", read.guard(get(events::events)))

@@ -9,6 +9,7 @@ use axum::extract::{FromRequest, Multipart, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use rerankd_inference::name::check_model_name;
 use rerankd_policy::ReleaseError;
 use rerankd_policy::compiler::Priority;
 use rerankd_policy::release::{Changed, Upload};
@@ -151,7 +152,7 @@ pub(super) async fn list(
 }
 
 /// One policy: its versions, what decides them, and what became of their calls. What a policy says
-/// (messages, log lines) is shown to tokens that may push it.
+/// (messages, log lines) is shown to tokens with the right `texts`.
 #[utoipa::path(get, path = "/v1/policies/{name}", tag = "policies",
     params(("name" = String, Path, description = "The policy's name", example = "semantic-blend")),
     responses((status = 200, body = PolicyDetail), (status = "4XX", body = super::error::ErrorBody)))]
@@ -171,7 +172,7 @@ pub(super) async fn detail(
         name: &record,
         versions: &versions,
     };
-    let words = if identity.may(Right::Push, &name) {
+    let words = if identity.may(Right::Texts, &name) {
         Words::Shown
     } else {
         Words::Withheld
@@ -309,6 +310,7 @@ fn read_query(upload: &mut Upload, key: &str, value: &str) -> Result<(), AdminEr
                     "`model` must be SLOT:MODEL, got `{value}`"
                 )));
             };
+            check_model_name("`model`", model).map_err(AdminError::bad_request)?;
             upload.models.insert(slot.to_owned(), model.to_owned());
         }
         _ => {

@@ -3,7 +3,6 @@
 //! and the command line reads.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
@@ -14,7 +13,10 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::error::AdminError;
+pub use super::rights::Right;
+use super::rights::of_first_format;
 use crate::data_folder::DataFolder;
+use crate::secret_file::Stamp;
 
 /// The file of the token that may do everything, in clear.
 pub const ADMIN_TOKEN: &str = "admin-token";
@@ -24,35 +26,12 @@ const TOKENS: &str = "tokens.json";
 const ADMIN: &str = "admin";
 /// So that a token that has leaked is recognized.
 const PREFIX: &str = "rkd_";
+/// Of the file that is written. One without a number is of version 0.1, whose rights were others.
+const FORMAT: u32 = 2;
 /// Random bytes of a token.
 const SECRET_BYTES: usize = 32;
 /// Of a token that an operator put into the file.
 const SHORTEST_SECRET: usize = 32;
-
-/// What a token is good for.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Right {
-    /// See policies, releases, models and metrics.
-    Read,
-    /// Upload, stage and delete versions, and read what policies say.
-    Push,
-    /// Decide which version serves.
-    Activate,
-}
-
-impl Right {
-    /// Its name in flags, files and messages.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Push => "push",
-            Self::Activate => "activate",
-        }
-    }
-}
 
 /// Names of policies: `*` stands for any characters, or none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,10 +114,18 @@ pub struct TokenRecord {
     pub created_at: String,
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokenFile {
+    #[serde(default)]
+    format: Option<u32>,
     tokens: Vec<TokenRecord>,
+}
+
+/// What can be read of a file of any format.
+#[derive(Deserialize)]
+struct AnyFormat {
+    format: Option<u32>,
 }
 
 /// Whose token a request carried. An extension of every request that reaches a route.
@@ -198,12 +185,14 @@ pub struct Tokens {
 }
 
 struct Read {
-    stamps: [Option<Stamp>; 2],
+    stamps: Stamps,
+    /// Whether the files could be read when `stamps` were taken.
+    good: bool,
     tokens: Vec<Arc<TokenRecord>>,
 }
 
-/// When a file was written, which one it is, and how long.
-type Stamp = (i64, i64, u64, u64);
+/// Of `admin-token` and `tokens.json`.
+type Stamps = [Option<Stamp>; 2];
 
 impl Tokens {
     /// Reads the tokens; makes the one that may do everything if there is none.
@@ -218,7 +207,11 @@ impl Tokens {
         let tokens = read(&folder)?;
         Ok(Self {
             folder,
-            read: Mutex::new(Read { stamps, tokens }),
+            read: Mutex::new(Read {
+                stamps,
+                good: true,
+                tokens,
+            }),
         })
     }
 
@@ -243,26 +236,30 @@ impl Tokens {
 impl Read {
     fn refresh(&mut self, folder: &DataFolder) {
         let now = stamps(folder);
-        if now == self.stamps {
+        let changed = now != self.stamps;
+        if !changed && self.good {
             return;
         }
         self.stamps = now;
         match read(folder) {
-            Ok(tokens) => self.tokens = tokens,
+            Ok(tokens) => {
+                self.tokens = tokens;
+                self.good = true;
+            }
             Err(error) => {
                 // A token that was revoked by a hand that slipped must not stay good.
-                tracing::error!(%error, "no token is good until this is mended");
                 self.tokens.clear();
+                if changed {
+                    tracing::error!(%error, "no token is good until this is mended");
+                }
+                self.good = false;
             }
         }
     }
 }
 
-fn stamps(folder: &DataFolder) -> [Option<Stamp>; 2] {
-    [ADMIN_TOKEN, TOKENS].map(|name| {
-        let meta = std::fs::metadata(folder.file(name)).ok()?;
-        Some((meta.mtime(), meta.mtime_nsec(), meta.ino(), meta.len()))
-    })
+fn stamps(folder: &DataFolder) -> Stamps {
+    [ADMIN_TOKEN, TOKENS].map(|name| Stamp::of(&folder.file(name)))
 }
 
 fn read(folder: &DataFolder) -> Result<Vec<Arc<TokenRecord>>, String> {
@@ -279,7 +276,7 @@ fn read(folder: &DataFolder) -> Result<Vec<Arc<TokenRecord>>, String> {
             name: ADMIN.to_owned(),
             sha256: digest(secret),
             policies: Glob("*".to_owned()),
-            rights: [Right::Read, Right::Push, Right::Activate].into(),
+            rights: Right::ALL.iter().copied().collect(),
             created_at: String::new(),
         });
     }
@@ -288,11 +285,35 @@ fn read(folder: &DataFolder) -> Result<Vec<Arc<TokenRecord>>, String> {
 }
 
 fn read_file(folder: &DataFolder) -> Result<TokenFile, String> {
-    let Some(text) = folder.read_private(TOKENS)? else {
-        return Ok(TokenFile::default());
+    let none = TokenFile {
+        format: Some(FORMAT),
+        tokens: Vec::new(),
     };
-    serde_json::from_str(&text)
-        .map_err(|error| format!("`{}`: {error}", folder.file(TOKENS).display()))
+    let Some(text) = folder.read_private(TOKENS)? else {
+        return Ok(none);
+    };
+    parse_file(&text).map_err(|problem| format!("`{}`: {problem}", folder.file(TOKENS).display()))
+}
+
+/// A file of this format or of the first one, whose tokens keep what they had.
+fn parse_file(text: &str) -> Result<TokenFile, String> {
+    let of_any: AnyFormat = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    match of_any.format {
+        None | Some(FORMAT) => {}
+        Some(other) => {
+            return Err(format!(
+                "its `format` is {other}; this rerankd reads {FORMAT}, and files of version 0.1, which have none"
+            ));
+        }
+    }
+    let mut file: TokenFile = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if file.format.replace(FORMAT).is_none() {
+        for token in &mut file.tokens {
+            token.rights = of_first_format(&token.rights, token.policies.fits_all())
+                .map_err(|problem| format!("token `{}`: {problem}", token.name))?;
+        }
+    }
+    Ok(file)
 }
 
 fn write_file(folder: &DataFolder, file: &TokenFile) -> Result<(), String> {
@@ -303,7 +324,7 @@ fn write_file(folder: &DataFolder, file: &TokenFile) -> Result<(), String> {
 /// Makes a token and returns its text, which is kept nowhere.
 ///
 /// # Errors
-/// A sentence: the name is none or taken, or the file cannot be written.
+/// A sentence: the name is none or taken, the rights make no sense, or the file cannot be written.
 pub fn create(
     folder: &DataFolder,
     name: &str,
@@ -311,6 +332,15 @@ pub fn create(
     rights: BTreeSet<Right>,
 ) -> Result<String, String> {
     rerankd_policy::manifest::check_name("NAME", name)?;
+    if rights.contains(&Right::Texts) && !rights.contains(&Right::Read) {
+        return Err("`texts` adds to what `read` shows: --rights read,texts".to_owned());
+    }
+    if rights.contains(&Right::Metrics) && !policies.fits_all() {
+        return Err(format!(
+            "`metrics` names all policies, so it needs --policies '*', not `{}`: make two tokens",
+            policies.as_str()
+        ));
+    }
     let _lock = folder.lock()?;
     let mut file = read_file(folder)?;
     if name == ADMIN || file.tokens.iter().any(|token| token.name == name) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use http::Uri;
 use rerankd_core::{OnFailure, PolicySelector};
+use rerankd_inference::files;
 use rerankd_wire::search::{IndexRule, Rules};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -60,6 +61,17 @@ pub struct ProxyFlags {
     /// Address of the search proxy; port 0 picks one [default: 127.0.0.1:9700]
     #[arg(long, value_name = "ADDRESS", env = "RERANKD_PROXY_LISTEN")]
     pub proxy_listen: Option<SocketAddr>,
+
+    /// Another name, with or without a port, under which the search proxy may be called; may be
+    /// repeated. On loopback, `localhost` and addresses are good without; elsewhere any name is, unless
+    /// one is given here
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "RERANKD_PROXY_ALLOW_HOST",
+        value_delimiter = ','
+    )]
+    pub proxy_allow_host: Vec<String>,
 
     /// Certificate of the search proxy and those that lead to its root, PEM; HTTPS only, then
     #[arg(long, value_name = "FILE", env = "RERANKD_PROXY_TLS_CERT")]
@@ -115,6 +127,8 @@ pub(super) struct FileIndex {
 pub struct ProxySettings {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// More names under which it may be called, each with or without a port.
+    pub allow_hosts: Vec<String>,
     /// TLS of the listener.
     pub tls: Option<TlsFiles>,
     /// Connections of clients at one time.
@@ -168,6 +182,12 @@ impl ProxySettings {
                     .clone()
                     .or_else(|| file.proxy_tls_key.clone()),
             ),
+            faults,
+        );
+        let allow_hosts = super::hosts::allowed(
+            "--proxy-allow-host",
+            &flags.proxy_allow_host,
+            file.proxy_allow_hosts.clone(),
             faults,
         );
         if addresses.is_empty() {
@@ -249,6 +269,7 @@ impl ProxySettings {
                 .proxy_listen
                 .or(file.proxy_listen)
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9700))),
+            allow_hosts,
             tls,
             max_connections,
             max_rewrite_bytes,
@@ -269,6 +290,7 @@ impl ProxySettings {
         file.upstream_timeout_ms = millis(upstream.timeout);
         file.upstream_idle_timeout_ms = millis(upstream.idle_timeout);
         file.proxy_listen = Some(self.listen);
+        file.proxy_allow_hosts = Some(self.allow_hosts.clone());
         file.proxy_tls_cert = self.tls.as_ref().map(|tls| tls.certificate.clone());
         file.proxy_tls_key = self.tls.as_ref().map(|tls| tls.key.clone());
         file.proxy_max_connections = Some(self.max_connections);
@@ -311,9 +333,12 @@ fn client_config(
 ) -> Option<ClientConfig> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = ca {
-        let read = CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| error.to_string());
+        let pem = files::read(path).map_err(|error| error.to_string());
+        let read = pem.and_then(|pem| {
+            CertificateDer::pem_slice_iter(&pem)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|error| error.to_string())
+        });
         let added = read.and_then(|certificates| {
             for certificate in certificates {
                 roots.add(certificate).map_err(|error| error.to_string())?;

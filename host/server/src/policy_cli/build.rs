@@ -1,6 +1,5 @@
 //! `rerankd policy build`: a project becomes a component, with its cases inside.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,6 +11,7 @@ use wit_component::{ComponentEncoder, DecodedWasm};
 use super::args::BuildArgs;
 use super::outcome::{Failure, Outcome, size};
 use crate::cases::Cases;
+use crate::terminal;
 use rerankd_policy::artifact;
 
 /// Chooses the toolchain and compiles, as for the policies that come with rerankd.
@@ -106,9 +106,8 @@ fn compile(folder: &Path) -> Result<PathBuf, Failure> {
     let no_bash = |error| Failure::Usage(format!("cannot run `bash`: {error}"));
     let failed =
         |output: &str| Failure::refused(format!("`{}` does not compile{output}", folder.display()));
-    let stderr = std::io::stderr();
-    if stderr.is_terminal() {
-        command.stdout(Stdio::from(stderr));
+    if terminal::is_watched() {
+        command.stdout(Stdio::from(std::io::stderr()));
         if !command.status().map_err(no_bash)?.success() {
             return Err(failed(""));
         }

@@ -1,18 +1,18 @@
 //! The way to a server's admin plane: HTTP with a token.
 
-use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode, Uri};
+use rerankd_inference::files;
 use serde_json::{Map, Value, json};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider};
 
 use super::args::ServerArgs;
 use super::outcome::Failure;
-use crate::data_folder;
+use crate::{data_folder, terminal};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -87,7 +87,9 @@ impl Client {
         let local = is_loopback(host);
         let (token, token_file) = token(flags, local)?;
         if !secure && !local && token.is_some() {
-            eprintln!("rerankd: warning: the token goes to `{host}` in the clear: use https");
+            terminal::warn(&format!(
+                "rerankd: warning: the token goes to `{host}` in the clear: use https"
+            ));
         }
         let mut config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -286,7 +288,7 @@ fn token(flags: &ServerArgs, local: bool) -> Result<(Option<String>, Option<Path
     let Some(file) = folder.map(|folder| folder.join("admin-token")) else {
         return Ok((None, None));
     };
-    match std::fs::read_to_string(&file) {
+    match files::read_to_string(&file) {
         Ok(text) => Ok((Some(text.trim().to_owned()), Some(file))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((None, Some(file))),
         Err(error) => Err(Failure::Usage(format!(
@@ -359,8 +361,8 @@ pub(super) fn percent_encoded(text: &str) -> String {
 
 /// A step of long work, for people who watch.
 pub(super) fn progress(text: &str) {
-    if std::io::stderr().is_terminal() {
-        eprintln!("{text} ..");
+    if terminal::is_watched() {
+        terminal::warn(&format!("{text} .."));
     }
 }
 

@@ -1,6 +1,6 @@
 //! `rerankd policy events`: the server's stream of server-sent events, one line each.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 
 use http::Method;
 use serde_json::Value;
@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::args::EventsArgs;
 use super::client::{Client, Sent};
 use super::outcome::{Failure, Outcome};
+use crate::terminal;
 
 /// Prints events as they come; without `--follow` those that there are.
 pub(super) fn events(flags: &EventsArgs, json: bool) -> Result<Outcome, Failure> {
@@ -24,7 +25,6 @@ pub(super) fn events(flags: &EventsArgs, json: bool) -> Result<Outcome, Failure>
         return Err(client.stranger(response.status()));
     }
     let mut lines = BufReader::new(response.into_body().into_reader()).lines();
-    let mut stdout = std::io::stdout();
     for line in &mut lines {
         let line = line.map_err(|error| {
             Failure::Unreachable(format!("`{}` broke off: {error}", client.base()))
@@ -38,10 +38,7 @@ pub(super) fn events(flags: &EventsArgs, json: bool) -> Result<Outcome, Failure>
         } else {
             sentence(data)
         };
-        if writeln!(stdout, "{shown}")
-            .and_then(|()| stdout.flush())
-            .is_err()
-        {
+        if terminal::print(&format!("{shown}\n")).is_err() {
             // Nobody reads any more.
             return Ok(printed());
         }
@@ -63,8 +60,7 @@ fn printed() -> Outcome {
 fn sentence(data: &str) -> String {
     let event: Value = serde_json::from_str(data).unwrap_or_default();
     let text = |key: &str| -> String {
-        let value = event[key].as_str().unwrap_or_default();
-        value.chars().filter(|c| !c.is_control()).collect()
+        terminal::one_line(event[key].as_str().unwrap_or_default()).into_owned()
     };
     let digest: String = text("digest").chars().take(8).collect();
     let version = match (text("version"), digest) {

@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rerankd_inference::name::check_model_name;
 use rerankd_inference::{CacheSettings, Inference, InferenceConfig};
 use rerankd_policy::artifact::Artifact;
 use rerankd_policy::compiler::Priority;
@@ -346,6 +347,7 @@ pub(super) fn parameters(
 pub(super) fn models(flags: &ReleaseArgs) -> Result<BTreeMap<String, String>, Failure> {
     let one = |binding: &String| match binding.split_once('=') {
         Some((slot, model)) if !slot.is_empty() && !model.is_empty() => {
+            check_model_name("--model", model).map_err(Failure::Usage)?;
             Ok((slot.to_owned(), model.to_owned()))
         }
         _ => Err(Failure::Usage(format!(

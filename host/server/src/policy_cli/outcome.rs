@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::terminal;
+
 /// What a command found out.
 pub(super) struct Outcome {
     /// Whether the answer is yes.
@@ -80,22 +82,35 @@ impl Failure {
     }
 }
 
-/// Columns as wide as their widest cell, two spaces apart.
+/// Columns as wide as their widest cell, two spaces apart. What a cell says stays in it: only the last
+/// one may have several lines, and those begin below the first.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
-    let lines: Vec<&Vec<String>> = std::iter::once(&head).chain(rows).collect();
+    let last = head.len().saturating_sub(1);
+    let shown = |row: &Vec<String>| -> Vec<String> {
+        let cells = row.iter().enumerate();
+        let shown = cells.map(|(column, cell)| match column == last {
+            true => terminal::shown(cell).into_owned(),
+            false => terminal::one_line(cell).into_owned(),
+        });
+        shown.collect()
+    };
+    let rows: Vec<Vec<String>> = rows.iter().map(shown).collect();
+    let lines: Vec<&Vec<String>> = std::iter::once(&head).chain(&rows).collect();
     let width = |column: usize| {
         let cells = lines.iter().filter_map(|line| line.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let before_last: usize = widths.iter().take(last).map(|width| width + 2).sum();
+    let next_line = format!("\n{}", " ".repeat(before_last));
     let mut text = String::new();
     for line in lines {
         let mut row = String::new();
         for (cell, width) in line.iter().zip(&widths) {
             let _ = write!(row, "{cell:width$}  ");
         }
-        text.push_str(row.trim_end());
+        text.push_str(&row.trim_end().replace('\n', &next_line));
         text.push('\n');
     }
     text
@@ -123,6 +138,11 @@ mod tests {
             vec!["b".to_owned(), String::new()],
         ];
         assert_eq!(table(&["NAME", "N"], &rows), "NAME  N\nsäge  1\nb\n");
+        let rows = [vec!["a\nb".to_owned(), "1\nok  2\u{1b}[m".to_owned()]];
+        assert_eq!(
+            table(&["NAME", "N"], &rows),
+            "NAME      N\na\\u000ab  1\n          ok  2\\u001b[m\n"
+        );
     }
 
     #[test]

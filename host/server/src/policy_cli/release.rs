@@ -13,6 +13,7 @@ use super::client::{Client, Sent, progress, query, selectors};
 use super::offline::{models, parameters};
 use super::outcome::{Failure, Outcome, size, table};
 use crate::cases::Cases;
+use crate::terminal;
 
 /// Uploads a component.
 pub(super) fn push(flags: &PushArgs) -> Result<Outcome, Failure> {
@@ -57,8 +58,8 @@ pub(super) fn push(flags: &PushArgs) -> Result<Outcome, Failure> {
     };
     let path = format!("/v1/policies/{name}{}", query(&pairs));
     let answer = client.call(Method::PUT, &path, sent)?;
-    let state = answer["state"].as_str().unwrap_or_default();
-    let mut text = format!(
+    let state = text(&answer["state"]);
+    let mut said = format!(
         "{}: {} is {state}{}\n",
         name,
         shown(&answer),
@@ -69,16 +70,16 @@ pub(super) fn push(flags: &PushArgs) -> Result<Outcome, Failure> {
         }
     );
     if !answer["previous"].is_null() {
-        text.push_str(&format!("before: {}\n", shown(&answer["previous"])));
+        said.push_str(&format!("before: {}\n", shown(&answer["previous"])));
     }
     let cases = &answer["cases"];
     if !cases.is_null() {
-        text.push_str(&format!(
+        said.push_str(&format!(
             "cases: {} of {} passed\n",
             cases["passed"], cases["total"]
         ));
     }
-    Ok(Outcome::good(text, answer))
+    Ok(Outcome::good(said, answer))
 }
 
 /// The name under which a file is released: one that was given, else the file's own.
@@ -308,9 +309,7 @@ fn shown(version: &Value) -> String {
 }
 
 fn short(digest: &Value) -> String {
-    digest
-        .as_str()
-        .map_or_else(|| "-".to_owned(), |digest| digest.chars().take(8).collect())
+    text(digest).chars().take(8).collect()
 }
 
 /// `10` for 10.0.
@@ -324,7 +323,7 @@ fn number(value: &Value) -> String {
 fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.chars().filter(|c| !c.is_control()).collect(),
+        Value::String(text) => terminal::one_line(text).into_owned(),
         other => other.to_string(),
     }
 }

@@ -3,7 +3,6 @@
 //! Documents come from a file or from an index of the search engine ([`source`](super::warm_source)),
 //! and go to the admin plane in batches, one after the other: the server runs them on spare capacity.
 
-use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -13,6 +12,7 @@ use super::args::WarmArgs;
 use super::client::{Client, Sent, percent_encoded};
 use super::outcome::{Failure, Outcome, size};
 use super::warm_source::Source;
+use crate::terminal;
 
 /// How often a batch is sent again while the server gets on with it, or is busy, at most.
 const MAX_TRIES: usize = 20;
@@ -88,23 +88,20 @@ fn send(
 
 /// One line, over the last one, for people who watch.
 fn say(totals: &Totals, share: Option<f64>, started: Instant) {
-    let mut stderr = std::io::stderr();
-    if stderr.is_terminal() {
+    if terminal::is_watched() {
         let share = share.map_or(String::new(), |share| format!(", {:.0} %", share * 100.0));
         let rate = totals.sent as f64 / started.elapsed().as_secs_f64();
-        let _ = write!(
-            stderr,
-            "\r{} documents{share}, {rate:.0} a second   ",
+        terminal::progress(&format!(
+            "{} documents{share}, {rate:.0} a second   ",
             totals.sent
-        );
-        let _ = stderr.flush();
+        ));
     }
 }
 
 impl Totals {
     fn outcome(&self, started: Instant) -> Outcome {
-        if std::io::stderr().is_terminal() {
-            eprintln!();
+        if terminal::is_watched() {
+            terminal::warn("");
         }
         let number = |key: &str| self.cache[key].as_u64().unwrap_or(0);
         let (bytes, max) = (number("bytes"), number("max_bytes"));
