@@ -93,6 +93,75 @@ pub fn hollow(module: &[u8]) -> Vec<u8> {
     .concat()
 }
 
+/// The component with so many more instances of a core module, which nobody calls.
+///
+/// # Panics
+/// If `component` is not made of sections.
+pub fn with_instances(component: &[u8], module: &[u8], count: usize) -> Vec<u8> {
+    const MODULE: u8 = 1;
+    const CORE_INSTANCES: u8 = 2;
+    let modules = sections(component)
+        .into_iter()
+        .filter(|&id| id == MODULE)
+        .count();
+    let section = |id: u8, content: &[u8]| [&[id], &leb128(content.len())[..], content].concat();
+    // Each is an instance of that module, without arguments.
+    let instance = [&[0], &leb128(modules)[..], &[0]].concat();
+    let instances = [leb128(count), instance.repeat(count)].concat();
+    [
+        component,
+        &section(MODULE, module),
+        &section(CORE_INSTANCES, &instances),
+    ]
+    .concat()
+}
+
+/// A module with memories of so many pages of 64 KiB each.
+pub fn module_with_memories(pages: &[usize]) -> Vec<u8> {
+    let memory = |&pages: &usize| [&[0], &leb128(pages)[..]].concat();
+    let memories: Vec<u8> = pages.iter().flat_map(memory).collect();
+    module_with_section(5, pages.len(), &memories)
+}
+
+/// A module with tables of so many functions each.
+pub fn module_with_tables(elements: &[usize]) -> Vec<u8> {
+    let table = |&elements: &usize| [&[0x70, 0], &leb128(elements)[..]].concat();
+    let tables: Vec<u8> = elements.iter().flat_map(table).collect();
+    module_with_section(4, elements.len(), &tables)
+}
+
+fn module_with_section(id: u8, count: usize, items: &[u8]) -> Vec<u8> {
+    let content = [&leb128(count)[..], items].concat();
+    [
+        b"\0asm\x01\0\0\0",
+        &[id][..],
+        &leb128(content.len()),
+        &content,
+    ]
+    .concat()
+}
+
+/// The ids of a component's outermost sections.
+fn sections(component: &[u8]) -> Vec<u8> {
+    let mut ids = Vec::new();
+    let mut at = EMPTY.len();
+    while at < component.len() {
+        ids.push(component[at]);
+        at += 1;
+        let mut size = 0;
+        for shift in (0..).step_by(7) {
+            let byte = component[at];
+            at += 1;
+            size |= usize::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                break;
+            }
+        }
+        at += size;
+    }
+    ids
+}
+
 /// A module with a function that says that it returns a number, and returns none.
 pub fn invalid_module() -> Vec<u8> {
     let mut module = b"\0asm\x01\0\0\0".to_vec();

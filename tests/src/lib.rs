@@ -22,6 +22,7 @@ pub mod rerankd;
 pub mod scenario;
 pub mod search_page;
 pub mod upstream;
+pub mod usage;
 
 use std::time::{Duration, Instant};
 

@@ -138,6 +138,7 @@ fn every_faulty_guest_is_named_in_a_test() {
         include_str!("faulty_guests.rs"),
         include_str!("host_memory.rs"),
         include_str!("policies_at_start.rs"),
+        include_str!("puppet_guest.rs"),
         include_str!("release_pipeline.rs"),
         include_str!("what_a_policy_sees.rs"),
     ];

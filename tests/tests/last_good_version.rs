@@ -89,3 +89,39 @@ fn a_rollback_to_what_cannot_be_loaded_changes_nothing() {
     server.restart();
     assert_eq!(answering(&server), first);
 }
+
+#[test]
+fn a_stored_version_has_the_cpu_time_of_its_release_or_of_today_whichever_is_more() {
+    let folder = Folder::new();
+    folder.write("policies/README.md", "");
+    let text = |name: &str| {
+        let path = folder.path().join(name);
+        path.to_str().expect("the path is UTF-8").to_owned()
+    };
+    let (policies, data) = (text("policies"), text("data"));
+    let request = json!({
+        "query": "clog", "documents": ["a clog"], "on_failure": "error", "timeout_ms": 60_000,
+    });
+    let component = std::fs::read(require::faulty("spin")).expect("it is there");
+    let mut stored = false;
+    for (configured, effective) in [("60", "60"), ("90", "90"), ("30", "60")] {
+        let server = Rerankd::start(&[
+            "--policies",
+            &policies,
+            "--data-dir",
+            &data,
+            "--guest-cpu-ms",
+            configured,
+        ]);
+        if !std::mem::replace(&mut stored, true) {
+            let headers = [("Content-Type", "application/wasm")];
+            let path = "/v1/policies/spin?activate=true";
+            let answer = server.admin_call("PUT", path, &headers, &component);
+            assert_eq!(answer.status, 201, "{}", answer.text());
+        }
+        let answer = server.post("/v1/rerank/spin", &request);
+        let expected = format!("it used more than its {effective} ms of CPU time (--guest-cpu-ms)");
+        let message = answer.error_message();
+        assert!(message.contains(&expected), "{configured}: {message}");
+    }
+}

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use rerankd_tests::admin::{AdminError, assert_refused, error, parameters};
 use rerankd_tests::components::{
-    self, EMPTY, echo, faulty, faulty_echo, hollow, invalid_module, with_cases, with_manifest,
+    self, EMPTY, echo, faulty, faulty_echo, hollow, invalid_module, module_with_memories,
+    module_with_tables, with_cases, with_instances, with_manifest,
 };
+use rerankd_tests::usage::cpu_time;
 use rerankd_tests::{Deployment, PATIENCE};
 use serde_json::{Value, json};
 
@@ -118,6 +120,56 @@ fn a_schema_that_is_wrong_remote_or_huge_is_refused() {
     check(&faulty("remote-schema"), "", "describe", &[schema, remote]);
     let huge = ["its manifest is wrong: ", "bytes; at most 131072 are read"];
     check(&faulty("huge-schema"), "", "describe", &huge);
+}
+
+#[test]
+fn what_the_pool_has_no_room_for_is_refused_by_its_limit_and_its_number() {
+    let compile = "it cannot be compiled: ";
+    let refused = |module: &[u8], count: usize, parts: &[&str]| {
+        let component = with_instances(&echo("0.2.0"), module, count);
+        check(&component, "", "compile", &[&[compile], parts].concat());
+    };
+    let another = module_with_memories(&[1]);
+    refused(&another, 1, &["2 Wasm linear memories", "maximum of 1"]);
+    // 64 MiB is what this server gives.
+    let large = module_with_memories(&[2000]);
+    let memory = [
+        "minimum byte size of 131072000",
+        "the limit of 0x4000000 bytes",
+    ];
+    refused(&large, 1, &memory);
+    let table = ["minimum element size of 20001", "the limit of 20000"];
+    refused(&module_with_tables(&[20_001]), 1, &table);
+    let many = ["defined tables count of 5", "limit of 1"];
+    refused(&module_with_tables(&[1; 5]), 1, &many);
+    let tables = [" tables, which exceeds", "maximum of 4"];
+    refused(&module_with_tables(&[1]), 5, &tables);
+    let nothing = module_with_memories(&[]);
+    let instances = [" core module instances", "maximum of 96"];
+    refused(&nothing, 97, &instances);
+    let log = server().stderr();
+    assert!(!log.contains("ERROR"), "{log}");
+}
+
+#[test]
+fn cases_that_loop_end_with_what_all_of_a_set_may_use() {
+    let case = |number: usize| {
+        json!({
+            "name": format!("case {number}"),
+            "request": {"query": "q", "documents": ["a"]},
+            "expect": {"order": [0]},
+        })
+    };
+    let cases: Vec<Value> = (0..100).map(case).collect();
+    let spins = with_cases(&faulty_echo("spin", "0.2.0"), &json!({"cases": cases}));
+    let server = Deployment::start(&["--guest-cpu-ms", "100"]);
+    let before = cpu_time(&server);
+    let answer = server.push("echo", &spins, "");
+    let spent = cpu_time(&server).saturating_sub(before);
+    let failed = "100 of its 100 cases failed: `case 0`: expected a ranking, got: policy echo@";
+    assert_refused(&answer, 422, "cases", &[failed]);
+    // Ten times the budget of one, and what it takes to run a hundred; all of them would need ten seconds.
+    assert!(spent < Duration::from_secs(3), "{spent:?}");
 }
 
 #[test]

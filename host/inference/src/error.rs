@@ -85,6 +85,14 @@ pub enum InferenceError {
         got: Vec<usize>,
     },
 
+    #[error("model `{model}`: input `{input}` must hold numbers from 0 to {most}, got {got}")]
+    WrongValue {
+        model: String,
+        input: String,
+        most: u64,
+        got: i64,
+    },
+
     #[error("tokenizer of model `{model}` failed: {problem}")]
     Tokenizer { model: String, problem: String },
 

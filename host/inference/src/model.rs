@@ -12,7 +12,7 @@ use crate::cache::key::KeyMaker;
 use crate::cost::{self, Clock, RunCost};
 use crate::crew;
 use crate::error::InferenceError;
-use crate::manifest::{ModelFile, ModelManifest};
+use crate::manifest::{ModelFile, ModelManifest, RowIndependence};
 use crate::stored::RowForm;
 use crate::tensor::{ElementType, Tensor};
 use crate::tokenizer::ModelTokenizer;
@@ -32,6 +32,8 @@ pub struct Model {
     row_keys: KeyMaker,
     cost: RunCost,
     workers: usize,
+    /// Token ids that it takes are below.
+    vocabulary: u64,
 }
 
 impl Model {
@@ -60,6 +62,7 @@ impl Model {
             output_row_dims: Vec::new(),
             cost: RunCost::default(),
             workers: 1,
+            vocabulary: 0,
         };
         model.check_inputs()?;
         model.output_row_dims = model.run_window()?;
@@ -68,6 +71,7 @@ impl Model {
             model.session.outputs(),
             &model.output_row_dims,
         );
+        model.vocabulary = model.find_vocabulary();
         model.cost = model.calibrate()?;
         model.workers = model.choose_workers(workers)?;
         Ok(model)
@@ -132,6 +136,24 @@ impl Model {
         &self.cost
     }
 
+    /// Values of an input are from 0 to below this, if it is one that the tokenizer fills: ids are those
+    /// of the vocabulary that the graph takes, mask and type ids are 0 or 1.
+    pub fn value_bound(&self, input: &str) -> Option<u64> {
+        let inputs = &self.manifest.inputs;
+        if input == inputs.ids {
+            return Some(self.vocabulary);
+        }
+        (input == inputs.mask || Some(input) == inputs.type_ids.as_deref()).then_some(2)
+    }
+
+    /// Whether rows that passed all checks can make a run fail all the same: the graph has inputs of
+    /// which nobody knows what they may hold, or takes a batch of any size as one run.
+    pub fn can_fail_on_checked_rows(&self) -> bool {
+        let free = |port: &Port| self.value_bound(&port.name).is_none();
+        self.manifest.execution.row_independence == RowIndependence::None
+            || self.session.inputs().iter().any(free)
+    }
+
     /// Most workers that run it at the same time, at least one.
     pub fn workers(&self) -> usize {
         self.workers
@@ -188,6 +210,36 @@ impl Model {
             .collect())
     }
 
+    /// How many token ids the graph takes: those of the tokenizer, unless its table of embeddings is
+    /// shorter.
+    fn find_vocabulary(&self) -> u64 {
+        let known = self.tokenizer.vocabulary();
+        let takes = |id: u64| {
+            self.run_row_of(1, i64::try_from(id).unwrap_or(i64::MAX))
+                .is_ok()
+        };
+        if known == 0 || takes(known - 1) {
+            return known;
+        }
+        // Rows of ones have run.
+        let (mut taken, mut refused) = (1, known - 1);
+        while refused - taken > 1 {
+            let middle = taken + (refused - taken) / 2;
+            if takes(middle) {
+                taken = middle;
+            } else {
+                refused = middle;
+            }
+        }
+        tracing::warn!(
+            model = self.name(),
+            tokenizer = known,
+            graph = refused,
+            "the tokenizer has more ids than the graph takes: texts with the others cannot be run"
+        );
+        refused
+    }
+
     /// Finds out what its runs cost.
     fn calibrate(&self) -> Result<RunCost, InferenceError> {
         let clock = match self.manifest.execution.provider.as_str() {
@@ -213,6 +265,11 @@ impl Model {
 
     /// Runs one row of this many tokens, all the same.
     fn run_row(&self, tokens: usize) -> Result<Vec<Tensor>, String> {
+        self.run_row_of(tokens, 1)
+    }
+
+    /// Runs one row of this many tokens, all with this id.
+    fn run_row_of(&self, tokens: usize, id: i64) -> Result<Vec<Tensor>, String> {
         let ports = self.session.inputs();
         let dims = |port: &Port| -> Vec<usize> {
             let mut dims: Vec<usize> = port.dims.iter().map(|dim| dim.unwrap_or(1)).collect();
@@ -226,7 +283,8 @@ impl Model {
             .iter()
             .map(|port| dims(port).iter().product::<usize>());
         let most = most.max().unwrap_or(0);
-        let (ones, zeros) = (vec![1_i64; most], vec![0.0_f32; most]);
+        let (ids, ones) = (vec![id; most], vec![1_i64; most]);
+        let zeros = vec![0.0_f32; most];
         let inputs: Vec<RunInput<'_>> = ports
             .iter()
             .map(|port| {
@@ -234,6 +292,7 @@ impl Model {
                 let elements = dims.iter().product();
                 let view = match port.element_type {
                     Some(ElementType::F32) => View::F32(&zeros[..elements]),
+                    _ if port.name == self.manifest.inputs.ids => View::I64(&ids[..elements]),
                     _ => View::I64(&ones[..elements]),
                 };
                 RunInput { dims, view }

@@ -1,7 +1,7 @@
 //! The inputs of one `compute`, seen as rows.
 //!
-//! Owns checking names, types and shapes against the model, and the true length of each row. Which
-//! rows run together is the scheduler's affair.
+//! Owns checking names, types, shapes and values against the model, and the true length of each row, so
+//! that what a model is given cannot make it fail. Which rows run together is the scheduler's affair.
 
 use rerankd_core::Charge;
 
@@ -9,6 +9,10 @@ use crate::backend::{Port, RunInput, View};
 use crate::error::InferenceError;
 use crate::model::Model;
 use crate::tensor::{Tensor, TensorData};
+
+/// Longest name and longest shape, dimensions, that a message repeats: both may be the guest's.
+const SHOWN_NAME_BYTES: usize = 64;
+const SHOWN_DIMENSIONS: usize = 8;
 
 /// Checked inputs: dimension 0 is the row in each, and every row has a true length.
 #[derive(Debug)]
@@ -48,16 +52,17 @@ impl RowBatch {
     ///
     /// # Errors
     /// The variant of [`InferenceError`] that names what is wrong: an unknown, repeated or missing
-    /// input, its type, or its shape.
+    /// input, its type, its shape, or a value that the model does not take.
     pub fn new(model: &Model, named: Vec<(String, Tensor)>) -> Result<Self, InferenceError> {
         let ports = model.session().inputs();
         let expected = || describe(ports);
         let mut slots: Vec<Option<Tensor>> = ports.iter().map(|_| None).collect();
         for (name, tensor) in named {
             let Some(position) = ports.iter().position(|port| port.name == name) else {
+                let shown = name.floor_char_boundary(SHOWN_NAME_BYTES);
                 return Err(InferenceError::UnknownInput {
                     model: model.name().to_owned(),
-                    input: name,
+                    input: name[..shown].to_owned(),
                     expected: expected(),
                 });
             };
@@ -97,7 +102,7 @@ impl RowBatch {
             model: model.name().to_owned(),
             input: ports[position].name.clone(),
             problem,
-            got: tensors[position].dims().to_vec(),
+            got: shown_dims(&tensors[position]),
         };
         if rows == 0 || columns == 0 {
             return Err(wrong_shape(
@@ -131,6 +136,9 @@ impl RowBatch {
                 lengths[row]
             );
             return Err(wrong_shape(mask_position, problem));
+        }
+        for (port, tensor) in ports.iter().zip(&tensors) {
+            check_values(model, port, tensor)?;
         }
         let inputs = tensors
             .into_iter()
@@ -265,6 +273,30 @@ fn gather_rows<T: Copy>(data: &[T], rows: &[usize], stride: usize, take: usize) 
     gathered
 }
 
+/// Whether all that a graph would look up is there: a graph that is asked for the row of a table that
+/// it does not have fails as a whole, and so do all rows of the run. What is masked is looked up too.
+fn check_values(model: &Model, port: &Port, tensor: &Tensor) -> Result<(), InferenceError> {
+    let (Some(bound), TensorData::I64(cells)) = (model.value_bound(&port.name), tensor.data())
+    else {
+        return Ok(());
+    };
+    let wrong = |cell: &&i64| u64::try_from(**cell).map_or(true, |value| value >= bound);
+    match cells.iter().find(wrong) {
+        Some(&got) => Err(InferenceError::WrongValue {
+            model: model.name().to_owned(),
+            input: port.name.clone(),
+            most: bound.saturating_sub(1),
+            got,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn shown_dims(tensor: &Tensor) -> Vec<usize> {
+    let dims = tensor.dims();
+    dims[..dims.len().min(SHOWN_DIMENSIONS)].to_vec()
+}
+
 fn check_port(model: &str, port: &Port, tensor: &Tensor) -> Result<(), InferenceError> {
     if port.element_type != Some(tensor.element_type()) {
         return Err(InferenceError::WrongType {
@@ -289,7 +321,7 @@ fn check_port(model: &str, port: &Port, tensor: &Tensor) -> Result<(), Inference
         model: model.to_owned(),
         input: port.name.clone(),
         problem: format!("must have the shape {}", port.shape()),
-        got: tensor.dims().to_vec(),
+        got: shown_dims(tensor),
     })
 }
 

@@ -116,6 +116,12 @@ impl ModelTokenizer {
         self.max_tokens
     }
 
+    /// One more than the highest token id of the vocabulary.
+    pub fn vocabulary(&self) -> u64 {
+        let vocabulary = self.tokenizer.get_vocab(true);
+        vocabulary.values().max().map_or(0, |&id| u64::from(id) + 1)
+    }
+
     /// Tokens that a text of this many bytes may have, at a guess, for admission: never more than
     /// the window.
     pub fn estimated_tokens(&self, bytes: usize) -> usize {

@@ -234,8 +234,9 @@ pub fn child(arguments: &[String]) -> Result<(), String> {
     std::io::stdin()
         .read_to_end(&mut component)
         .map_err(|error| format!("standard input: {error}"))?;
-    let code = engine
-        .precompile_component(&component)
+    // A component that the pool has no room for is refused here, by its limits and its numbers.
+    let code = Component::new(&engine, &component)
+        .and_then(|component| component.serialize())
         .map_err(|error| one_line(&error))?;
     std::io::stdout()
         .write_all(&code)

@@ -10,7 +10,7 @@ use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::bindings::Reranker;
-use crate::imports::GuestState;
+use crate::imports::{GuestState, log};
 use crate::wasi;
 
 /// One epoch: the unit in which a guest's CPU time is counted, and in which it yields.
@@ -51,6 +51,7 @@ impl PolicyEngine {
         let engine = Engine::new(&config(limits))?;
         let mut linker = Linker::new(&engine);
         Reranker::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut GuestState| state)?;
+        log::link(&mut linker)?;
         let mut linker_with_wasi = linker.clone();
         wasi::add_to_linker(&mut linker_with_wasi)?;
         let guests = tokio::runtime::Builder::new_multi_thread()

@@ -30,6 +30,8 @@ pub enum Fault {
     Memory { limit_mib: usize },
     #[error("it made more than {limit} calls to the tokenizer and the models (--guest-host-calls)")]
     HostCalls { limit: usize },
+    #[error("it made more than {limit} calls of the host (ten times --guest-host-calls)")]
+    AllHostCalls { limit: usize },
     #[error("it held more than {limit_mib} MiB in tensors (--guest-tensor-mib)")]
     TensorBytes { limit_mib: usize },
     #[error("it had the host hold more than {limit_mib} MiB (--guest-host-mib)")]
@@ -73,7 +75,7 @@ impl Fault {
             Self::StackOverflow => "stack-overflow",
             Self::CpuTime { .. } => "cpu-time",
             Self::Memory { .. } => "memory",
-            Self::HostCalls { .. } => "host-calls",
+            Self::HostCalls { .. } | Self::AllHostCalls { .. } => "host-calls",
             Self::TensorBytes { .. } => "tensor-bytes",
             Self::HostBytes { .. } => "host-bytes",
             Self::PassedBytes { .. } => "passed-bytes",

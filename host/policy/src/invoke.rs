@@ -5,8 +5,10 @@
 //! 2. A fresh store gets its limits; the guest runs on the guests' own threads.
 //! 3. What it says is checked.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rerankd_core::{
     Charge, Document, Field, FirstStage, Limits, Refused, RerankRequest, Reranked, Timings, Value,
@@ -62,6 +64,20 @@ pub async fn invoke(
     started: Instant,
     deadline: Deadline,
 ) -> Result<Invoked, PolicyError> {
+    let measured = invoke_measured(engine, inference, version, request, started, deadline);
+    measured.await.0
+}
+
+/// Like [`invoke()`], and says what CPU time it took, whatever came of it.
+pub async fn invoke_measured(
+    engine: &Arc<PolicyEngine>,
+    inference: &Arc<Inference>,
+    version: &Arc<PolicyVersion>,
+    request: RerankRequest,
+    started: Instant,
+    deadline: Deadline,
+) -> (Result<Invoked, PolicyError>, Duration) {
+    let cpu_time = Arc::<AtomicU64>::default();
     let call = Call {
         engine: Arc::clone(engine),
         inference: Arc::clone(inference),
@@ -69,8 +85,13 @@ pub async fn invoke(
         started,
         deadline,
         in_background: false,
+        cpu_time: Arc::clone(&cpu_time),
     };
-    call.spawn(request).await
+    let result = call.spawn(request).await;
+    (
+        result,
+        Duration::from_nanos(cpu_time.load(Ordering::Relaxed)),
+    )
 }
 
 /// Like [`invoke()`], for a result that nobody waits for: its texts and rows are taken only while no
@@ -93,6 +114,7 @@ pub async fn invoke_in_background(
         started,
         deadline,
         in_background: true,
+        cpu_time: Arc::default(),
     };
     call.spawn(request).await
 }
@@ -140,26 +162,16 @@ fn parameters(
 }
 
 /// A store under its state's limits, whose guest yields every epoch and traps when its CPU time is
-/// used up. Time in host calls, and in the queue of the guests' threads, is not counted.
-pub(crate) fn bounded_store(
-    engine: &PolicyEngine,
-    limits: &Limits,
-    state: GuestState,
-) -> Store<GuestState> {
+/// used up. What runs in it is to be polled by the state's meter.
+pub(crate) fn bounded_store(engine: &PolicyEngine, state: GuestState) -> Store<GuestState> {
     let passed_bytes = state.max_passed_bytes;
     let mut store = Store::new(engine.engine(), state);
     store.set_hostcall_fuel(passed_bytes);
     store.set_max_component_handles(MAX_HANDLES);
     store.limiter(|state| &mut state.limiter);
     store.set_epoch_deadline(1);
-    let limit = limits.guest_cpu;
-    store.epoch_deadline_callback(move |mut context| {
-        let usage = &mut context.data_mut().usage;
-        usage.charge_cpu_time();
-        if usage.cpu_time > limit {
-            let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-            return Err(wasmtime::Error::new(Fault::CpuTime { limit_ms }));
-        }
+    store.epoch_deadline_callback(|context| {
+        context.data().cpu.charge().map_err(wasmtime::Error::new)?;
         Ok(UpdateDeadline::Yield(1))
     });
     store
@@ -172,6 +184,8 @@ struct Call {
     started: Instant,
     deadline: Deadline,
     in_background: bool,
+    /// What it took, nanoseconds; written at its end.
+    cpu_time: Arc<AtomicU64>,
 }
 
 impl Call {
@@ -227,25 +241,40 @@ impl Call {
         let mut state = state.map_err(|refused| self.too_large(request_bytes, refused))?;
         // All of the request, to a tokenizer, and more.
         state.max_passed_bytes += request_bytes;
-        let mut store = bounded_store(&self.engine, version.limits(), state);
+        let cpu = Arc::clone(&state.cpu);
+        let mut store = bounded_store(&self.engine, state);
         let called_at = Instant::now();
         let called = {
-            // Epochs do not interrupt host calls, so the deadline has a timer of its own.
-            tokio::time::timeout_at(self.deadline.give_up_at().into(), async {
+            let call = async {
                 let policy = version.pre.instantiate_async(&mut store).await?;
                 policy
                     .rerank_policy_policy()
                     .call_rerank(&mut store, &guest_request)
                     .await
-            })
-            .await
+            };
+            // Epochs do not interrupt host calls, so the deadline has a timer of its own.
+            tokio::time::timeout_at(self.deadline.give_up_at().into(), cpu.metered(call)).await
         };
         let call_time = called_at.elapsed();
+        version.traffic().add_cpu_time(cpu.used());
+        self.cpu_time.store(
+            u64::try_from(cpu.used().as_nanos()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
         let state = store.data();
         let judgments = match called {
-            Ok(Ok(Ok(judgments))) => judgments,
-            Ok(Ok(Err(error))) => return Err(self.refusal(state, error)),
-            Ok(Err(error)) => return Err(self.failure(state, &error)),
+            Ok(Err(fault)) => return Err(self.fault(state, fault)),
+            Ok(Ok(Err(error))) => return Err(self.failure(state, &error)),
+            Ok(Ok(Ok(said))) => {
+                // What it said may have been too much to take over within its budget.
+                if let Err(fault) = cpu.check() {
+                    return Err(self.fault(state, fault));
+                }
+                match said {
+                    Ok(judgments) => judgments,
+                    Err(error) => return Err(self.refusal(state, error)),
+                }
+            }
             Err(_) => {
                 return Err(PolicyError::Deadline {
                     policy: version.label().to_owned(),
@@ -452,6 +481,9 @@ fn guest_request(
     parameters: &Json,
 ) -> types::Request {
     let granted = granted_fields(version, &request, parameters);
+    let granted: Option<HashSet<&str>> = granted
+        .as_ref()
+        .map(|names| names.iter().map(String::as_str).collect());
     let scored = request.first_stage == FirstStage::Scored;
     types::Request {
         query: request.query,
@@ -465,7 +497,7 @@ fn guest_request(
         documents: request
             .documents
             .into_iter()
-            .map(|document| guest_document(document, scored, granted.as_deref()))
+            .map(|document| guest_document(document, scored, granted.as_ref()))
             .collect(),
         top_n: request
             .top_n
@@ -495,13 +527,18 @@ fn granted_fields(
     granted.extend(named.filter_map(Json::as_str).map(str::to_owned));
     granted.extend(request.fields.iter().flatten().cloned());
     if let Some(grants) = grants {
+        let grants: HashSet<&String> = grants.iter().collect();
         granted.retain(|field| grants.contains(field));
     }
     Some(granted)
 }
 
-fn guest_document(document: Document, scored: bool, granted: Option<&[String]>) -> types::Document {
-    let visible = |field: &Field| granted.is_none_or(|names| names.contains(&field.name));
+fn guest_document(
+    document: Document,
+    scored: bool,
+    granted: Option<&HashSet<&str>>,
+) -> types::Document {
+    let visible = |field: &Field| granted.is_none_or(|names| names.contains(field.name.as_str()));
     types::Document {
         id: document.id,
         score: document.first_stage_score.filter(|_| scored),

@@ -13,6 +13,7 @@ pub mod comparison;
 pub mod probation;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -51,6 +52,8 @@ pub struct VersionTraffic {
     since: SystemTime,
     /// Held for a few additions; what takes longer happens outside.
     calls: Mutex<Calls>,
+    /// CPU time of its calls, nanoseconds.
+    cpu_time: AtomicU64,
     /// How it does as a shadow of another version.
     pub shadow: ShadowComparison,
 }
@@ -199,12 +202,24 @@ impl Default for VersionTraffic {
         Self {
             since: SystemTime::now(),
             calls: Mutex::default(),
+            cpu_time: AtomicU64::new(0),
             shadow: ShadowComparison::default(),
         }
     }
 }
 
 impl VersionTraffic {
+    /// CPU time of all calls that have ended, cases and shadow runs included: of the guest and of the
+    /// host's own work for it, without tokenizer and models.
+    pub fn cpu_time(&self) -> Duration {
+        Duration::from_nanos(self.cpu_time.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn add_cpu_time(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.cpu_time.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
     /// Records one call: what came of it, and the first stage that the request had.
     pub fn record(
         &self,

@@ -13,7 +13,7 @@ use wasmtime::component::Component;
 use crate::artifact::Artifact;
 use crate::bindings::{Reranker, RerankerPre};
 use crate::engine::PolicyEngine;
-use crate::error::ReleaseError;
+use crate::error::{Fault, ReleaseError};
 use crate::imports::GuestState;
 use crate::manifest::PolicyManifest;
 use crate::parameters::ParameterSchema;
@@ -349,24 +349,28 @@ async fn ask(
         allow_wasi,
     )
     .map_err(|refused| ReleaseError::Describe(refused.to_string()))?;
-    let mut store = crate::invoke::bounded_store(engine, limits, state);
+    let cpu = Arc::clone(&state.cpu);
+    let mut store = crate::invoke::bounded_store(engine, state);
     let pre = pre.clone();
     let limits = limits.clone();
     let call = async move {
-        let called = tokio::time::timeout(DESCRIBE_TIMEOUT, async {
+        let describing = async {
             let policy: Reranker = pre.instantiate_async(&mut store).await?;
             policy
                 .rerank_policy_policy()
                 .call_describe(&mut store)
                 .await
-        })
-        .await;
+        };
+        let called = tokio::time::timeout(DESCRIBE_TIMEOUT, cpu.metered(describing)).await;
+        let failed = |fault: Fault| ReleaseError::Describe(fault.to_string());
         match called {
-            Ok(Ok(json)) => Ok(json),
-            Ok(Err(error)) => {
-                let fault = crate::invoke::fault_of(&limits, store.data(), &error);
-                Err(ReleaseError::Describe(fault.to_string()))
-            }
+            Ok(Ok(Ok(json))) => cpu.check().map(|()| json).map_err(failed),
+            Ok(Ok(Err(error))) => Err(failed(crate::invoke::fault_of(
+                &limits,
+                store.data(),
+                &error,
+            ))),
+            Ok(Err(fault)) => Err(failed(fault)),
             Err(_) => Err(ReleaseError::Describe(format!(
                 "it took over {DESCRIBE_TIMEOUT:?}"
             ))),

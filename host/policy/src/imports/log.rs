@@ -1,5 +1,8 @@
 //! `rerank:policy/log`: what a guest says, kept apart from the host's log.
 
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, WasmStr};
+
 use crate::bindings::contract::log::{Host, Level};
 use crate::imports::GuestState;
 
@@ -52,29 +55,59 @@ impl GuestLog {
         self.max_line_bytes
     }
 
-    fn push(&mut self, level: &str, message: &str) {
-        if self.lines.len() < self.max_lines {
-            self.lines
-                .push(format!("{level} {}", words(message, self.max_line_bytes)));
-        } else {
-            self.dropped += 1;
-        }
+    fn is_full(&self) -> bool {
+        self.lines.len() >= self.max_lines
     }
-}
 
-impl Host for GuestState {
-    fn log(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
+    fn push(&mut self, level: Level, message: &str) {
         let level = match level {
             Level::Debug => "debug",
             Level::Info => "info",
             Level::Warn => "warn",
             Level::Error => "error",
         };
+        if self.is_full() {
+            self.dropped += 1;
+        } else {
+            self.lines
+                .push(format!("{level} {}", words(message, self.max_line_bytes)));
+        }
+    }
+}
+
+/// Links `log` anew, with its message where it lies in the guest's memory: what is not kept is not
+/// copied, and a line that is dropped is not read.
+pub(crate) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    linker.instance("rerank:policy/log@0.1.0")?.func_wrap(
+        "log",
+        |mut store: StoreContextMut<'_, GuestState>, (level, message): (Level, WasmStr)| {
+            let state = store.data_mut();
+            state.enter()?;
+            if state.log.is_full() {
+                state.log.push(level, "");
+                return Ok(());
+            }
+            let longest = state.log.max_line_bytes;
+            let message = cut(&message.to_str(&store)?, longest).to_owned();
+            store.data_mut().log.push(level, &message);
+            Ok(())
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+impl Host for GuestState {
+    /// Shadowed by [`link`].
+    fn log(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
+        self.enter()?;
         self.log.push(level, &message);
         Ok(())
     }
 
     fn panicked(&mut self, message: String, file: String, line: u32) -> wasmtime::Result<()> {
+        self.enter()?;
         let longest = self.log.max_line_bytes;
         self.log.panic = Some(GuestPanic {
             message: words(&message, longest),

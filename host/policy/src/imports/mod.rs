@@ -6,7 +6,7 @@ pub mod tokenizer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rerankd_core::limits::GUEST_PASSED_BYTES;
 use rerankd_core::{Account, Charge, Limits, Refused, TokenCount};
@@ -15,7 +15,8 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtxView, WasiView};
 
 use self::log::GuestLog;
-use crate::engine::{EPOCH, PolicyEngine, Ticking};
+use crate::cpu::CpuMeter;
+use crate::engine::{PolicyEngine, Ticking};
 use crate::error::Fault;
 use crate::limiter::GuestLimiter;
 use crate::wasi::GuestWasi;
@@ -28,6 +29,10 @@ const RESOURCE_BYTES: usize = 256;
 
 /// Longest name of a slot that a message repeats, bytes.
 const MAX_SLOT_BYTES: usize = 64;
+
+/// Calls of any kind that a policy may make for each one to a model or the tokenizer: taking a tensor's
+/// data, dropping it, a line of log.
+const ALL_HOST_CALLS: usize = 10;
 
 /// Everything that one call of a policy owns on the host. Made anew for each call.
 pub struct GuestState {
@@ -49,6 +54,8 @@ pub struct GuestState {
     query: String,
     pub(crate) log: GuestLog,
     pub(crate) usage: Usage,
+    /// Its CPU budget.
+    pub(crate) cpu: Arc<CpuMeter>,
     max_host_calls: usize,
     max_tensor_bytes: usize,
     max_rows: usize,
@@ -60,12 +67,11 @@ pub struct GuestState {
 /// What one call used.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
+    /// To a model or the tokenizer.
     host_calls: usize,
+    /// Of any kind.
+    all_host_calls: usize,
     tensor_bytes: usize,
-    /// Time in which the guest itself ran.
-    pub(crate) cpu_time: Duration,
-    /// When `cpu_time` was last added to, and `host_time` then.
-    pub(crate) charged: Option<(Instant, Duration)>,
     /// Time inside host calls.
     pub(crate) host_time: Duration,
     pub(crate) tokenize_time: Duration,
@@ -82,20 +88,6 @@ pub(crate) struct Usage {
     pub(crate) tokens: TokenCount,
     /// What a model or the tokenizer could not do, if it was the host's failure.
     pub(crate) host_failure: Option<String>,
-}
-
-impl Usage {
-    /// Charges what the guest ran since the last charge, without the time in host calls. Called at
-    /// every epoch in which it runs, so a longer time was spent waiting for a thread and counts as
-    /// one epoch.
-    pub(crate) fn charge_cpu_time(&mut self) {
-        let now = Instant::now();
-        let ran = self.charged.map_or(EPOCH, |(then, host_time)| {
-            (now - then).saturating_sub(self.host_time.saturating_sub(host_time))
-        });
-        self.cpu_time += ran.min(EPOCH);
-        self.charged = Some((now, self.host_time));
-    }
 }
 
 impl GuestState {
@@ -129,6 +121,10 @@ impl GuestState {
             query,
             log: GuestLog::new(limits.guest_log_lines, limits.guest_log_line_bytes),
             usage: Usage::default(),
+            // A version of an older release has the budget of its time, which charged less.
+            cpu: Arc::new(CpuMeter::new(
+                limits.guest_cpu.max(engine.limits().guest_cpu),
+            )),
             max_host_calls: limits.guest_host_calls,
             max_tensor_bytes: limits.guest_tensor_bytes,
             max_rows: limits.guest_rows(),
@@ -143,8 +139,20 @@ impl GuestState {
         Some(String::from_utf8_lossy(&wasi.output.contents()).into_owned())
     }
 
-    /// Counts one call to a model or the tokenizer.
+    /// Counts a call of the host, whatever it is for, and charges what led to it, its arguments
+    /// included. The first thing in everything that a guest can call.
+    fn enter(&mut self) -> wasmtime::Result<()> {
+        self.usage.all_host_calls += 1;
+        let limit = self.max_host_calls.saturating_mul(ALL_HOST_CALLS);
+        if self.usage.all_host_calls > limit {
+            return Err(wasmtime::Error::new(Fault::AllHostCalls { limit }));
+        }
+        self.cpu.charge().map_err(wasmtime::Error::new)
+    }
+
+    /// Enters a call to a model or the tokenizer, and counts it as one.
     fn count_host_call(&mut self) -> wasmtime::Result<()> {
+        self.enter()?;
         self.usage.host_calls += 1;
         if self.usage.host_calls > self.max_host_calls {
             return Err(wasmtime::Error::new(Fault::HostCalls {

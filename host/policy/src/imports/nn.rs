@@ -195,6 +195,7 @@ impl HostTensor for GuestState {
         ty: TensorType,
         data: Vec<u8>,
     ) -> wasmtime::Result<Resource<GuestTensor>> {
+        self.enter()?;
         let held = self.hold_tensor(data.len())?;
         // The interface gives a constructor no way to fail but a trap.
         let elements = Elements::from_guest(dimensions, ty, data)
@@ -203,6 +204,7 @@ impl HostTensor for GuestState {
     }
 
     fn dimensions(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<Vec<u32>> {
+        self.enter()?;
         Ok(match &self.table.get(&tensor)?.elements {
             Elements::Host(tensor) => tensor
                 .dims()
@@ -214,6 +216,7 @@ impl HostTensor for GuestState {
     }
 
     fn ty(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<TensorType> {
+        self.enter()?;
         Ok(match &self.table.get(&tensor)?.elements {
             Elements::Host(tensor) => match tensor.data() {
                 TensorData::I64(_) => TensorType::I64,
@@ -224,6 +227,7 @@ impl HostTensor for GuestState {
     }
 
     fn data(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<Vec<u8>> {
+        self.enter()?;
         let bytes = self.table.get(&tensor)?.elements.size_bytes();
         self.hand_over(bytes)?;
         Ok(match &self.table.get(&tensor)?.elements {
@@ -236,6 +240,7 @@ impl HostTensor for GuestState {
     }
 
     fn drop(&mut self, tensor: Resource<GuestTensor>) -> wasmtime::Result<()> {
+        self.enter()?;
         let tensor = self.table.delete(tensor)?;
         self.release_tensor(tensor.elements.size_bytes());
         Ok(())
@@ -273,11 +278,13 @@ impl HostGraph for GuestState {
         &mut self,
         graph: Resource<GuestGraph>,
     ) -> wasmtime::Result<Result<Resource<GuestContext>, Resource<GuestError>>> {
+        self.enter()?;
         let model = Arc::clone(&self.table.get(&graph)?.0);
         Ok(Ok(self.table.push(GuestContext(model))?))
     }
 
     fn drop(&mut self, graph: Resource<GuestGraph>) -> wasmtime::Result<()> {
+        self.enter()?;
         self.table.delete(graph)?;
         Ok(())
     }
@@ -315,6 +322,16 @@ impl HostGraphExecutionContext for GuestState {
         self.usage.host_time += took;
         let output = match result {
             Ok(output) => output,
+            Err(InferenceError::Run { .. }) if model.can_fail_on_checked_rows() => {
+                self.release_tensor(output_bytes);
+                // The runtime's own words may repeat what the guest gave it.
+                tracing::warn!(
+                    model = model.name(),
+                    "a model failed on rows that a policy made"
+                );
+                let problem = format!("model `{}` failed on these rows", model.name());
+                return self.error(ErrorCode::RuntimeError, problem);
+            }
             Err(error) => {
                 self.release_tensor(output_bytes);
                 self.usage.host_failure = Some(error.to_string());
@@ -337,6 +354,7 @@ impl HostGraphExecutionContext for GuestState {
     }
 
     fn drop(&mut self, context: Resource<GuestContext>) -> wasmtime::Result<()> {
+        self.enter()?;
         self.table.delete(context)?;
         Ok(())
     }
@@ -346,16 +364,19 @@ impl ErrorsHost for GuestState {}
 
 impl HostError for GuestState {
     fn code(&mut self, error: Resource<GuestError>) -> wasmtime::Result<ErrorCode> {
+        self.enter()?;
         Ok(self.table.get(&error)?.code)
     }
 
     fn data(&mut self, error: Resource<GuestError>) -> wasmtime::Result<String> {
+        self.enter()?;
         let bytes = self.table.get(&error)?.text.len();
         self.hand_over(bytes)?;
         Ok(self.table.get(&error)?.text.clone())
     }
 
     fn drop(&mut self, error: Resource<GuestError>) -> wasmtime::Result<()> {
+        self.enter()?;
         self.table.delete(error)?;
         Ok(())
     }

@@ -43,10 +43,12 @@ impl GuestState {
             return Ok(Err("`describe` has no tokenizer".to_owned()));
         };
         // A bi-encoder's query is a text among others; it is known by what it says.
-        let query_rows: Vec<usize> = match &query {
+        let query_rows: Vec<u32> = match &query {
             Some(_) => Vec::new(),
-            None => (0..texts.len())
-                .filter(|&row| texts[row] == self.query)
+            None => (0_u32..)
+                .zip(&texts)
+                .filter(|(_, text)| **text == self.query)
+                .map(|(row, _)| row)
                 .collect(),
         };
         self.check_rows("encode", texts.len())?;
@@ -67,7 +69,8 @@ impl GuestState {
                 let mut held = held.expect("it was given with the texts");
                 held.shrink_to(encoding.size_bytes());
                 self.usage.tokens.add(encoding.tokens);
-                let cut = |row: &usize| encoding.truncated.iter().any(|&cut| cut as usize == *row);
+                // Both ascend.
+                let cut = |row: &u32| encoding.truncated.binary_search(row).is_ok();
                 self.usage.query_truncated |=
                     encoding.query_truncated || query_rows.iter().any(cut);
                 let guest_encoding = GuestEncoding {
@@ -109,18 +112,21 @@ impl Host for GuestState {
 
 impl HostEncoding for GuestState {
     fn lengths(&mut self, encoding: Resource<GuestEncoding>) -> wasmtime::Result<Vec<u32>> {
+        self.enter()?;
         let rows = self.table.get(&encoding)?.lengths.len();
         self.hand_over(rows * size_of::<u32>())?;
         Ok(self.table.get(&encoding)?.lengths.clone())
     }
 
     fn truncated(&mut self, encoding: Resource<GuestEncoding>) -> wasmtime::Result<Vec<u32>> {
+        self.enter()?;
         let rows = self.table.get(&encoding)?.truncated.len();
         self.hand_over(rows * size_of::<u32>())?;
         Ok(self.table.get(&encoding)?.truncated.clone())
     }
 
     fn query_truncated(&mut self, encoding: Resource<GuestEncoding>) -> wasmtime::Result<bool> {
+        self.enter()?;
         Ok(self.table.get(&encoding)?.query_truncated)
     }
 
@@ -128,6 +134,7 @@ impl HostEncoding for GuestState {
         &mut self,
         resource: Resource<GuestEncoding>,
     ) -> wasmtime::Result<Result<Vec<(String, Resource<GuestTensor>)>, String>> {
+        self.enter()?;
         let handle = self.table.get_mut(&resource)?;
         let Some(encoding) = handle.encoding.take() else {
             return Ok(Err("the encoding's tensors were taken before".to_owned()));
@@ -149,6 +156,7 @@ impl HostEncoding for GuestState {
     }
 
     fn drop(&mut self, encoding: Resource<GuestEncoding>) -> wasmtime::Result<()> {
+        self.enter()?;
         self.table.delete(encoding)?;
         Ok(())
     }

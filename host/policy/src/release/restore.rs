@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rerankd_core::Limits;
 use wasmtime::component::Component;
 
 use super::{Prepared, Releases, Upload, blocking, now_ms};
@@ -51,7 +52,12 @@ impl Releases {
             None => self.compile_again(record, priority).await?,
         };
         let limits = with_guest_limits(&self.rules.limits, &record.limits);
-        if guest_limits(&limits) != guest_limits(&self.rules.limits) {
+        // Of CPU time it has what the configuration gives, where that is more.
+        let in_force = Limits {
+            guest_cpu: limits.guest_cpu.max(self.rules.limits.guest_cpu),
+            ..limits.clone()
+        };
+        if guest_limits(&in_force) != guest_limits(&self.rules.limits) {
             tracing::warn!(
                 policy = record.name,
                 version = &record.digest[..8],

@@ -228,7 +228,11 @@ impl Expectation {
     }
 
     fn judge_pairs(&self, order: &[usize]) -> Option<String> {
-        let rank = |index: usize| order.iter().position(|&other| other == index);
+        let mut ranks = vec![None; self.labels.len()];
+        for (rank, &index) in order.iter().enumerate() {
+            ranks[index] = Some(rank);
+        }
+        let rank = |index: usize| ranks.get(index).copied().flatten();
         let wrong = self.before.iter().find(|(first, second)| {
             match (rank(*first), rank(*second)) {
                 (Some(first), Some(second)) => first > second,

@@ -1,14 +1,22 @@
 //! Runs cases through a version, as requests of the native route would run.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rerankd_core::Limits;
 use rerankd_inference::{Deadline, Inference};
-use rerankd_policy::{PolicyEngine, PolicyVersion, invoke};
+use rerankd_policy::{PolicyEngine, PolicyVersion, invoke_measured};
 use serde::Serialize;
 
 use super::read::{Case, Cases};
+
+/// How long all cases of a set may take together, waiting included. The last one may take its own
+/// deadline beyond that.
+const SET_TIME: Duration = Duration::from_secs(60);
+
+/// CPU time of all cases of a set together, as a multiple of one call's (`--guest-cpu-ms`). The last one
+/// may take its own beyond that.
+const SET_CPU_CALLS: u32 = 10;
 
 /// What became of some cases.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -35,7 +43,8 @@ pub struct CaseResult {
     pub message: Option<String>,
 }
 
-/// Runs the cases one after the other, each with the default deadline of `limits`.
+/// Runs the cases one after the other, each with the default deadline of `limits`. Those that are left
+/// when the set has used its time, 60 s or ten times the CPU time of a call, fail without being run.
 pub async fn run(
     engine: &Arc<PolicyEngine>,
     inference: &Arc<Inference>,
@@ -44,8 +53,32 @@ pub async fn run(
     limits: &Limits,
 ) -> Report {
     let mut results = Vec::with_capacity(cases.len());
+    let started = Instant::now();
+    let mut cpu_time = Duration::ZERO;
+    let set_cpu = limits.guest_cpu.saturating_mul(SET_CPU_CALLS);
     for case in &cases.cases {
-        results.push(run_one(engine, inference, version, case, limits).await);
+        let spent = if started.elapsed() >= SET_TIME {
+            Some(format!("{SET_TIME:?}"))
+        } else if cpu_time >= set_cpu {
+            Some(format!(
+                "{set_cpu:?} of CPU time (ten times --guest-cpu-ms)"
+            ))
+        } else {
+            None
+        };
+        if let Some(spent) = spent {
+            results.push(CaseResult {
+                name: case.name.clone(),
+                passed: false,
+                message: Some(format!(
+                    "not run: the cases before it have used what all may use together, {spent}"
+                )),
+            });
+            continue;
+        }
+        let (result, took) = run_one(engine, inference, version, case, limits).await;
+        results.push(result);
+        cpu_time += took;
     }
     let passed = results.iter().filter(|result| result.passed).count();
     Report {
@@ -62,17 +95,19 @@ async fn run_one(
     version: &Arc<PolicyVersion>,
     case: &Case,
     limits: &Limits,
-) -> CaseResult {
+) -> (CaseResult, Duration) {
     let started = Instant::now();
     let deadline = Deadline::after(started, limits.default_timeout);
     let request = case.request.clone();
-    let invoked = invoke(engine, inference, version, request, started, deadline).await;
+    let (invoked, cpu_time) =
+        invoke_measured(engine, inference, version, request, started, deadline).await;
     let message = case.expect.judge(&invoked.map(|invoked| invoked.reranked));
-    CaseResult {
+    let result = CaseResult {
         name: case.name.clone(),
         passed: message.is_none(),
         message: message.map(|message| one_line(&message)),
-    }
+    };
+    (result, cpu_time)
 }
 
 /// A policy's own words may have line breaks.

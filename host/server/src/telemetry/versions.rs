@@ -1,6 +1,7 @@
 //! What is known of each version's calls, as metrics. The numbers are those of `GET /v1/policies/{name}`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
@@ -33,12 +34,13 @@ struct FaultLabels {
 struct Version {
     labels: VersionLabels,
     calls: TrafficSnapshot,
+    cpu_time: Duration,
     shadow: Option<ShadowSnapshot>,
 }
 
 type Read = fn(&Version) -> Option<f64>;
 
-const COUNTERS: [(&str, &str, Read); 6] = [
+const COUNTERS: [(&str, &str, Read); 7] = [
     ("policy_calls", "Policy calls by version", |v| {
         Some(v.calls.calls as f64)
     }),
@@ -46,6 +48,11 @@ const COUNTERS: [(&str, &str, Read); 6] = [
         "policy_guest_seconds",
         "Time in which policies computed, without models and tokenizer",
         |v| Some(v.calls.guest_ms.total / 1e3),
+    ),
+    (
+        "policy_cpu_seconds",
+        "CPU time of policies and of the host's own work for them, without models and tokenizer: what --guest-cpu-ms bounds for one call",
+        |v| Some(v.cpu_time.as_secs_f64()),
     ),
     (
         "policy_model_seconds",
@@ -115,6 +122,7 @@ impl Collector for Versions {
                     version: digest[..8].to_owned(),
                 },
                 calls: traffic.snapshot(Words::Withheld),
+                cpu_time: traffic.cpu_time(),
                 shadow: traffic.shadow.snapshot(),
             })
             .collect();
