@@ -257,6 +257,15 @@ fn schemas() -> impl Strategy<Value = Value> {
                 inner.clone()
             )
                 .prop_map(|(key, one)| json!({key: one})),
+            // Where one asks what the others have seen.
+            (inner.clone(), any::<bool>())
+                .prop_map(|(one, rest)| { json!({"contains": one, "unevaluatedItems": rest}) }),
+            (several(), name(), inner.clone()).prop_map(|(all, name, one)| {
+                json!({
+                    "anyOf": all, "properties": {name: one},
+                    "unevaluatedItems": false, "unevaluatedProperties": false,
+                })
+            }),
             (inner.clone(), 0_u64..3, 0_u64..3).prop_map(|(one, least, most)| {
                 json!({"contains": one, "minContains": least, "maxContains": most})
             }),

@@ -12,6 +12,7 @@
 //! `folder` turns files into uploads, `journal` tells what happened.
 
 mod clock;
+mod find;
 mod folder;
 #[cfg(test)]
 mod interleaving;
@@ -27,8 +28,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use rerankd_core::{ErrorKind, Limits, PolicySelector, RerankError};
-use rerankd_inference::{Inference, InferenceError, Model};
+use rerankd_core::Limits;
+use rerankd_inference::Inference;
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 use wasmtime::component::Component;
@@ -39,18 +40,15 @@ use self::pins::Pins;
 pub use self::roles::Changed;
 use self::turns::Turns;
 use crate::artifact::Artifact;
-use crate::catalog::{Catalog, Chosen};
+use crate::catalog::Catalog;
 use crate::compiler::{self, Code, Compiler, Priority};
 use crate::engine::PolicyEngine;
 use crate::error::{ReleaseError, Step};
 use crate::selector::{VersionDigest, VersionSelector, VersionString};
-use crate::store::{IndexedVersion, JournalDraft, ModelRef, NameRecord, Store, VersionRecord};
+use crate::store::{JournalDraft, NameRecord, Store, VersionRecord};
 use crate::sync::{Mutex, MutexGuard};
 use crate::traffic::{ProbationRules, TrafficBook};
 use crate::version::{CompiledPolicy, PolicyOptions, PolicyVersion};
-
-/// Versions that an error lists.
-const MAX_LISTED: usize = 20;
 
 /// Who did what nobody asked for, in the journal.
 const HOST: &str = "rerankd";
@@ -399,7 +397,7 @@ impl Releases {
             compiled.bind(book, |slot, name| {
                 let kept = models.as_ref().and_then(|models| models.get(slot));
                 match kept {
-                    Some(kept) => kept_model(&store, &inference, kept),
+                    Some(kept) => find::kept_model(&store, &inference, kept),
                     None => inference.load(name),
                 }
             })
@@ -493,130 +491,6 @@ impl Releases {
         Ok(staged)
     }
 
-    /// Who answers a request. `key` says on which side of a canary it is. A version that has no role
-    /// is loaded from the store.
-    ///
-    /// # Errors
-    /// `UnknownPolicy`, naming what there is; `Internal` if a stored version cannot be loaded.
-    pub async fn resolve(
-        &self,
-        selector: &PolicySelector,
-        key: &str,
-    ) -> Result<Chosen, RerankError> {
-        let Some(wanted) = &selector.version else {
-            let chosen = self.catalog.choose(&selector.name, key);
-            return chosen.ok_or_else(|| self.catalog.unknown(selector));
-        };
-        let as_of = self.loaded().pins.as_of();
-        let refused =
-            |error: ReleaseError| RerankError::new(ErrorKind::UnknownPolicy, error.to_string());
-        // In memory up to here: what is unknown costs little.
-        let digest = match self.select(&selector.name, &VersionSelector::any(wanted)) {
-            Ok(digest) => digest,
-            Err(ReleaseError::UnknownPolicy(_)) => return Err(self.catalog.unknown(selector)),
-            Err(error) => return Err(refused(error)),
-        };
-        if let Some(version) = self.in_memory(&selector.name, &digest) {
-            return Ok(Chosen::pinned(version));
-        }
-        let found = match self.stored(&selector.name, &digest).await {
-            Ok(record) => self.load(&record, Priority::Background).await,
-            Err(error) => Err(error),
-        };
-        match found {
-            Ok(version) => {
-                let dropped = self.loaded().pins.keep(Arc::clone(&version), as_of);
-                drop(dropped);
-                Ok(Chosen::pinned(version))
-            }
-            // It has just been deleted.
-            Err(error @ ReleaseError::UnknownVersion { .. }) => Err(refused(error)),
-            Err(error) => Err(RerankError::new(
-                ErrorKind::Internal,
-                format!("policy `{selector}`: {error}"),
-            )),
-        }
-    }
-
-    /// A version that has a role, or that somebody asked for lately.
-    fn in_memory(&self, name: &str, digest: &VersionDigest) -> Option<Arc<PolicyVersion>> {
-        let is_it = |version: &PolicyVersion| {
-            version.name() == name && version.digest() == digest.as_str()
-        };
-        let route = self.catalog.route(name).unwrap_or_default();
-        if let Some(version) = route.versions().find(|version| is_it(version)) {
-            return Some(Arc::clone(version));
-        }
-        self.loaded().pins.find(is_it)
-    }
-
-    /// The one version of a name that is meant. Where several have the same version string it is the one
-    /// that answers, if one does. In memory.
-    fn select(&self, name: &str, wanted: &VersionSelector) -> Result<VersionDigest, ReleaseError> {
-        let found = self.store.select(name, wanted);
-        let shown = |versions: &[IndexedVersion]| {
-            let each = versions.iter().map(|version| {
-                let digest = VersionDigest::known(version.digest.as_str());
-                format!("{} ({})", digest.short(), version.version)
-            });
-            each.collect::<Vec<_>>().join(", ")
-        };
-        match found.as_slice() {
-            [one] => Ok(VersionDigest::known(one.digest.as_str())),
-            [] => {
-                let known = self.store.latest(name, MAX_LISTED);
-                if known.is_empty() {
-                    return Err(ReleaseError::UnknownPolicy(name.to_owned()));
-                }
-                Err(ReleaseError::UnknownVersion {
-                    name: name.to_owned(),
-                    wanted: wanted.to_string(),
-                    known: shown(&known),
-                })
-            }
-            several => {
-                if let VersionSelector::Any(_) = wanted {
-                    let route = self.catalog.route(name).unwrap_or_default();
-                    let mut digests = route.versions().map(|version| version.digest());
-                    let answers =
-                        digests.find(|digest| several.iter().any(|it| it.digest == *digest));
-                    if let Some(digest) = answers {
-                        return Ok(VersionDigest::known(digest));
-                    }
-                }
-                Err(ReleaseError::Refused(format!(
-                    "`{wanted}` names several versions of `{name}`: {}; say the digest",
-                    shown(&several[..several.len().min(MAX_LISTED)])
-                )))
-            }
-        }
-    }
-
-    /// The stored version of a name that is meant.
-    async fn find(
-        &self,
-        name: &str,
-        wanted: &VersionSelector,
-    ) -> Result<VersionRecord, ReleaseError> {
-        let digest = self.select(name, wanted)?;
-        self.stored(name, &digest).await
-    }
-
-    /// The stored version with this digest, and no other.
-    async fn stored(
-        &self,
-        name: &str,
-        digest: &VersionDigest,
-    ) -> Result<VersionRecord, ReleaseError> {
-        let (store, key) = (Arc::clone(&self.store), (name.to_owned(), digest.clone()));
-        let found = blocking(move || store.version(&key.0, key.1.as_str())).await??;
-        found.ok_or_else(|| ReleaseError::UnknownVersion {
-            name: name.to_owned(),
-            wanted: digest.short().to_owned(),
-            known: "none with this digest".to_owned(),
-        })
-    }
-
     /// Every name that the store knows.
     ///
     /// # Errors
@@ -653,41 +527,6 @@ impl Releases {
 
     fn loaded(&self) -> MutexGuard<'_, Loaded> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A model of a stored version: the copy that the store keeps, or else, where that is missing or damaged,
-/// one of the operator's that is the same.
-fn kept_model(
-    store: &Store,
-    inference: &Inference,
-    kept: &ModelRef,
-) -> Result<Arc<Model>, InferenceError> {
-    let is_it = |model: &Arc<Model>| model.digest() == kept.digest && model.name() == kept.name;
-    let problem = match store.model_folder(&kept.name, &kept.digest) {
-        None => None,
-        Some(folder) => match inference.load_from(&folder) {
-            Ok(model) if is_it(&model) => return Ok(model),
-            Ok(_) => Some(InferenceError::ModelFile {
-                path: folder,
-                problem: "it is another model than the one that was kept here".to_owned(),
-            }),
-            Err(error) => Some(error),
-        },
-    };
-    match (inference.load(&kept.name), problem) {
-        (Ok(model), problem) if is_it(&model) => {
-            let problem = problem.map(|problem| problem.to_string());
-            tracing::warn!(model = kept.name, problem, "a kept model is copied anew");
-            let files = model.manifest().file_names();
-            let copied = store.mend_model(model.folder(), &files, &kept.name, &kept.digest);
-            if let Err(error) = copied {
-                tracing::warn!(%error, "a model could not be kept");
-            }
-            Ok(model)
-        }
-        (_, Some(problem)) => Err(problem),
-        (other, None) => other,
     }
 }
 

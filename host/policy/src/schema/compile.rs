@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::{Map, Number, Value};
 
 use super::pattern::{self, Patterns};
-use super::{Bound, MAX_NESTING, MAX_VALUE_STEPS, Node, NodeId, Properties, Rule, Schema, check};
+use super::{Bound, MAX_NESTING, MAX_VALUE_STEPS, Node, NodeId, Properties, Rule, Schema, words};
 use crate::chores::{Budget, Undone};
 
 /// Why there is no graph: the sentence, or the budget.
@@ -431,13 +431,13 @@ fn types(value: &Value) -> Result<u8, String> {
         Value::Array(names) if !names.is_empty() => names.as_slice(),
         name => std::slice::from_ref(name),
     };
-    let kind = |name: &Value| name.as_str().and_then(check::kinds::from_name);
+    let kind = |name: &Value| name.as_str().and_then(words::kinds::from_name);
     let mut all = 0;
     for name in names {
         all |= kind(name).ok_or_else(|| {
             format!(
                 "`type` must be {}, or an array of these, got {}",
-                check::kinds::NAMES
+                words::kinds::NAMES
                     .map(|(name, _)| format!("`{name}`"))
                     .join(", "),
                 brief(name)
@@ -486,5 +486,5 @@ fn strings(key: &str, value: &Value) -> Result<Vec<String>, String> {
 }
 
 fn brief(value: &Value) -> String {
-    check::shown(value, 80)
+    words::shown(value, 80)
 }

@@ -16,8 +16,10 @@ mod check;
 mod compile;
 mod equal;
 mod pattern;
+mod words;
 
-pub(crate) use check::{Stop, shown};
+pub(crate) use check::Stop;
+pub(crate) use words::shown;
 
 use pattern::Pattern;
 use serde_json::{Number, Value};
@@ -48,7 +50,7 @@ struct Node {
 enum Rule {
     /// The schema `false`.
     Nothing,
-    /// Bits of [`check::kinds`].
+    /// Bits of [`words::kinds`].
     Types(u8),
     Enum(Vec<Value>),
     Const(Value),
