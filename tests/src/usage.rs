@@ -16,15 +16,33 @@ pub fn cpu_time(server: &Rerankd) -> Duration {
     Duration::from_millis(10 * ticks.sum::<u64>())
 }
 
+/// Forgets what [`peak_memory_mib`] was, where the system lets it: from now on it counts anew.
+pub fn reset_peak_memory(server: &Rerankd) {
+    // Else the peak is that of all that came before, which is no less than that of what follows.
+    let _ = std::fs::write(format!("/proc/{}/clear_refs", server.id()), "5");
+}
+
 /// The most memory that the server had resident so far, MiB.
 ///
 /// # Panics
 /// As [`cpu_time`].
 pub fn peak_memory_mib(server: &Rerankd) -> usize {
+    mebibytes(server, "VmHWM:")
+}
+
+/// The memory that the server has resident, MiB.
+///
+/// # Panics
+/// As [`cpu_time`].
+pub fn memory_mib(server: &Rerankd) -> usize {
+    mebibytes(server, "VmRSS:")
+}
+
+fn mebibytes(server: &Rerankd, name: &str) -> usize {
     let status = read(server, "status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<usize>().ok());
-    kibibytes.expect("it says how much memory a process had") >> 10
+    kibibytes.expect("it says how much memory a process has") >> 10
 }
 
 fn read(server: &Rerankd, file: &str) -> String {
