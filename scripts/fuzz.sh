@@ -18,8 +18,11 @@ readonly sanitizer="${FUZZ_SANITIZER:-address}"
 readonly limits=(-timeout=10 -rss_limit_mb=2048 -max_len=65536)
 readonly corpus="$PWD/fuzz/corpus/$target" artifacts="$PWD/fuzz/artifacts/$target"
 readonly seeds="$PWD/fuzz/seeds/$target" regressions="$PWD/fuzz/regressions/$target"
-# Most bytes of all seeds of a target, and of one that is kept of a run.
-readonly most=1000000 most_each=4096
+# Most bytes of all seeds of a target, and of one that is kept of a run; most seeds.
+readonly most=1000000 most_each=4096 most_seeds=500
+
+# Looking for leaks takes ptrace, which containers mostly do not have.
+export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_leaks=0}"
 
 flags=(--sanitizer "$sanitizer")
 [ "$target" = wire ] || flags+=(--features host)
@@ -56,6 +59,7 @@ minimize)
         [ -e "$seeds/$name" ] && continue
         total=$((total + size))
         [ "$size" -le $most_each ] && [ $total -le $most ] || break
+        [ "$(ls "$seeds" | wc -l)" -lt $most_seeds ] || break
         cp "$kept/$name" "$seeds/$name"
     done < <(cd "$kept" && wc -c -- * | grep -v ' total$' | sort -n)
     echo "$target: $(ls "$seeds" | wc -l) seeds, $(cat "$seeds"/* | wc -c) bytes"
