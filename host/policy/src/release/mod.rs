@@ -17,6 +17,7 @@ mod folder;
 #[cfg(test)]
 mod interleaving;
 mod journal;
+mod loading;
 mod pins;
 mod restore;
 mod roles;
@@ -36,6 +37,7 @@ use wasmtime::component::Component;
 
 use self::clock::Clock;
 pub use self::folder::{Deployed, components};
+use self::loading::Loading;
 use self::pins::Pins;
 pub use self::roles::Changed;
 use self::turns::Turns;
@@ -139,6 +141,7 @@ pub struct Releases {
     catalog: Catalog,
     traffic: Arc<TrafficBook>,
     loaded: Mutex<Loaded>,
+    loading: Loading,
     /// Held while files of an upload are written: what is left of one that fails is its own.
     staging: Arc<Mutex<()>>,
     /// Held while roles change: one change at a time, and the catalog follows the store.
@@ -192,6 +195,7 @@ impl Releases {
             catalog: Catalog::default(),
             traffic: Arc::default(),
             loaded: Mutex::default(),
+            loading: Loading::default(),
             staging: Arc::default(),
             changing: Turns::default(),
             journal_moved: watch::Sender::new(0),
