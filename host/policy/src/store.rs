@@ -125,10 +125,11 @@ impl Store {
     }
 
     /// Keeps compiled code, in place of what was there, with its digest beside it. It goes when its
-    /// component goes.
+    /// component goes, and is not taken after that.
     ///
     /// # Errors
-    /// `BadName` if `engine` cannot be a folder's name, or a failed file operation.
+    /// `BadName` if `engine` cannot be a folder's name, `Unknown` if its component is not there, or a
+    /// failed file operation.
     pub fn put_compiled(
         &self,
         engine: &str,
@@ -136,6 +137,9 @@ impl Store {
         bytes: &[u8],
     ) -> Result<PathBuf, StoreError> {
         let path = self.files.compiled(engine, component)?;
+        // So that nobody deletes the component meanwhile.
+        let _claims = self.claims();
+        self.check_is_there(&Content::Component(component.to_owned()))?;
         let folder = files::folder_of(&path);
         files::make_folder(folder)?;
         files::sync_folder(files::folder_of(folder))?;
