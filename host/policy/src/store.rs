@@ -369,6 +369,29 @@ impl Store {
         })
     }
 
+    /// The latest version of a name that has this component and is what is meant.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn find_version(
+        &self,
+        name: &str,
+        component: &str,
+        is_it: impl Fn(&VersionRecord) -> bool,
+    ) -> Result<Option<VersionRecord>, StoreError> {
+        let digests: Vec<String> = self.index.look(name, |versions| {
+            let same = versions.iter().rev().filter(|it| it.component == component);
+            same.map(|version| version.digest.clone()).collect()
+        });
+        // One at a time: each may have large parameters.
+        for digest in digests {
+            if let Some(version) = self.version(name, &digest)?.filter(&is_it) {
+                return Ok(Some(version));
+            }
+        }
+        Ok(None)
+    }
+
     /// All names that have versions, sorted.
     ///
     /// # Errors

@@ -242,7 +242,7 @@ impl Releases {
     /// # Errors
     /// As [`upload`](Self::upload).
     pub async fn check(
-        &self,
+        self: &Arc<Self>,
         mut upload: Upload,
     ) -> Result<(Arc<PolicyVersion>, Option<Value>), ReleaseError> {
         let prepared = self.prepare(&mut upload).await?;
@@ -274,7 +274,7 @@ impl Releases {
     }
 
     /// All steps before `stage`. Takes the component out of the upload.
-    async fn prepare(&self, upload: &mut Upload) -> Result<Prepared, ReleaseError> {
+    async fn prepare(self: &Arc<Self>, upload: &mut Upload) -> Result<Prepared, ReleaseError> {
         let mut clock = Clock::start();
         let options = self.options(upload)?;
         let bytes = std::mem::take(&mut upload.component);
@@ -305,10 +305,19 @@ impl Releases {
             });
         }
         clock.ended(Step::Describe);
-        let version = self.bind(compiled, None).await?;
+        let mut version = self.bind(compiled, None).await?;
         clock.ended(Step::Models);
-        let (store, bound) = (Arc::clone(&self.store), Arc::clone(&version));
-        let known = blocking(move || store.version(bound.name(), bound.digest())).await??;
+        let mut known = self.known(&version).await?;
+        if let Some(record) = known.take_if(|known| known.digest != version.digest()) {
+            // The one that the store has goes on; where it cannot be loaded any more, this one is new.
+            match self.load(&record, upload.priority).await {
+                Ok(same) => (version, known) = (same, Some(record)),
+                Err(error) => {
+                    let error = error.for_log();
+                    tracing::warn!(policy = upload.name, error, "a version is made anew");
+                }
+            }
+        }
         if known.is_none() {
             // What an older rerankd stored goes on as it is.
             VersionString::new(&version.manifest().version).map_err(ReleaseError::Manifest)?;
