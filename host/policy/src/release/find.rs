@@ -60,6 +60,9 @@ impl Releases {
             Ok(version) => Ok(Chosen::pinned(version)),
             // It has just been deleted.
             Err(error @ ReleaseError::UnknownVersion { .. }) => Err(refused(error)),
+            Err(error @ ReleaseError::Busy(_)) => {
+                Err(overloaded(format!("policy `{selector}`: {error}")))
+            }
             Err(error) => Err(RerankError::new(
                 ErrorKind::Internal,
                 format!("policy `{selector}`: {error}"),

@@ -46,6 +46,7 @@ use crate::catalog::Catalog;
 use crate::compiler::{self, Code, Compiler, Priority};
 use crate::engine::PolicyEngine;
 use crate::error::{ReleaseError, Step};
+use crate::parameters::Counts;
 use crate::selector::{VersionDigest, VersionSelector, VersionString};
 use crate::store::{JournalDraft, NameRecord, Store, VersionRecord};
 use crate::sync::{Mutex, MutexGuard};
@@ -73,12 +74,12 @@ pub trait SelfTest: Send + Sync {
     /// Runs `cases`, JSON, on `version`.
     ///
     /// # Errors
-    /// What is wrong with the cases themselves.
+    /// What is wrong with the cases themselves, or that there is no room to run them.
     fn run(&self, version: Arc<PolicyVersion>, cases: String) -> TestRun;
 }
 
 /// A running self-test.
-pub type TestRun = Pin<Box<dyn Future<Output = Result<TestReport, String>> + Send>>;
+pub type TestRun = Pin<Box<dyn Future<Output = Result<TestReport, ReleaseError>> + Send>>;
 
 /// What became of a policy's cases.
 #[derive(Debug, Clone)]
@@ -294,10 +295,15 @@ impl Releases {
             }
         };
         clock.ended(Step::Compile);
-        let limits = &self.rules.limits;
-        let compiled =
-            CompiledPolicy::describe(&self.engine, component, artifact.sha256(), options, limits)
-                .await?;
+        let compiled = CompiledPolicy::describe(
+            &self.engine,
+            component,
+            artifact.sha256(),
+            options,
+            &self.rules.limits,
+            Counts::Bounded,
+        )
+        .await?;
         if compiled.manifest().name != upload.name {
             return Err(ReleaseError::Name {
                 found: compiled.manifest().name.clone(),
@@ -450,8 +456,7 @@ impl Releases {
         let report = self
             .self_test
             .run(Arc::clone(version), cases.to_owned())
-            .await
-            .map_err(ReleaseError::Cases)?;
+            .await?;
         if report.failed > 0 {
             return Err(ReleaseError::CasesFailed {
                 failed: report.failed,

@@ -9,6 +9,7 @@ use wasmtime::component::Component;
 use super::{Prepared, Releases, Upload, blocking, now_ms};
 use crate::compiler::Priority;
 use crate::error::ReleaseError;
+use crate::parameters::Counts;
 use crate::store::{ModelRef, VersionRecord};
 use crate::version::{
     CONTRACT, CompiledPolicy, PolicyOptions, PolicyVersion, guest_limits, with_guest_limits,
@@ -78,9 +79,15 @@ impl Releases {
             allow_wasi: record.allow_wasi,
             grants: record.grants.clone(),
         };
-        let compiled =
-            CompiledPolicy::describe(&self.engine, component, &record.component, options, &limits)
-                .await?;
+        let compiled = CompiledPolicy::describe(
+            &self.engine,
+            component,
+            &record.component,
+            options,
+            &limits,
+            Counts::AsRecorded,
+        )
+        .await?;
         let version = self.bind(compiled, Some(record)).await?;
         if version.digest() != record.digest {
             return Err(ReleaseError::Host(format!(
