@@ -313,8 +313,8 @@ fn read(
             "{size} bytes of JSON; at most {MAX_PARAMETERS_BYTES} are taken"
         )));
     }
-    let manifest = PolicyManifest::parse(&json)
-        .map_err(|problem| ReleaseError::Manifest(said(&problem)))?;
+    let manifest =
+        PolicyManifest::parse(&json).map_err(|problem| ReleaseError::Manifest(said(&problem)))?;
     let late = |undone: Undone| format!("to read it {undone}");
     let schema = ParameterSchema::compile(manifest.parameters.as_ref(), budget)
         .map_err(|refused| ReleaseError::Schema(said(&refused.unwrap_or_else(late))))?;

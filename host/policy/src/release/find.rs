@@ -64,9 +64,8 @@ impl Releases {
 
     /// A version that has a role, or that somebody asked for lately.
     fn in_memory(&self, name: &str, digest: &VersionDigest) -> Option<Arc<PolicyVersion>> {
-        let is_it = |version: &PolicyVersion| {
-            version.name() == name && version.digest() == digest.as_str()
-        };
+        let is_it =
+            |version: &PolicyVersion| version.name() == name && version.digest() == digest.as_str();
         let route = self.catalog.route(name).unwrap_or_default();
         if let Some(version) = route.versions().find(|version| is_it(version)) {
             return Some(Arc::clone(version));

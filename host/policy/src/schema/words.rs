@@ -55,12 +55,9 @@ pub(super) fn type_names(types: u8) -> String {
     format!("{word} {}", names.join(", "))
 }
 
-pub(super) fn counted(count: u64, what: &str, plural: &str) -> String {
-    match (count, plural) {
-        (1, "ies") => format!("{count} {what}y"),
-        (1, _) => format!("{count} {what}"),
-        _ => format!("{count} {what}{plural}"),
-    }
+pub(super) fn counted(count: u64, one: &str, several: &str) -> String {
+    let what = if count == 1 { one } else { several };
+    format!("{count} {what}")
 }
 
 pub(super) fn listed(options: &[Value]) -> String {
