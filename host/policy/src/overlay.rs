@@ -4,7 +4,7 @@
 //! take more steps than that, goes to threads that serve nobody else ([`crate::chores`]).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rerankd_core::RerankRequest;
 use serde_json::{Map, Value};
@@ -14,8 +14,9 @@ use crate::error::PolicyError;
 use crate::parameters::{MAX_PARAMETERS_BYTES, Unchecked};
 use crate::version::PolicyVersion;
 
-/// Steps of a check that is done where it stands: a fraction of a millisecond.
+/// Steps and time of a check that is done where it stands.
 const STEPS_IN_PLACE: u64 = 4_000;
+const TIME_IN_PLACE: Duration = Duration::from_millis(1);
 
 /// Largest parameters that are read where they stand, bytes.
 const BYTES_IN_PLACE: usize = 16 << 10;
@@ -59,7 +60,8 @@ pub(crate) async fn parameters(
         fields: request.fields.clone(),
     };
     if bytes <= BYTES_IN_PLACE {
-        match merged(version, &asked, &Budget::steps(STEPS_IN_PLACE)) {
+        let budget = Budget::in_place(STEPS_IN_PLACE, TIME_IN_PLACE);
+        match merged(version, &asked, &budget) {
             Err(Unmerged::Undone(_)) => {}
             Err(Unmerged::Refused(error)) => return Err(error),
             Ok(parameters) => return Ok(parameters),

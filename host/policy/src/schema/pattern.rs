@@ -16,12 +16,21 @@ const MAX_PATTERN_TEXT: usize = 1024;
 const MAX_PATTERNS_TEXT: usize = 16 << 10;
 
 /// What all patterns of a schema may take compiled, and the most that one may, bytes.
-const MAX_COMPILED_BYTES: usize = 4 << 20;
+const MAX_COMPILED_BYTES: usize = 1 << 20;
 const MAX_PATTERN_BYTES: usize = 1 << 20;
+
+/// What the automata of all patterns of a schema may take, which matching makes and keeps, for each thread
+/// and each way through a text; and the most of one pattern, bytes. One that would need more is matched
+/// without.
+const MAX_AUTOMATA_BYTES: usize = 4 << 20;
+const MAX_AUTOMATON_BYTES: usize = 256 << 10;
 
 /// The least of the limits under which a pattern is tried: what it is charged goes by the one that it
 /// fits in.
 const FIRST_TRY_BYTES: usize = 4 << 10;
+
+/// From so many steps on a match looks at the clock first.
+const LONG_MATCH_STEPS: u64 = 128;
 
 /// All patterns of a schema by their text, each with what is wrong with it, if anything is.
 pub(super) type Patterns = HashMap<String, Result<Arc<Pattern>, String>>;
@@ -31,7 +40,8 @@ pub(super) type Patterns = HashMap<String, Result<Arc<Pattern>, String>>;
 pub(crate) struct Pattern {
     pub(super) source: String,
     regex: Regex,
-    /// Steps for each byte of a text: its own size in KiB, as a text may keep all of it alive.
+    /// Steps for each byte of a text and for its end: its own size in KiB, as a text may keep all of it
+    /// alive.
     steps_for_a_byte: u64,
 }
 
@@ -39,11 +49,14 @@ impl Pattern {
     /// Whether it is found in `text`.
     pub(super) fn matches(&self, text: &str, budget: &Budget) -> Result<bool, Undone> {
         let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
-        budget.charge(
-            bytes
-                .saturating_mul(self.steps_for_a_byte)
-                .saturating_add(1),
-        )?;
+        let steps = bytes
+            .saturating_add(1)
+            .saturating_mul(self.steps_for_a_byte);
+        budget.charge(steps)?;
+        // Nothing stops a match that was begun.
+        if steps >= LONG_MATCH_STEPS {
+            budget.look()?;
+        }
         // An error in the engine of patterns must not be one of the request.
         let found = catch_unwind(AssertUnwindSafe(|| self.regex.is_match(text)));
         Ok(found.unwrap_or(false))
@@ -65,9 +78,10 @@ pub(super) fn compile_all<'a>(
         return Err(Ok(problem));
     }
     let most = (MAX_COMPILED_BYTES / all.len().max(1)).min(MAX_PATTERN_BYTES);
+    let automaton = (MAX_AUTOMATA_BYTES / all.len().max(1)).min(MAX_AUTOMATON_BYTES);
     let mut compiled = HashMap::new();
     for source in all {
-        let pattern = match compile(source, most, budget) {
+        let pattern = match compile(source, most, automaton, budget) {
             Ok(pattern) => Ok(Arc::new(pattern)),
             Err(Ok(problem)) => Err(problem),
             Err(Err(undone)) => return Err(Err(undone)),
@@ -77,7 +91,12 @@ pub(super) fn compile_all<'a>(
     Ok(compiled)
 }
 
-fn compile(source: &str, most: usize, budget: &Budget) -> Result<Pattern, Refused> {
+fn compile(
+    source: &str,
+    most: usize,
+    automaton: usize,
+    budget: &Budget,
+) -> Result<Pattern, Refused> {
     let wrong = |problem: &str| {
         let shown: String = source.chars().take(80).collect();
         Err(Ok(format!("the pattern `{shown}` {problem}")))
@@ -99,7 +118,7 @@ fn compile(source: &str, most: usize, budget: &Budget) -> Result<Pattern, Refuse
         budget.look().map_err(Err)?;
         let built = RegexBuilder::new(&translated)
             .size_limit(limit)
-            .dfa_size_limit(most)
+            .dfa_size_limit(automaton)
             .build();
         match built {
             Ok(regex) => {
