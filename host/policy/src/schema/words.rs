@@ -84,7 +84,7 @@ pub(super) fn listed(options: &[Value]) -> String {
 }
 
 pub(super) fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(SHOWN_BYTES)]
+    crate::imports::log::cut(text, SHOWN_BYTES)
 }
 
 /// A value as JSON, at most so many bytes of it: the rest is not even written.
