@@ -2,7 +2,7 @@
 //! takes the server's memory, or holds up anybody else.
 
 use rerankd_tests::admin::assert_refused;
-use rerankd_tests::components::{bundled, with_manifest};
+use rerankd_tests::components::{bundled, faulty, with_manifest};
 use rerankd_tests::{Deployment, Folder, Rerankd, eventually};
 use serde_json::{Value, json};
 
@@ -181,6 +181,35 @@ fn however_much_of_that_waits_others_and_releases_have_their_turn() {
             assert!(matches!(status, 400 | 429), "{status}");
         }
     });
+}
+
+/// As a tree they are a hundred times their text, 25 MB each.
+#[test]
+fn calls_that_run_hold_no_tree_of_their_parameters() {
+    let spin = with_manifest(&faulty("spin"), |manifest| {
+        manifest["parameters"] = json!({});
+    });
+    let limits = ["--guest-cpu-ms", "150", "--max-timeout-ms", "60000"];
+    let server = Deployment::of(Rerankd::start(&limits), Folder::new());
+    push_without_cases(&server, "spin", &spin, &json!({}));
+    let many = vec![json!({"": 0}); 37_000];
+    let request = json!({
+        "query": "q", "documents": ["d"], "parameters": {"a": many},
+        "timeout_ms": 60_000, "on_failure": "error",
+    });
+    let before = peak_mib(&server);
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let answer = server.post("/v1/rerank/spin", &request);
+                assert_eq!(answer.status, 424, "{}", answer.text());
+                let message = answer.error_message();
+                assert!(message.contains("CPU time"), "{message}");
+            });
+        }
+    });
+    let grown = peak_mib(&server) - before;
+    assert!(grown < 192, "{grown} MiB");
 }
 
 /// Before anybody is admitted, so that nothing else bounds it.

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-/// Steps that one piece of work may take; a step is some tens of nanoseconds.
+/// Steps that one piece of work may take. A step is what the host does in some tens of nanoseconds to
+/// some hundred, so time has a bound of its own.
 pub const MAX_STEPS: u64 = 500_000;
 
 /// Time that one piece of work may take, from its first step on.
@@ -33,6 +34,9 @@ const MAX_WAITING_OF_ONE: usize = 8;
 
 /// Steps between two looks at the clock.
 const LOOK_EVERY: u64 = 4096;
+
+/// The same for work that is done where it stands.
+const LOOK_EVERY_IN_PLACE: u64 = 256;
 
 /// Why work was not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -53,17 +57,30 @@ pub enum Undone {
 pub struct Budget {
     left: Cell<u64>,
     until_look: Cell<u64>,
+    look_every: u64,
     until: Option<Instant>,
     given_up: Option<Arc<AtomicBool>>,
 }
 
 impl Budget {
-    /// So many steps, without a look at the clock: for work that is done where it stands.
+    /// So many steps, without a look at the clock.
     pub fn steps(steps: u64) -> Self {
         Self {
             left: Cell::new(steps),
             until_look: Cell::new(u64::MAX),
+            look_every: u64::MAX,
             until: None,
+            given_up: None,
+        }
+    }
+
+    /// So many steps, and so much time from now on: for work that is done where it stands.
+    pub fn in_place(steps: u64, time: Duration) -> Self {
+        Self {
+            left: Cell::new(steps),
+            until_look: Cell::new(LOOK_EVERY_IN_PLACE),
+            look_every: LOOK_EVERY_IN_PLACE,
+            until: Some(Instant::now() + time),
             given_up: None,
         }
     }
@@ -79,7 +96,7 @@ impl Budget {
         match self.until_look.get().checked_sub(steps) {
             Some(rest) => self.until_look.set(rest),
             None => {
-                self.until_look.set(LOOK_EVERY);
+                self.until_look.set(self.look_every);
                 self.look()?;
             }
         }
@@ -263,6 +280,7 @@ pub async fn run<T: Send + 'static>(
         let budget = Budget {
             left: Cell::new(MAX_STEPS),
             until_look: Cell::new(LOOK_EVERY),
+            look_every: LOOK_EVERY,
             until: Some(Instant::now() + MAX_TIME),
             given_up: Some(given_up),
         };

@@ -14,7 +14,6 @@ use rerankd_core::{
     Charge, Document, Field, FirstStage, Limits, Refused, RerankRequest, Reranked, Timings, Value,
 };
 use rerankd_inference::{Deadline, Inference};
-use serde_json::Value as Json;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 
 use crate::bindings::contract::types;
@@ -23,7 +22,7 @@ use crate::engine::PolicyEngine;
 use crate::error::{Fault, PolicyError};
 use crate::imports::GuestState;
 use crate::imports::log::words;
-use crate::overlay;
+use crate::overlay::{self, Parameters};
 use crate::version::{PolicyVersion, one_line};
 
 /// Longest message of a fault or a refusal that is kept, bytes.
@@ -82,16 +81,8 @@ pub async fn invoke_measured(
     started: Instant,
     deadline: Deadline,
 ) -> (Result<Invoked, PolicyError>, Duration) {
-    let cpu_time = Arc::<AtomicU64>::default();
-    let call = Call {
-        engine: Arc::clone(engine),
-        inference: Arc::clone(inference),
-        version: Arc::clone(version),
-        started,
-        deadline,
-        in_background: false,
-        cpu_time: Arc::clone(&cpu_time),
-    };
+    let call = Call::new(engine, inference, version, started, deadline);
+    let cpu_time = Arc::clone(&call.cpu_time);
     let result = call.spawn(request).await;
     (
         result,
@@ -112,14 +103,11 @@ pub async fn invoke_in_background(
     started: Instant,
     deadline: Deadline,
 ) -> Result<Invoked, PolicyError> {
+    let call = Call::new(engine, inference, version, started, deadline);
+    let in_background = true;
     let call = Call {
-        engine: Arc::clone(engine),
-        inference: Arc::clone(inference),
-        version: Arc::clone(version),
-        started,
-        deadline,
-        in_background: true,
-        cpu_time: Arc::default(),
+        in_background,
+        ..call
     };
     call.spawn(request).await
 }
@@ -160,6 +148,24 @@ struct Call {
 }
 
 impl Call {
+    fn new(
+        engine: &Arc<PolicyEngine>,
+        inference: &Arc<Inference>,
+        version: &Arc<PolicyVersion>,
+        started: Instant,
+        deadline: Deadline,
+    ) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            inference: Arc::clone(inference),
+            version: Arc::clone(version),
+            started,
+            deadline,
+            in_background: false,
+            cpu_time: Arc::default(),
+        }
+    }
+
     /// Runs it on the guests' threads.
     async fn spawn(self, request: RerankRequest) -> Result<Invoked, PolicyError> {
         let give_up_at = self.deadline.give_up_at();
@@ -177,19 +183,23 @@ impl Call {
         }
     }
 
-    async fn run(self, request: RerankRequest, parameters: Json) -> Result<Invoked, PolicyError> {
+    async fn run(
+        self,
+        request: RerankRequest,
+        parameters: Parameters,
+    ) -> Result<Invoked, PolicyError> {
         let version = &self.version;
         let documents = request.documents.len();
         let first_stage = request.first_stage;
-        let score_kind = version.manifest().score_kind(first_stage, &parameters);
+        let score_kind = parameters.score_kind;
         let account = self.engine.ledger().open(version.name());
         let request_bytes = request.held_bytes();
-        // The parameters are there once more as text, and the query for the tokenizer.
-        let copied = request.query.len() + request.parameters.as_ref().map_or(0, String::len);
+        // The parameters are there once more, with the operator's, and the query for the tokenizer.
+        let copied = request.query.len() + parameters.held_bytes();
         let _request_held = account
             .charge(request_bytes + copied)
             .map_err(|refused| self.too_large(request_bytes, refused))?;
-        let guest_request = guest_request(version, request, &parameters);
+        let guest_request = guest_request(version, request, parameters);
         let scheduler = self.inference.scheduler();
         let lane = if self.in_background {
             scheduler.open_background_lane(self.deadline)
@@ -463,14 +473,14 @@ fn guest_log(state: &GuestState) -> Vec<String> {
 fn guest_request(
     version: &PolicyVersion,
     request: RerankRequest,
-    parameters: &Json,
+    parameters: Parameters,
 ) -> types::Request {
-    let granted = granted_fields(version, &request, parameters);
+    let granted = granted_fields(version, &request, parameters.fields);
     let scored = request.first_stage == FirstStage::Scored;
     types::Request {
         query: request.query,
         signals: request.signals.into_iter().map(named_value).collect(),
-        parameters: parameters.to_string(),
+        parameters: parameters.text,
         first_stage: match request.first_stage {
             FirstStage::Scored => types::FirstStage::Scored,
             FirstStage::Ranked => types::FirstStage::Ranked,
@@ -493,7 +503,7 @@ fn guest_request(
 fn granted_fields(
     version: &PolicyVersion,
     request: &RerankRequest,
-    parameters: &Json,
+    named: Vec<String>,
 ) -> Option<HashSet<String>> {
     let grants = version.options().grants.as_ref();
     let grants = grants.filter(|grants| !grants.iter().any(|field| field == "*"));
@@ -501,12 +511,7 @@ fn granted_fields(
     if granted.iter().any(|field| field == "*") {
         return grants.map(|grants| grants.iter().cloned().collect());
     }
-    let named = parameters
-        .get("fields")
-        .and_then(Json::as_array)
-        .into_iter()
-        .flatten();
-    granted.extend(named.filter_map(Json::as_str).map(str::to_owned));
+    granted.extend(named);
     granted.extend(request.fields.iter().flatten().cloned());
     if let Some(grants) = grants {
         let grants: HashSet<&String> = grants.iter().collect();

@@ -83,16 +83,24 @@ impl PolicyManifest {
 
     /// Like [`parse`](Self::parse), with or without bounds on counts.
     pub(crate) fn parse_with(json: &str, counts: Counts) -> Result<Self, String> {
-        if json.len() > MAX_MANIFEST_BYTES {
-            return Err(format!(
-                "{} bytes; at most {MAX_MANIFEST_BYTES} are read",
-                json.len()
-            ));
-        }
+        Self::check_size(json)?;
         let manifest: Self =
-            serde_json::from_str(json).map_err(|error| brief(&error.to_string()))?;
+            serde_json::from_str(json).map_err(|error| brief(&error.to_string()).to_owned())?;
         manifest.check(counts)?;
         Ok(manifest)
+    }
+
+    /// Whether what `describe` returned is worth a look.
+    ///
+    /// # Errors
+    /// It is too large.
+    pub(crate) fn check_size(json: &str) -> Result<(), String> {
+        match json.len() {
+            bytes if bytes > MAX_MANIFEST_BYTES => Err(format!(
+                "{bytes} bytes; at most {MAX_MANIFEST_BYTES} are read"
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// What the scores of a request are.
@@ -204,8 +212,8 @@ impl PolicyManifest {
 }
 
 /// The head of what a policy said.
-fn brief(text: &str) -> String {
-    text.chars().take(200).collect()
+fn brief(text: &str) -> &str {
+    crate::imports::log::cut(text, 200)
 }
 
 /// Whether `name` can be a policy's or a slot's name: lower-case letters, digits and `-`, at most 64.

@@ -18,6 +18,7 @@ use crate::error::{Fault, ReleaseError, Step};
 use crate::imports::GuestState;
 use crate::manifest::PolicyManifest;
 use crate::parameters::{Counts, MAX_PARAMETERS_BYTES, ParameterSchema, Unchecked};
+use crate::selector::short;
 use crate::traffic::{TrafficBook, VersionTraffic};
 
 /// The contract that this host serves; part of a version's digest.
@@ -25,6 +26,9 @@ pub const CONTRACT: &str = "rerank:policy@0.1.0";
 
 /// How long `describe` may take.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest name that a message repeats, bytes.
+const MAX_QUOTED_BYTES: usize = 100;
 
 /// Whose account `describe` has: no policy can have this name.
 const DESCRIBE_ACCOUNT: &str = "(describe)";
@@ -51,6 +55,7 @@ pub struct CompiledPolicy {
     /// SHA-256 of the component, hex.
     component: String,
     options: PolicyOptions,
+    parameter_bytes: usize,
     limits: Limits,
 }
 
@@ -64,6 +69,7 @@ pub struct PolicyVersion {
     component: String,
     models: Arc<BTreeMap<String, Arc<Model>>>,
     options: PolicyOptions,
+    parameter_bytes: usize,
     limits: Limits,
     traffic: Arc<VersionTraffic>,
     digest: String,
@@ -83,7 +89,7 @@ impl CompiledPolicy {
     ) -> Result<Self, ReleaseError> {
         artifact.check_world(options.allow_wasi)?;
         let component = Component::new(engine.engine(), artifact.bytes())
-            .map_err(|error| ReleaseError::Compile(one_line(&error)))?;
+            .map_err(|error| ReleaseError::Compile(said(&one_line(&error))))?;
         let sha256 = artifact.sha256();
         let describing =
             Self::describe(engine, component, sha256, options, limits, Counts::Bounded);
@@ -107,13 +113,14 @@ impl CompiledPolicy {
             .linker(options.allow_wasi)
             .instantiate_pre(&component)
             .and_then(RerankerPre::new)
-            .map_err(|error| ReleaseError::Contract(one_line(&error)))?;
+            .map_err(|error| ReleaseError::Contract(said(&one_line(&error))))?;
         let json = ask(engine, &pre, options.allow_wasi, limits).await?;
         let parameters = Value::Object(options.parameters.clone());
         let read = chores::run(Whose::Release, move |budget| {
             read(json, &parameters, counts, budget)
         })
         .await;
+        let parameter_bytes = Value::Object(options.parameters.clone()).to_string().len();
         let (json, manifest, schema) = read.map_err(|undone| match undone {
             Undone::Exhausted => ReleaseError::Manifest(undone.to_string()),
             Undone::Busy => ReleaseError::Busy(Step::Describe),
@@ -127,6 +134,7 @@ impl CompiledPolicy {
             schema,
             component: sha256.to_owned(),
             options,
+            parameter_bytes,
             limits: limits.clone(),
         })
     }
@@ -185,19 +193,22 @@ impl CompiledPolicy {
                 slot: slot.name.clone(),
                 problem,
             };
-            let model = find_model(&slot.name, name)
-                .map_err(|error| fail(format!("needs the model `{name}`: {error}")))?;
+            let model = find_model(&slot.name, name).map_err(|error| {
+                let name = quoted(name);
+                fail(said(&format!("needs the model `{name}`: {error}")))
+            })?;
             if model.manifest().kind != slot.kind {
                 return Err(fail(format!(
-                    "needs a {}, but `{name}` is a {}",
+                    "needs a {}, but `{}` is a {}",
                     slot.kind.name(),
+                    quoted(name),
                     model.manifest().kind.name()
                 )));
             }
             models.insert(slot.name.clone(), model);
         }
         let digest = digest(&self, &models);
-        let label = format!("{}@{}", self.manifest.name, &digest[..8]);
+        let label = format!("{}@{}", self.manifest.name, short(&digest));
         let traffic = traffic.of(&self.manifest.name, &digest);
         Ok(PolicyVersion {
             pre: self.pre,
@@ -207,6 +218,7 @@ impl CompiledPolicy {
             component: self.component,
             models: Arc::new(models),
             options: self.options,
+            parameter_bytes: self.parameter_bytes,
             limits: self.limits,
             traffic,
             digest,
@@ -234,7 +246,7 @@ impl PolicyVersion {
 
     /// The digest's first 8 digits.
     pub fn short_digest(&self) -> &str {
-        &self.digest[..8]
+        short(&self.digest)
     }
 
     /// `name@digest`, for messages.
@@ -254,6 +266,11 @@ impl PolicyVersion {
     /// What the operator decided about it.
     pub fn options(&self) -> &PolicyOptions {
         &self.options
+    }
+
+    /// The operator's parameters, bytes of JSON.
+    pub(crate) fn parameter_bytes(&self) -> usize {
+        self.parameter_bytes
     }
 
     /// The limits that its calls run under: those of its release.
@@ -330,7 +347,7 @@ fn read(
         .check_partial(parameters, budget)
         .map_err(|unchecked| {
             ReleaseError::Parameters(match unchecked {
-                Unchecked::Wrong(error) => error.message,
+                Unchecked::Wrong(error) => said(&error.message),
                 Unchecked::Undone(undone) => format!("to check them {undone}"),
             })
         })?;
@@ -344,13 +361,11 @@ fn check_grants(manifest: &PolicyManifest, grants: Option<&[String]>) -> Result<
     if grants.iter().any(|field| field == "*") {
         return Ok(());
     }
-    let quoted = |fields: &mut dyn Iterator<Item = &String>| -> String {
-        fields
-            .map(|field| format!("`{field}`"))
-            .collect::<Vec<_>>()
-            .join(", ")
+    let listed = |fields: &mut dyn Iterator<Item = &String>| -> String {
+        let fields: Vec<String> = fields.map(|field| format!("`{}`", quoted(field))).collect();
+        said(&fields.join(", "))
     };
-    let missing = quoted(
+    let missing = listed(
         &mut manifest
             .fields
             .iter()
@@ -364,7 +379,7 @@ fn check_grants(manifest: &PolicyManifest, grants: Option<&[String]>) -> Result<
         granted: if grants.is_empty() {
             "none".to_owned()
         } else {
-            quoted(&mut grants.iter())
+            listed(&mut grants.iter())
         },
     })
 }
@@ -403,7 +418,12 @@ async fn ask(
         let called = tokio::time::timeout(DESCRIBE_TIMEOUT, cpu.metered(describing)).await;
         let failed = |fault: Fault| ReleaseError::Describe(fault.to_string());
         match called {
-            Ok(Ok(Ok(json))) => cpu.check().map(|()| json).map_err(failed),
+            Ok(Ok(Ok(json))) => {
+                cpu.check().map_err(failed)?;
+                // Before it waits for anybody to read it.
+                PolicyManifest::check_size(&json).map_err(ReleaseError::Manifest)?;
+                Ok(json)
+            }
             Ok(Ok(Err(error))) if crate::invoke::is_no_room(store.data(), &error) => {
                 Err(ReleaseError::Busy(Step::Describe))
             }
@@ -456,6 +476,11 @@ fn digest(policy: &CompiledPolicy, models: &BTreeMap<String, Arc<Model>>) -> Str
 /// A problem that may be in the policy's own words, as long as it is shown.
 fn said(problem: &str) -> String {
     crate::imports::log::words(problem, crate::invoke::MAX_MESSAGE_BYTES)
+}
+
+/// A name in a policy's own words, as long as it is shown among others.
+fn quoted(name: &str) -> String {
+    crate::imports::log::words(name, MAX_QUOTED_BYTES)
 }
 
 /// An error with its causes, as one line.
@@ -526,5 +551,22 @@ mod tests {
         }
         let large = manifest(1, 0, &json!({"anyOf": one_large}));
         assert_eq!(problem(&large, &none, Counts::Bounded), None);
+    }
+
+    #[test]
+    fn what_a_policy_asks_for_is_shown_in_part() {
+        let mut manifest = PolicyManifest::parse(
+            r#"{"manifest_version":1,"name":"p","version":"1","description":"d","fields":[],
+                "score_kind":"blend"}"#,
+        )
+        .expect("it is right");
+        manifest.fields = vec!["\u{1b}[2J".to_owned(), "long".repeat(100_000)];
+        let problem = check_grants(&manifest, Some(&[])).expect_err("it is granted none");
+        let problem = problem.to_string();
+        assert!(problem.len() < 400, "{} bytes", problem.len());
+        assert!(problem.contains("`\u{fffd}[2J`, `longlong"), "{problem}");
+        manifest.fields = vec!["many".to_owned(); 1024];
+        let problem = check_grants(&manifest, Some(&[])).expect_err("it is granted none");
+        assert!(problem.to_string().len() < 1200);
     }
 }

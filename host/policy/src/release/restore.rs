@@ -10,6 +10,7 @@ use super::{Prepared, Releases, Upload, blocking, now_ms};
 use crate::compiler::Priority;
 use crate::error::ReleaseError;
 use crate::parameters::Counts;
+use crate::selector::short;
 use crate::store::{ModelRef, VersionRecord};
 use crate::version::{
     CONTRACT, CompiledPolicy, PolicyOptions, PolicyVersion, guest_limits, with_guest_limits,
@@ -32,10 +33,9 @@ impl Releases {
                 if let Some(roles) = releases.name(&name.name).await? {
                     releases.route(&roles, Priority::Start).await;
                 }
-                Ok(())
+                Ok::<(), ReleaseError>(())
             };
-            let restored = self.changing.take(restored).await;
-            restored.unwrap_or(Err(ReleaseError::ShuttingDown))?;
+            self.changing.take(restored).await??;
         }
         Ok(())
     }
@@ -65,7 +65,7 @@ impl Releases {
         if !self.has_limits_of_now(record) {
             tracing::warn!(
                 policy = record.name,
-                version = &record.digest[..8],
+                version = short(&record.digest),
                 "policy runs under the limits of its release, not those of the configuration: release it again to change them"
             );
         }
@@ -92,7 +92,7 @@ impl Releases {
         if version.digest() != record.digest {
             return Err(ReleaseError::Host(format!(
                 "version {} would now be {}: a limit, a model or rerankd itself has changed; release it again",
-                &record.digest[..8],
+                short(&record.digest),
                 version.short_digest()
             )));
         }

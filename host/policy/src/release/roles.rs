@@ -10,7 +10,7 @@ use crate::catalog::{Canary, Placed, Route};
 use crate::compiler::Priority;
 use crate::error::{PolicyError, ReleaseError};
 use crate::invoke::Invoked;
-use crate::selector::{VersionDigest, VersionSelector};
+use crate::selector::{VersionDigest, VersionSelector, short};
 use crate::store::{self, ChangeError, JournalDraft, NameRecord, VersionRecord};
 use crate::traffic::{Probation, ProbationRules};
 use crate::version::PolicyVersion;
@@ -216,8 +216,7 @@ impl Releases {
         let draft = about(&record, "deleted", who);
         let releases = Arc::clone(self);
         let deletion = async move { releases.delete_alone(record, draft).await };
-        let deleted = self.changing.take(deletion).await;
-        deleted.unwrap_or(Err(ReleaseError::ShuttingDown))
+        self.changing.take(deletion).await?
     }
 
     async fn delete_alone(
@@ -338,8 +337,7 @@ impl Releases {
     ) -> Result<Changed, ReleaseError> {
         let (releases, name) = (Arc::clone(self), name.to_owned());
         let change = async move { releases.change_alone(&name, draft, change).await };
-        let changed = self.changing.take(change).await;
-        changed.unwrap_or(Err(ReleaseError::ShuttingDown))
+        self.changing.take(change).await?
     }
 
     async fn change_alone(
@@ -495,8 +493,4 @@ fn about(record: &VersionRecord, kind: &str, who: &str) -> JournalDraft {
         version: Some(record.version.clone()),
         ..draft(kind, &record.name, who)
     }
-}
-
-fn short(digest: &str) -> &str {
-    &digest[..digest.floor_char_boundary(8)]
 }

@@ -17,12 +17,21 @@ const MAX_PATTERN_TEXT: usize = 1024;
 const MAX_PATTERNS_TEXT: usize = 16 << 10;
 
 /// What all patterns of a schema may take compiled, and the most that one may, bytes.
-const MAX_COMPILED_BYTES: usize = 4 << 20;
+const MAX_COMPILED_BYTES: usize = 1 << 20;
 const MAX_PATTERN_BYTES: usize = 1 << 20;
+
+/// What the automata of all patterns of a schema may take, which matching makes and keeps, for each thread
+/// and each way through a text; and the most of one pattern, bytes. One that would need more is matched
+/// without.
+const MAX_AUTOMATA_BYTES: usize = 4 << 20;
+const MAX_AUTOMATON_BYTES: usize = 256 << 10;
 
 /// The least of the limits under which a pattern is tried: what it is charged goes by the one that it
 /// fits in.
 const FIRST_TRY_BYTES: usize = 4 << 10;
+
+/// From so many steps on a match looks at the clock first.
+const LONG_MATCH_STEPS: u64 = 128;
 
 /// All patterns of a schema by their text, each with what is wrong with it, if anything is.
 pub(super) type Patterns = HashMap<String, Result<Arc<Pattern>, String>>;
@@ -32,7 +41,8 @@ pub(super) type Patterns = HashMap<String, Result<Arc<Pattern>, String>>;
 pub(crate) struct Pattern {
     pub(super) source: String,
     regex: Regex,
-    /// Steps for each byte of a text: its own size in KiB, as a text may keep all of it alive.
+    /// Steps for each byte of a text and for its end: its own size in KiB, as a text may keep all of it
+    /// alive.
     steps_for_a_byte: u64,
 }
 
@@ -40,11 +50,14 @@ impl Pattern {
     /// Whether it is found in `text`.
     pub(super) fn matches(&self, text: &str, budget: &Budget) -> Result<bool, Undone> {
         let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
-        budget.charge(
-            bytes
-                .saturating_mul(self.steps_for_a_byte)
-                .saturating_add(1),
-        )?;
+        let steps = bytes
+            .saturating_add(1)
+            .saturating_mul(self.steps_for_a_byte);
+        budget.charge(steps)?;
+        // Nothing stops a match that was begun.
+        if steps >= LONG_MATCH_STEPS {
+            budget.look()?;
+        }
         // An error in the engine of patterns must not be one of the request.
         let found = catch_unwind(AssertUnwindSafe(|| self.regex.is_match(text)));
         Ok(found.unwrap_or(false))
@@ -66,7 +79,7 @@ pub(super) fn compile_all<'a>(
             format!("its patterns have {text} bytes; at most {MAX_PATTERNS_TEXT} are allowed");
         return Err(Ok(problem));
     }
-    let dfa_bytes = (MAX_COMPILED_BYTES / all.len().max(1)).min(MAX_PATTERN_BYTES);
+    let automaton = (MAX_AUTOMATA_BYTES / all.len().max(1)).min(MAX_AUTOMATON_BYTES);
     let (mut room, mut to_come) = (MAX_COMPILED_BYTES, all.len());
     let mut compiled = HashMap::new();
     for source in all {
@@ -79,7 +92,7 @@ pub(super) fn compile_all<'a>(
         let sizes = Sizes {
             share: (room / to_come).min(MAX_PATTERN_BYTES),
             most: room.min(MAX_PATTERN_BYTES),
-            dfa_bytes,
+            automaton,
         };
         to_come -= 1;
         let pattern = match compile(source, &sizes, budget) {
@@ -101,8 +114,8 @@ struct Sizes {
     share: usize,
     /// All that one may have of what is left.
     most: usize,
-    /// What it may take to match it.
-    dfa_bytes: usize,
+    /// What its automaton may take.
+    automaton: usize,
 }
 
 fn about(source: &str, problem: &str) -> String {
@@ -125,7 +138,7 @@ fn compile(source: &str, sizes: &Sizes, budget: &Budget) -> Result<(Pattern, usi
         budget.look().map_err(Err)?;
         let built = RegexBuilder::new(&translated)
             .size_limit(limit)
-            .dfa_size_limit(sizes.dfa_bytes)
+            .dfa_size_limit(sizes.automaton)
             .build();
         match built {
             Ok(regex) => {
