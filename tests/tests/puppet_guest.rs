@@ -17,16 +17,17 @@ use serde_json::{Value, json};
 /// What one call of a guest may use. The deadline bounds what models and tokenizer do for it.
 const GUEST_MEMORY_MIB: usize = 64;
 const GUEST_TENSOR_MIB: usize = 64;
+const GUEST_HOST_MIB: usize = 128;
 const GUEST_CPU: Duration = Duration::from_millis(400);
 const TIMEOUT: Duration = Duration::from_millis(1000);
 
-/// What one call may take of the server's memory: the guest's memory, what one call of the host may bring
-/// (wasmtime's 128 MiB), the tensors, and as much again for copies.
-const CALL_MIB: usize = 2 * (GUEST_MEMORY_MIB + GUEST_TENSOR_MIB + 128);
+/// What one call may take of the server's memory (docs/memory.md): the guest's memory, what the host
+/// holds for it, what it passes in one call and that once more as elements, and 32 MiB for rows that run.
+const CALL_MIB: usize = GUEST_MEMORY_MIB + GUEST_HOST_MIB + 2 * 17 + 32;
 
 /// What the server may have more than at its start, as many calls as there were: a call, both caches, and
 /// what the allocator keeps for the next calls.
-const SERVER_MIB: usize = CALL_MIB + 96 + 512;
+const SERVER_MIB: usize = CALL_MIB + 96 + 256;
 
 /// CPU time of the server for one call: the guest's, twice for what lies between two readings of the
 /// clock, and both workers until the deadline.
@@ -36,17 +37,18 @@ const CALL_CPU: Duration = Duration::from_millis(3000);
 const NEIGHBOUR: Duration = Duration::from_secs(3);
 
 /// Largest sizes of the random steps.
-const MOST_TEXTS: u64 = 5_000;
-const MOST_ROWS: u64 = 3_000;
+const MOST_TEXTS: u64 = 1_000_000;
+const MOST_ROWS: u64 = 1_000_000;
 const MOST_BYTES: u64 = 40 << 20;
 /// Of an error's text.
-const MOST_SAID: u64 = 1 << 20;
+const MOST_SAID: u64 = 40 << 20;
 
 fn serve() -> Rerankd {
     let folder = Folder::new();
     folder.copy(&require::policies(), "policies");
     folder.copy(&require::faulty("puppet"), "policies/puppet.wasm");
     let (memory, tensors) = (GUEST_MEMORY_MIB.to_string(), GUEST_TENSOR_MIB.to_string());
+    let host = GUEST_HOST_MIB.to_string();
     let (cpu, timeout) = (
         GUEST_CPU.as_millis().to_string(),
         TIMEOUT.as_millis().to_string(),
@@ -57,6 +59,8 @@ fn serve() -> Rerankd {
         &memory,
         "--guest-tensor-mib",
         &tensors,
+        "--guest-host-mib",
+        &host,
         "--guest-cpu-ms",
         &cpu,
         "--timeout-ms",
@@ -143,13 +147,11 @@ fn percentile(times: &mut [Duration], percent: usize) -> Duration {
     times[(times.len() * percent / 100).min(times.len() - 1)]
 }
 
-/// A size: mostly small, sometimes as large as it may be.
+/// A size: each order of magnitude as often as the others, up to as large as it may be.
 fn size(most: u64) -> impl Strategy<Value = u64> {
-    prop_oneof![
-        4 => 0..=most.min(100),
-        2 => 0..=most / 30,
-        1 => 0..=most,
-    ]
+    (0..=64 - most.leading_zeros()).prop_flat_map(move |bits| {
+        0..=most.min(1_u64.checked_shl(bits).map_or(u64::MAX, |it| it - 1))
+    })
 }
 
 fn name() -> impl Strategy<Value = String> {

@@ -10,10 +10,14 @@ const MIB: usize = 1 << 20;
 /// about 500 documents.
 pub const GUEST_RESERVE_BYTES: usize = 4 * MIB;
 
-/// Most bytes that a guest passes to the host in one call, or as its result, beside twice its
-/// request: wasmtime copies them before any function of the host is called. 2 million elements of a
-/// tensor.
-pub const GUEST_PASSED_BYTES: usize = 16 * MIB;
+/// Most bytes that a guest passes to the host in one call, or as its result, beside the size of its
+/// request, with at most [`USUAL_DOCUMENTS`] a request: wasmtime copies them before any function of the
+/// host is called. 2 million elements of a tensor.
+const GUEST_PASSED_BYTES: usize = 16 * MIB;
+
+/// Documents of a request for which a policy has room however few the operator allows: it has texts of its
+/// own as well.
+const USUAL_DOCUMENTS: usize = 1000;
 
 /// Most rows of one `compute`, and texts of one `encode`, for each document that a request may have:
 /// passages of a long document.
@@ -63,7 +67,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_body_bytes: 32 * MIB,
-            max_documents: 1000,
+            max_documents: USUAL_DOCUMENTS,
             body_timeout: Duration::from_secs(10),
             // Longer than the pools of common clients keep a connection.
             idle_timeout: Duration::from_secs(75),
@@ -87,10 +91,18 @@ impl Default for Limits {
 impl Limits {
     /// Most rows of one `compute`, and most texts of one `encode`.
     pub fn guest_rows(&self) -> usize {
-        // A policy has texts of its own as well, however few documents the operator allows.
         self.max_documents
-            .max(1000)
+            .max(USUAL_DOCUMENTS)
             .saturating_mul(ROWS_PER_DOCUMENT)
+    }
+
+    /// Most bytes that a guest passes to the host in one call, or as its result, beside the size of its
+    /// request.
+    pub fn guest_passed_bytes(&self) -> usize {
+        let documents = self.max_documents.max(USUAL_DOCUMENTS);
+        (GUEST_PASSED_BYTES / USUAL_DOCUMENTS)
+            .saturating_mul(documents)
+            .max(GUEST_PASSED_BYTES)
     }
 
     /// Bounds on what policy calls hold on the host, of which `spare` may run beside those of
@@ -102,5 +114,25 @@ impl Limits {
             pool_bytes: self.guest_host_bytes.saturating_mul(2),
             calls: self.max_instances + spare,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_guest_may_pass_grows_with_the_documents_of_a_request() {
+        let passed = |max_documents| {
+            let limits = Limits {
+                max_documents,
+                ..Limits::default()
+            };
+            limits.guest_passed_bytes()
+        };
+        assert_eq!((passed(1), passed(1000)), (16 * MIB, 16 * MIB));
+        // A number of 8 bytes for each of 512 tokens of each document.
+        assert!(passed(10_000) > 10_000 * 512 * 8);
+        assert!(passed(usize::MAX) > MIB);
     }
 }

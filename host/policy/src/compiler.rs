@@ -317,9 +317,10 @@ impl Hasher for Sha256Hasher {
 /// # Errors
 /// [`ReleaseError::Host`] if it is for another engine, or damaged in a way that shows.
 pub(crate) fn load(engine: &PolicyEngine, code: &Code<'_>) -> Result<Component, ReleaseError> {
-    // SAFETY: the bytes are what wasmtime's own `precompile_component` wrote in a child of this
-    // process, either just received from it or kept in the data folder, which belongs to this user or
-    // root and cannot be written by others (checked at start). wasmtime checks version and settings.
+    // SAFETY: the bytes are what wasmtime itself compiled in a child of this process. Either they were just
+    // received from it; or they are a file of the data folder, which belongs to this user or root and
+    // cannot be written by others (checked at start), and were compared with the digest beside it since
+    // this process started. wasmtime checks version and settings.
     let loaded = unsafe {
         match code {
             Code::Bytes(bytes) => Component::deserialize(engine.engine(), bytes),

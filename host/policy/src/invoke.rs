@@ -14,7 +14,6 @@ use rerankd_core::{
     Charge, Document, Field, FirstStage, Limits, Refused, RerankRequest, Reranked, Timings, Value,
 };
 use rerankd_inference::{Deadline, Inference};
-use serde_json::Value as Json;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 
 use crate::bindings::contract::types;
@@ -23,7 +22,7 @@ use crate::engine::PolicyEngine;
 use crate::error::{Fault, PolicyError};
 use crate::imports::GuestState;
 use crate::imports::log::words;
-use crate::overlay;
+use crate::overlay::{self, Parameters};
 use crate::version::{PolicyVersion, one_line};
 
 /// Longest message of a fault or a refusal that is kept, bytes.
@@ -31,6 +30,10 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 1024;
 
 /// Most handles that a guest holds, of its own resources too: 16 bytes or so each, on the host.
 const MAX_HANDLES: usize = 10_000;
+
+/// A call that holds more than this part of the pool, one eighth, is what leaves no room for more: it ends
+/// in a fault of its own when there is none.
+const OWN_FAULT_SHARE: usize = 8;
 
 /// What wasmtime says when a guest passes more than it may.
 const PASSED_TOO_MUCH: &str = "fuel allocated for hostcalls has been exhausted";
@@ -78,16 +81,8 @@ pub async fn invoke_measured(
     started: Instant,
     deadline: Deadline,
 ) -> (Result<Invoked, PolicyError>, Duration) {
-    let cpu_time = Arc::<AtomicU64>::default();
-    let call = Call {
-        engine: Arc::clone(engine),
-        inference: Arc::clone(inference),
-        version: Arc::clone(version),
-        started,
-        deadline,
-        in_background: false,
-        cpu_time: Arc::clone(&cpu_time),
-    };
+    let call = Call::new(engine, inference, version, started, deadline);
+    let cpu_time = Arc::clone(&call.cpu_time);
     let result = call.spawn(request).await;
     (
         result,
@@ -108,14 +103,11 @@ pub async fn invoke_in_background(
     started: Instant,
     deadline: Deadline,
 ) -> Result<Invoked, PolicyError> {
+    let call = Call::new(engine, inference, version, started, deadline);
+    let in_background = true;
     let call = Call {
-        engine: Arc::clone(engine),
-        inference: Arc::clone(inference),
-        version: Arc::clone(version),
-        started,
-        deadline,
-        in_background: true,
-        cpu_time: Arc::default(),
+        in_background,
+        ..call
     };
     call.spawn(request).await
 }
@@ -156,6 +148,24 @@ struct Call {
 }
 
 impl Call {
+    fn new(
+        engine: &Arc<PolicyEngine>,
+        inference: &Arc<Inference>,
+        version: &Arc<PolicyVersion>,
+        started: Instant,
+        deadline: Deadline,
+    ) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            inference: Arc::clone(inference),
+            version: Arc::clone(version),
+            started,
+            deadline,
+            in_background: false,
+            cpu_time: Arc::default(),
+        }
+    }
+
     /// Runs it on the guests' threads.
     async fn spawn(self, request: RerankRequest) -> Result<Invoked, PolicyError> {
         let give_up_at = self.deadline.give_up_at();
@@ -173,19 +183,23 @@ impl Call {
         }
     }
 
-    async fn run(self, request: RerankRequest, parameters: Json) -> Result<Invoked, PolicyError> {
+    async fn run(
+        self,
+        request: RerankRequest,
+        parameters: Parameters,
+    ) -> Result<Invoked, PolicyError> {
         let version = &self.version;
         let documents = request.documents.len();
         let first_stage = request.first_stage;
-        let score_kind = version.manifest().score_kind(first_stage, &parameters);
+        let score_kind = parameters.score_kind;
         let account = self.engine.ledger().open(version.name());
         let request_bytes = request.held_bytes();
-        // The parameters are there once more as text, and the query for the tokenizer.
-        let copied = request.query.len() + request.parameters.as_ref().map_or(0, String::len);
+        // The parameters are there once more, with the operator's, and the query for the tokenizer.
+        let copied = request.query.len() + parameters.held_bytes();
         let _request_held = account
             .charge(request_bytes + copied)
             .map_err(|refused| self.too_large(request_bytes, refused))?;
-        let guest_request = guest_request(version, request, &parameters);
+        let guest_request = guest_request(version, request, parameters);
         let scheduler = self.inference.scheduler();
         let lane = if self.in_background {
             scheduler.open_background_lane(self.deadline)
@@ -318,7 +332,7 @@ impl Call {
 
     /// The guest wanted more of the host's memory than there is for it.
     fn refused(&self, state: &GuestState, refused: Refused) -> PolicyError {
-        match host_bytes(refused) {
+        match host_bytes(state, refused) {
             Some(fault) => self.fault(state, fault),
             None => self.no_room(refused),
         }
@@ -366,12 +380,22 @@ impl Call {
     }
 }
 
+/// Whether a call failed because others have what it would need.
+pub(crate) fn is_no_room(state: &GuestState, error: &wasmtime::Error) -> bool {
+    let refused = error.downcast_ref::<Refused>();
+    error.is::<PoolConcurrencyLimitError>()
+        || refused.is_some_and(|&refused| host_bytes(state, refused).is_none())
+}
+
 /// Which fault a failed call was.
 pub(crate) fn fault_of(limits: &Limits, state: &GuestState, error: &wasmtime::Error) -> Fault {
     if let Some(fault) = error.downcast_ref::<Fault>() {
         return fault.clone();
     }
-    if let Some(fault) = error.downcast_ref::<Refused>().and_then(|&r| host_bytes(r)) {
+    if let Some(fault) = error
+        .downcast_ref()
+        .and_then(|&refused| host_bytes(state, refused))
+    {
         return fault;
     }
     if error
@@ -403,13 +427,21 @@ pub(crate) fn fault_of(limits: &Limits, state: &GuestState, error: &wasmtime::Er
     }
 }
 
-/// The fault of a call that reached its own limit; others are none of its doing.
-fn host_bytes(refused: Refused) -> Option<Fault> {
+/// The fault of a call that reached its own limit, or that holds more than [`OWN_FAULT_SHARE`] of the
+/// pool when its policy's calls may have no more of it; of others it is none of its doing.
+fn host_bytes(state: &GuestState, refused: Refused) -> Option<Fault> {
     match refused {
         Refused::Call { limit_bytes } => Some(Fault::HostBytes {
             limit_mib: limit_bytes >> 20,
         }),
-        Refused::Pool { .. } => None,
+        Refused::Pool { pool_mib } => {
+            let held = state.account.held_bytes();
+            let most = (pool_mib << 20) / OWN_FAULT_SHARE;
+            (held > most).then_some(Fault::HostShare {
+                held_mib: held >> 20,
+                most_mib: most >> 20,
+            })
+        }
     }
 }
 
@@ -441,14 +473,14 @@ fn guest_log(state: &GuestState) -> Vec<String> {
 fn guest_request(
     version: &PolicyVersion,
     request: RerankRequest,
-    parameters: &Json,
+    parameters: Parameters,
 ) -> types::Request {
-    let granted = granted_fields(version, &request, parameters);
+    let granted = granted_fields(version, &request, parameters.fields);
     let scored = request.first_stage == FirstStage::Scored;
     types::Request {
         query: request.query,
         signals: request.signals.into_iter().map(named_value).collect(),
-        parameters: parameters.to_string(),
+        parameters: parameters.text,
         first_stage: match request.first_stage {
             FirstStage::Scored => types::FirstStage::Scored,
             FirstStage::Ranked => types::FirstStage::Ranked,
@@ -471,7 +503,7 @@ fn guest_request(
 fn granted_fields(
     version: &PolicyVersion,
     request: &RerankRequest,
-    parameters: &Json,
+    named: Vec<String>,
 ) -> Option<HashSet<String>> {
     let grants = version.options().grants.as_ref();
     let grants = grants.filter(|grants| !grants.iter().any(|field| field == "*"));
@@ -479,12 +511,7 @@ fn granted_fields(
     if granted.iter().any(|field| field == "*") {
         return grants.map(|grants| grants.iter().cloned().collect());
     }
-    let named = parameters
-        .get("fields")
-        .and_then(Json::as_array)
-        .into_iter()
-        .flatten();
-    granted.extend(named.filter_map(Json::as_str).map(str::to_owned));
+    granted.extend(named);
     granted.extend(request.fields.iter().flatten().cloned());
     if let Some(grants) = grants {
         let grants: HashSet<&String> = grants.iter().collect();

@@ -5,6 +5,8 @@ use rerankd_inference::ModelKind;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::parameters::Counts;
+
 /// Largest manifest, bytes: room for a schema of the largest size and some text.
 const MAX_MANIFEST_BYTES: usize = 128 << 10;
 
@@ -76,16 +78,29 @@ impl PolicyManifest {
     /// # Errors
     /// The problem, naming the key.
     pub fn parse(json: &str) -> Result<Self, String> {
-        if json.len() > MAX_MANIFEST_BYTES {
-            return Err(format!(
-                "{} bytes; at most {MAX_MANIFEST_BYTES} are read",
-                json.len()
-            ));
-        }
+        Self::parse_with(json, Counts::Bounded)
+    }
+
+    /// Like [`parse`](Self::parse), with or without bounds on counts.
+    pub(crate) fn parse_with(json: &str, counts: Counts) -> Result<Self, String> {
+        Self::check_size(json)?;
         let manifest: Self =
-            serde_json::from_str(json).map_err(|error| brief(&error.to_string()))?;
-        manifest.check()?;
+            serde_json::from_str(json).map_err(|error| brief(&error.to_string()).to_owned())?;
+        manifest.check(counts)?;
         Ok(manifest)
+    }
+
+    /// Whether what `describe` returned is worth a look.
+    ///
+    /// # Errors
+    /// It is too large.
+    pub(crate) fn check_size(json: &str) -> Result<(), String> {
+        match json.len() {
+            bytes if bytes > MAX_MANIFEST_BYTES => Err(format!(
+                "{bytes} bytes; at most {MAX_MANIFEST_BYTES} are read"
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// What the scores of a request are.
@@ -134,7 +149,7 @@ impl PolicyManifest {
             .any(|name| name == first_stage.name())
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, counts: Counts) -> Result<(), String> {
         if self.manifest_version != 1 {
             return Err(format!(
                 "`manifest_version` is {}; this host reads 1",
@@ -145,14 +160,14 @@ impl PolicyManifest {
         if self.version.is_empty() || self.version.len() > 64 {
             return Err("`version` must have 1 to 64 characters".to_owned());
         }
-        let counts = [
+        let entries = [
             ("fields", self.fields.len(), MAX_FIELDS),
             ("models", self.models.len(), MAX_ENTRIES),
             ("score_kind_if", self.score_kind_if.len(), MAX_ENTRIES),
             ("set_relative", self.set_relative.len(), MAX_ENTRIES),
         ];
-        for (key, count, most) in counts {
-            if count > most {
+        for (key, count, most) in entries {
+            if count > most && counts == Counts::Bounded {
                 return Err(format!(
                     "`{key}` has {count} entries; at most {most} are read"
                 ));
@@ -197,8 +212,8 @@ impl PolicyManifest {
 }
 
 /// The head of what a policy said.
-fn brief(text: &str) -> String {
-    text.chars().take(200).collect()
+fn brief(text: &str) -> &str {
+    crate::imports::log::cut(text, 200)
 }
 
 /// Whether `name` can be a policy's or a slot's name: lower-case letters, digits and `-`, at most 64.

@@ -4,21 +4,42 @@
 //! take more steps than that, goes to threads that serve nobody else ([`crate::chores`]).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rerankd_core::RerankRequest;
+use rerankd_core::{FirstStage, RerankRequest, ScoreKind};
 use serde_json::{Map, Value};
 
-use crate::chores::{self, Budget, Undone};
+use crate::chores::{self, Budget, Undone, Whose};
 use crate::error::PolicyError;
 use crate::parameters::{MAX_PARAMETERS_BYTES, Unchecked};
 use crate::version::PolicyVersion;
 
-/// Steps of a check that is done where it stands: a fraction of a millisecond.
+/// Steps and time of a check that is done where it stands.
 const STEPS_IN_PLACE: u64 = 4_000;
+const TIME_IN_PLACE: Duration = Duration::from_millis(1);
 
-/// Largest parameters that are read where they stand, bytes.
+/// Largest parameters that are read where they stand, the operator's included, bytes of JSON. As a tree
+/// they are up to a hundred times as large.
 const BYTES_IN_PLACE: usize = 16 << 10;
+
+/// What a call needs of its parameters. The tree that they were checked as is gone: it may be a hundred
+/// times as large as its text, and is held by no more calls than there are threads that check.
+pub(crate) struct Parameters {
+    /// A JSON object, for the policy.
+    pub(crate) text: String,
+    /// What `fields` of them names.
+    pub(crate) fields: Vec<String>,
+    /// What the scores will be.
+    pub(crate) score_kind: ScoreKind,
+}
+
+impl Parameters {
+    /// What they take on the host, with the set that is made of the fields.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let field = |field: &String| 4 * size_of::<String>() + 2 * field.len();
+        self.text.len() + self.fields.iter().map(field).sum::<usize>()
+    }
+}
 
 /// What a request says of its parameters.
 #[derive(Clone)]
@@ -26,6 +47,7 @@ struct Asked {
     text: Option<String>,
     raw_scores: bool,
     fields: Option<Vec<String>>,
+    first_stage: FirstStage,
 }
 
 /// About what it takes as JSON.
@@ -35,7 +57,7 @@ fn bytes(request: &RerankRequest) -> usize {
     fields + request.parameters.as_ref().map_or(0, String::len)
 }
 
-/// The parameters that a policy gets, an object. Ends at `give_up_at` at the latest.
+/// The parameters that a policy gets, checked. Ends at `give_up_at` at the latest.
 ///
 /// # Errors
 /// [`PolicyError::InvalidRequest`]; or the deadline came, or there is no room.
@@ -43,7 +65,7 @@ pub(crate) async fn parameters(
     version: &Arc<PolicyVersion>,
     request: &RerankRequest,
     give_up_at: Instant,
-) -> Result<Value, PolicyError> {
+) -> Result<Parameters, PolicyError> {
     let bytes = bytes(request);
     if bytes > MAX_PARAMETERS_BYTES {
         return Err(PolicyError::InvalidRequest {
@@ -57,16 +79,19 @@ pub(crate) async fn parameters(
         text: request.parameters.clone(),
         raw_scores: request.raw_scores,
         fields: request.fields.clone(),
+        first_stage: request.first_stage,
     };
-    if bytes <= BYTES_IN_PLACE {
-        match merged(version, &asked, &Budget::steps(STEPS_IN_PLACE)) {
+    if bytes + version.parameter_bytes() <= BYTES_IN_PLACE {
+        let budget = Budget::in_place(STEPS_IN_PLACE, TIME_IN_PLACE);
+        match merged(version, &asked, &budget) {
             Err(Unmerged::Undone(_)) => {}
             Err(Unmerged::Refused(error)) => return Err(error),
             Ok(parameters) => return Ok(parameters),
         }
     }
     let again = Arc::clone(version);
-    let work = chores::run(move |budget| merged(&again, &asked, budget));
+    let whose = Whose::Request(version.name());
+    let work = chores::run(whose, move |budget| merged(&again, &asked, budget));
     let Ok(done) = tokio::time::timeout_at(give_up_at.into(), work).await else {
         return Err(PolicyError::Deadline {
             policy: version.label().to_owned(),
@@ -97,7 +122,7 @@ enum Unmerged {
     Undone(Undone),
 }
 
-fn merged(version: &PolicyVersion, asked: &Asked, budget: &Budget) -> Result<Value, Unmerged> {
+fn merged(version: &PolicyVersion, asked: &Asked, budget: &Budget) -> Result<Parameters, Unmerged> {
     let mut merged = version.options().parameters.clone();
     if asked.raw_scores
         && let Some((name, value)) = version.manifest().raw_scores_parameter()
@@ -120,7 +145,15 @@ fn merged(version: &PolicyVersion, asked: &Asked, budget: &Budget) -> Result<Val
     }
     let merged = Value::Object(merged);
     match version.schema().check(&merged, budget) {
-        Ok(()) => Ok(merged),
+        Ok(()) => {
+            let fields = merged.get("fields").and_then(Value::as_array);
+            let fields = fields.into_iter().flatten().filter_map(Value::as_str);
+            Ok(Parameters {
+                text: merged.to_string(),
+                fields: fields.map(str::to_owned).collect(),
+                score_kind: version.manifest().score_kind(asked.first_stage, &merged),
+            })
+        }
         Err(Unchecked::Undone(undone)) => Err(Unmerged::Undone(undone)),
         Err(Unchecked::Wrong(error)) => Err(Unmerged::Refused(PolicyError::InvalidRequest {
             message: format!("policy {}: {}", version.name(), error.message),

@@ -34,8 +34,13 @@ impl VersionDigest {
 
     /// Its first 8 digits, for people.
     pub fn short(&self) -> &str {
-        &self.0[..self.0.floor_char_boundary(MIN_DIGEST_DIGITS)]
+        short(&self.0)
     }
+}
+
+/// The first 8 digits of a digest, for people.
+pub(crate) fn short(digest: &str) -> &str {
+    &digest[..digest.floor_char_boundary(MIN_DIGEST_DIGITS)]
 }
 
 impl fmt::Display for VersionDigest {

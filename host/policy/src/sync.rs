@@ -8,10 +8,19 @@ pub(crate) use threads::*;
 mod threads {
     pub(crate) use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
     pub(crate) use tokio::spawn;
+
+    /// Whether a task ended because the runtime does, not by a panic.
+    pub(crate) fn is_cancelled(error: &tokio::task::JoinError) -> bool {
+        error.is_cancelled()
+    }
 }
 
 #[cfg(test)]
 mod threads {
     pub(crate) use shuttle::future::spawn;
     pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+
+    pub(crate) fn is_cancelled(error: &shuttle::future::JoinError) -> bool {
+        matches!(error, shuttle::future::JoinError::Cancelled)
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rerankd_core::Limits;
+use rerankd_core::{Limits, Refused};
 use rerankd_inference::{InferenceError, Model};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -12,12 +12,13 @@ use wasmtime::component::Component;
 
 use crate::artifact::Artifact;
 use crate::bindings::{Reranker, RerankerPre};
-use crate::chores::{self, Budget, Undone};
+use crate::chores::{self, Budget, Undone, Whose};
 use crate::engine::PolicyEngine;
-use crate::error::{Fault, ReleaseError};
+use crate::error::{Fault, ReleaseError, Step};
 use crate::imports::GuestState;
 use crate::manifest::PolicyManifest;
-use crate::parameters::{MAX_PARAMETERS_BYTES, ParameterSchema, Unchecked};
+use crate::parameters::{Counts, MAX_PARAMETERS_BYTES, ParameterSchema, Unchecked};
+use crate::selector::short;
 use crate::traffic::{TrafficBook, VersionTraffic};
 
 /// The contract that this host serves; part of a version's digest.
@@ -25,6 +26,9 @@ pub const CONTRACT: &str = "rerank:policy@0.1.0";
 
 /// How long `describe` may take.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest name that a message repeats, bytes.
+const MAX_QUOTED_BYTES: usize = 100;
 
 /// Whose account `describe` has: no policy can have this name.
 const DESCRIBE_ACCOUNT: &str = "(describe)";
@@ -51,6 +55,7 @@ pub struct CompiledPolicy {
     /// SHA-256 of the component, hex.
     component: String,
     options: PolicyOptions,
+    parameter_bytes: usize,
     limits: Limits,
 }
 
@@ -64,6 +69,7 @@ pub struct PolicyVersion {
     component: String,
     models: Arc<BTreeMap<String, Arc<Model>>>,
     options: PolicyOptions,
+    parameter_bytes: usize,
     limits: Limits,
     traffic: Arc<VersionTraffic>,
     digest: String,
@@ -83,8 +89,10 @@ impl CompiledPolicy {
     ) -> Result<Self, ReleaseError> {
         artifact.check_world(options.allow_wasi)?;
         let component = Component::new(engine.engine(), artifact.bytes())
-            .map_err(|error| ReleaseError::Compile(one_line(&error)))?;
-        let describing = Self::describe(engine, component, artifact.sha256(), options, limits);
+            .map_err(|error| ReleaseError::Compile(said(&one_line(&error))))?;
+        let sha256 = artifact.sha256();
+        let describing =
+            Self::describe(engine, component, sha256, options, limits, Counts::Bounded);
         engine.guests().block_on(describing)
     }
 
@@ -99,18 +107,24 @@ impl CompiledPolicy {
         sha256: &str,
         options: PolicyOptions,
         limits: &Limits,
+        counts: Counts,
     ) -> Result<Self, ReleaseError> {
         let pre = engine
             .linker(options.allow_wasi)
             .instantiate_pre(&component)
             .and_then(RerankerPre::new)
-            .map_err(|error| ReleaseError::Contract(one_line(&error)))?;
+            .map_err(|error| ReleaseError::Contract(said(&one_line(&error))))?;
         let json = ask(engine, &pre, options.allow_wasi, limits).await?;
         let parameters = Value::Object(options.parameters.clone());
-        let read = chores::run(move |budget| read(json, &parameters, budget)).await;
+        let read = chores::run(Whose::Release, move |budget| {
+            read(json, &parameters, counts, budget)
+        })
+        .await;
+        let parameter_bytes = Value::Object(options.parameters.clone()).to_string().len();
         let (json, manifest, schema) = read.map_err(|undone| match undone {
             Undone::Exhausted => ReleaseError::Manifest(undone.to_string()),
-            _ => ReleaseError::Host(format!("its manifest: {undone}")),
+            Undone::Busy => ReleaseError::Busy(Step::Describe),
+            Undone::Panicked => ReleaseError::Host(format!("its manifest: {undone}")),
         })??;
         check_grants(&manifest, options.grants.as_deref())?;
         Ok(Self {
@@ -120,6 +134,7 @@ impl CompiledPolicy {
             schema,
             component: sha256.to_owned(),
             options,
+            parameter_bytes,
             limits: limits.clone(),
         })
     }
@@ -178,19 +193,22 @@ impl CompiledPolicy {
                 slot: slot.name.clone(),
                 problem,
             };
-            let model = find_model(&slot.name, name)
-                .map_err(|error| fail(format!("needs the model `{name}`: {error}")))?;
+            let model = find_model(&slot.name, name).map_err(|error| {
+                let name = quoted(name);
+                fail(said(&format!("needs the model `{name}`: {error}")))
+            })?;
             if model.manifest().kind != slot.kind {
                 return Err(fail(format!(
-                    "needs a {}, but `{name}` is a {}",
+                    "needs a {}, but `{}` is a {}",
                     slot.kind.name(),
+                    quoted(name),
                     model.manifest().kind.name()
                 )));
             }
             models.insert(slot.name.clone(), model);
         }
         let digest = digest(&self, &models);
-        let label = format!("{}@{}", self.manifest.name, &digest[..8]);
+        let label = format!("{}@{}", self.manifest.name, short(&digest));
         let traffic = traffic.of(&self.manifest.name, &digest);
         Ok(PolicyVersion {
             pre: self.pre,
@@ -200,6 +218,7 @@ impl CompiledPolicy {
             component: self.component,
             models: Arc::new(models),
             options: self.options,
+            parameter_bytes: self.parameter_bytes,
             limits: self.limits,
             traffic,
             digest,
@@ -227,7 +246,7 @@ impl PolicyVersion {
 
     /// The digest's first 8 digits.
     pub fn short_digest(&self) -> &str {
-        &self.digest[..8]
+        short(&self.digest)
     }
 
     /// `name@digest`, for messages.
@@ -247,6 +266,11 @@ impl PolicyVersion {
     /// What the operator decided about it.
     pub fn options(&self) -> &PolicyOptions {
         &self.options
+    }
+
+    /// The operator's parameters, bytes of JSON.
+    pub(crate) fn parameter_bytes(&self) -> usize {
+        self.parameter_bytes
     }
 
     /// The limits that its calls run under: those of its release.
@@ -305,24 +329,25 @@ pub(crate) fn with_guest_limits(limits: &Limits, recorded: &BTreeMap<String, u64
 fn read(
     json: String,
     parameters: &Value,
+    counts: Counts,
     budget: &Budget,
 ) -> Result<(String, PolicyManifest, ParameterSchema), ReleaseError> {
     let size = parameters.to_string().len();
-    if size > MAX_PARAMETERS_BYTES {
+    if size > MAX_PARAMETERS_BYTES && counts == Counts::Bounded {
         return Err(ReleaseError::Parameters(format!(
             "{size} bytes of JSON; at most {MAX_PARAMETERS_BYTES} are taken"
         )));
     }
-    let manifest = PolicyManifest::parse(&json)
+    let manifest = PolicyManifest::parse_with(&json, counts)
         .map_err(|problem| ReleaseError::Manifest(said(&problem)))?;
     let late = |undone: Undone| format!("to read it {undone}");
-    let schema = ParameterSchema::compile(manifest.parameters.as_ref(), budget)
+    let schema = ParameterSchema::compile_with(manifest.parameters.as_ref(), counts, budget)
         .map_err(|refused| ReleaseError::Schema(said(&refused.unwrap_or_else(late))))?;
     schema
         .check_partial(parameters, budget)
         .map_err(|unchecked| {
             ReleaseError::Parameters(match unchecked {
-                Unchecked::Wrong(error) => error.message,
+                Unchecked::Wrong(error) => said(&error.message),
                 Unchecked::Undone(undone) => format!("to check them {undone}"),
             })
         })?;
@@ -336,13 +361,11 @@ fn check_grants(manifest: &PolicyManifest, grants: Option<&[String]>) -> Result<
     if grants.iter().any(|field| field == "*") {
         return Ok(());
     }
-    let quoted = |fields: &mut dyn Iterator<Item = &String>| -> String {
-        fields
-            .map(|field| format!("`{field}`"))
-            .collect::<Vec<_>>()
-            .join(", ")
+    let listed = |fields: &mut dyn Iterator<Item = &String>| -> String {
+        let fields: Vec<String> = fields.map(|field| format!("`{}`", quoted(field))).collect();
+        said(&fields.join(", "))
     };
-    let missing = quoted(
+    let missing = listed(
         &mut manifest
             .fields
             .iter()
@@ -356,7 +379,7 @@ fn check_grants(manifest: &PolicyManifest, grants: Option<&[String]>) -> Result<
         granted: if grants.is_empty() {
             "none".to_owned()
         } else {
-            quoted(&mut grants.iter())
+            listed(&mut grants.iter())
         },
     })
 }
@@ -376,7 +399,10 @@ async fn ask(
         String::new(),
         allow_wasi,
     )
-    .map_err(|refused| ReleaseError::Describe(refused.to_string()))?;
+    .map_err(|refused| match refused {
+        Refused::Call { .. } => ReleaseError::Describe(refused.to_string()),
+        Refused::Pool { .. } => ReleaseError::Busy(Step::Describe),
+    })?;
     let cpu = Arc::clone(&state.cpu);
     let mut store = crate::invoke::bounded_store(engine, state);
     let pre = pre.clone();
@@ -392,7 +418,15 @@ async fn ask(
         let called = tokio::time::timeout(DESCRIBE_TIMEOUT, cpu.metered(describing)).await;
         let failed = |fault: Fault| ReleaseError::Describe(fault.to_string());
         match called {
-            Ok(Ok(Ok(json))) => cpu.check().map(|()| json).map_err(failed),
+            Ok(Ok(Ok(json))) => {
+                cpu.check().map_err(failed)?;
+                // Before it waits for anybody to read it.
+                PolicyManifest::check_size(&json).map_err(ReleaseError::Manifest)?;
+                Ok(json)
+            }
+            Ok(Ok(Err(error))) if crate::invoke::is_no_room(store.data(), &error) => {
+                Err(ReleaseError::Busy(Step::Describe))
+            }
             Ok(Ok(Err(error))) => Err(failed(crate::invoke::fault_of(
                 &limits,
                 store.data(),
@@ -444,8 +478,95 @@ fn said(problem: &str) -> String {
     crate::imports::log::words(problem, crate::invoke::MAX_MESSAGE_BYTES)
 }
 
+/// A name in a policy's own words, as long as it is shown among others.
+fn quoted(name: &str) -> String {
+    crate::imports::log::words(name, MAX_QUOTED_BYTES)
+}
+
 /// An error with its causes, as one line.
 pub(crate) fn one_line(error: &wasmtime::Error) -> String {
     let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
     causes.join(": ").replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn manifest(fields: usize, models: usize, parameters: &Value) -> String {
+        let models = (0..models)
+            .map(|n| json!({"name": format!("m{n}"), "kind": "cross-encoder", "default": "m"}));
+        let manifest = json!({
+            "manifest_version": 1, "name": "p", "version": "1.0.0", "description": "",
+            "score_kind": "blend", "fields": vec!["f"; fields],
+            "models": models.collect::<Vec<_>>(), "parameters": parameters,
+        });
+        manifest.to_string()
+    }
+
+    fn problem(json: &str, parameters: &Value, counts: Counts) -> Option<String> {
+        let read = chores::run(Whose::Release, {
+            let (json, parameters) = (json.to_owned(), parameters.clone());
+            move |budget| read(json, &parameters, counts, budget)
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let read = runtime.expect("the system gives one").block_on(read);
+        read.expect("there is room")
+            .err()
+            .map(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_an_older_release_took_is_read_whatever_there_is_of_it() {
+        let none = json!({});
+        let patterns: Vec<Value> = (0..200)
+            .map(|n| json!({"pattern": format!("^{n:0>100}$")}))
+            .collect();
+        let mut one_large: Vec<Value> = (0..40)
+            .map(|n| json!({"pattern": format!("^{n}$")}))
+            .collect();
+        one_large.push(json!({"pattern": r"^[\w ]{1,40}$"}));
+        let filler = json!({"a": "x".repeat(300_000)});
+        for (manifest, parameters, says) in [
+            (manifest(1025, 0, &none), &none, "at most 1024"),
+            (manifest(1, 65, &none), &none, "at most 64"),
+            (manifest(1, 0, &none), &filler, "at most 262144"),
+            (
+                manifest(1, 0, &json!({"pattern": "a".repeat(2000)})),
+                &none,
+                "at most 1024",
+            ),
+            (
+                manifest(1, 0, &json!({"anyOf": patterns})),
+                &none,
+                "at most 16384",
+            ),
+        ] {
+            let refused = problem(&manifest, parameters, Counts::Bounded);
+            let refused = refused.expect("it is above a bound");
+            assert!(refused.contains(says), "{refused}");
+            assert_eq!(problem(&manifest, parameters, Counts::AsRecorded), None);
+        }
+        let large = manifest(1, 0, &json!({"anyOf": one_large}));
+        assert_eq!(problem(&large, &none, Counts::Bounded), None);
+    }
+
+    #[test]
+    fn what_a_policy_asks_for_is_shown_in_part() {
+        let mut manifest = PolicyManifest::parse(
+            r#"{"manifest_version":1,"name":"p","version":"1","description":"d","fields":[],
+                "score_kind":"blend"}"#,
+        )
+        .expect("it is right");
+        manifest.fields = vec!["\u{1b}[2J".to_owned(), "long".repeat(100_000)];
+        let problem = check_grants(&manifest, Some(&[])).expect_err("it is granted none");
+        let problem = problem.to_string();
+        assert!(problem.len() < 400, "{} bytes", problem.len());
+        assert!(problem.contains("`\u{fffd}[2J`, `longlong"), "{problem}");
+        manifest.fields = vec!["many".to_owned(); 1024];
+        let problem = check_grants(&manifest, Some(&[])).expect_err("it is granted none");
+        assert!(problem.to_string().len() < 1200);
+    }
 }

@@ -36,6 +36,18 @@ fn doubling(levels: usize, of: impl Fn(Value) -> Value, leaf: Value) -> Value {
 }
 
 #[test]
+fn an_empty_text_costs_what_its_pattern_does() {
+    let items = json!({"items": {"pattern": "(?:a?){9000}"}});
+    let schema = compile(&json!({"properties": {"a": items}})).expect("it is fine");
+    let many = json!({"a": vec![""; 1000]});
+    let exhausted = Err(Unchecked::Undone(Undone::Exhausted));
+    assert_eq!(schema.check(&many, &Budget::steps(20_000)), exhausted);
+    // However many steps there are, each match looks at the clock.
+    let short = Budget::in_place(u64::MAX, Duration::from_millis(1));
+    assert_eq!(schema.check(&many, &short), exhausted);
+}
+
+#[test]
 fn schemas_that_multiply_are_refused() {
     let multiply = "may take more than 10000 steps";
     for key in ["allOf", "anyOf", "oneOf"] {

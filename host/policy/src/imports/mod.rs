@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rerankd_core::limits::GUEST_PASSED_BYTES;
 use rerankd_core::{Account, Charge, Limits, Refused, TokenCount};
 use rerankd_inference::{Lane, Model};
 use wasmtime::component::ResourceTable;
@@ -86,6 +85,8 @@ pub(crate) struct Usage {
     pub(crate) query_truncated: bool,
     /// What the tokenizer made of the texts.
     pub(crate) tokens: TokenCount,
+    /// Whether the host's log says already that a model failed on the call's rows.
+    failure_is_logged: bool,
     /// What a model or the tokenizer could not do, if it was the host's failure.
     pub(crate) host_failure: Option<String>,
 }
@@ -128,7 +129,7 @@ impl GuestState {
             max_host_calls: limits.guest_host_calls,
             max_tensor_bytes: limits.guest_tensor_bytes,
             max_rows: limits.guest_rows(),
-            max_passed_bytes: GUEST_PASSED_BYTES,
+            max_passed_bytes: limits.guest_passed_bytes(),
             wasi: allow_wasi.then(|| GuestWasi::new(output_bytes)),
         })
     }

@@ -324,11 +324,14 @@ impl HostGraphExecutionContext for GuestState {
             Ok(output) => output,
             Err(InferenceError::Run { .. }) if model.can_fail_on_checked_rows() => {
                 self.release_tensor(output_bytes);
-                // The runtime's own words may repeat what the guest gave it.
-                tracing::warn!(
-                    model = model.name(),
-                    "a model failed on rows that a policy made"
-                );
+                // Once a call: the guest may have it fail as often as it likes. The runtime's own words
+                // may repeat what the guest gave it.
+                if !std::mem::replace(&mut self.usage.failure_is_logged, true) {
+                    tracing::warn!(
+                        model = model.name(),
+                        "a model failed on rows that a policy made"
+                    );
+                }
                 let problem = format!("model `{}` failed on these rows", model.name());
                 return self.error(ErrorCode::RuntimeError, problem);
             }

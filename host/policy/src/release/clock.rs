@@ -31,7 +31,7 @@ impl Clock {
         let ms = |step: Step| self.took[step as usize].as_secs_f64() * 1e3;
         tracing::debug!(
             policy,
-            version = &digest[..8],
+            version = crate::selector::short(digest),
             inspect_ms = ms(Step::Inspect),
             compile_ms = ms(Step::Compile),
             describe_ms = ms(Step::Describe),

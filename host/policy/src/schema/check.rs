@@ -295,7 +295,7 @@ impl Check<'_> {
                     format!(
                         "{} is shorter than {}",
                         here(),
-                        counted(*least, "character", "s")
+                        counted(*least, "character", "characters")
                     )
                 }),
             },
@@ -305,7 +305,7 @@ impl Check<'_> {
                     format!(
                         "{} is longer than {}",
                         here(),
-                        counted(*most, "character", "s")
+                        counted(*most, "character", "characters")
                     )
                 }),
             },
@@ -319,13 +319,21 @@ impl Check<'_> {
             (Rule::MinItems(least), Value::Array(items)) => match items.len() as u64 >= *least {
                 true => Ok(true),
                 false => self.no(place, || {
-                    format!("{} has less than {}", here(), counted(*least, "item", "s"))
+                    format!(
+                        "{} has less than {}",
+                        here(),
+                        counted(*least, "item", "items")
+                    )
                 }),
             },
             (Rule::MaxItems(most), Value::Array(items)) => match items.len() as u64 <= *most {
                 true => Ok(true),
                 false => self.no(place, || {
-                    format!("{} has more than {}", here(), counted(*most, "item", "s"))
+                    format!(
+                        "{} has more than {}",
+                        here(),
+                        counted(*most, "item", "items")
+                    )
                 }),
             },
             (Rule::UniqueItems, Value::Array(items)) => match are_different(items, self.budget)? {
@@ -377,7 +385,7 @@ impl Check<'_> {
                         format!(
                             "{} has less than {}",
                             here(),
-                            counted(*least, "propert", "ies")
+                            counted(*least, "property", "properties")
                         )
                     }),
                 }
@@ -389,7 +397,7 @@ impl Check<'_> {
                         format!(
                             "{} has more than {}",
                             here(),
-                            counted(*most, "propert", "ies")
+                            counted(*most, "property", "properties")
                         )
                     }),
                 }

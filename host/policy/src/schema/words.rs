@@ -55,12 +55,9 @@ pub(super) fn type_names(types: u8) -> String {
     format!("{word} {}", names.join(", "))
 }
 
-pub(super) fn counted(count: u64, what: &str, plural: &str) -> String {
-    match (count, plural) {
-        (1, "ies") => format!("{count} {what}y"),
-        (1, _) => format!("{count} {what}"),
-        _ => format!("{count} {what}{plural}"),
-    }
+pub(super) fn counted(count: u64, one: &str, several: &str) -> String {
+    let what = if count == 1 { one } else { several };
+    format!("{count} {what}")
 }
 
 pub(super) fn listed(options: &[Value]) -> String {
@@ -87,7 +84,7 @@ pub(super) fn listed(options: &[Value]) -> String {
 }
 
 pub(super) fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(SHOWN_BYTES)]
+    crate::imports::log::cut(text, SHOWN_BYTES)
 }
 
 /// A value as JSON, at most so many bytes of it: the rest is not even written.
