@@ -201,7 +201,11 @@ fn calls_that_run_hold_no_tree_of_their_parameters() {
     std::thread::scope(|scope| {
         for _ in 0..16 {
             scope.spawn(|| {
-                let answer = server.post("/v1/rerank/spin", &request);
+                // Few of one policy may wait to be checked.
+                let called = || server.post("/v1/rerank/spin", &request);
+                let answer = eventually("it runs", || {
+                    Some(called()).filter(|answer| answer.status != 429)
+                });
                 assert_eq!(answer.status, 424, "{}", answer.text());
                 let message = answer.error_message();
                 assert!(message.contains("CPU time"), "{message}");
