@@ -186,7 +186,7 @@ fn a_try_that_takes_long_keeps_nobody_from_another() {
 fn what_may_not_be_done_twice_tries_where_it_is_the_nodes_turn() {
     try_orders(|engine| {
         engine.set(0, false);
-        assert_eq!(engine.ask(Request::Repeatable), Some(1));
+        together(engine, [Request::Repeatable; NODES]);
         assert!(engine.is_out(0));
         pass(FIRST_PAUSE);
         engine.set(0, true);
