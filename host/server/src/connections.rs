@@ -385,7 +385,8 @@ impl Gate {
             .map(|seat| (seat.answer_bytes(), seat.number))
             .collect();
         stalled.sort_unstable_by_key(|&(bytes, _)| Reverse(bytes));
-        let held = self.answer_bytes.load(Ordering::Relaxed);
+        // Who was told to end has not given back yet what it holds.
+        let held: usize = seats.taken.values().map(|seat| seat.answer_bytes()).sum();
         let mut over = held.saturating_sub(self.most_answer_bytes / 2);
         for (bytes, number) in stalled {
             if over == 0 {
