@@ -27,7 +27,15 @@ pub fn reset_peak_memory(server: &Rerankd) {
 /// # Panics
 /// As [`cpu_time`].
 pub fn peak_memory_mib(server: &Rerankd) -> usize {
-    mebibytes(server, "VmHWM:")
+    peak_memory_bytes(server) >> 20
+}
+
+/// The same in bytes.
+///
+/// # Panics
+/// As [`cpu_time`].
+pub fn peak_memory_bytes(server: &Rerankd) -> usize {
+    bytes(server, "VmHWM:")
 }
 
 /// The memory that the server has resident, MiB.
@@ -35,14 +43,22 @@ pub fn peak_memory_mib(server: &Rerankd) -> usize {
 /// # Panics
 /// As [`cpu_time`].
 pub fn memory_mib(server: &Rerankd) -> usize {
-    mebibytes(server, "VmRSS:")
+    memory_bytes(server) >> 20
 }
 
-fn mebibytes(server: &Rerankd, name: &str) -> usize {
+/// The same in bytes.
+///
+/// # Panics
+/// As [`cpu_time`].
+pub fn memory_bytes(server: &Rerankd) -> usize {
+    bytes(server, "VmRSS:")
+}
+
+fn bytes(server: &Rerankd, name: &str) -> usize {
     let status = read(server, "status");
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<usize>().ok());
-    kibibytes.expect("it says how much memory a process has") >> 10
+    kibibytes.expect("it says how much memory a process has") << 10
 }
 
 fn read(server: &Rerankd, file: &str) -> String {

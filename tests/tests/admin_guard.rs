@@ -479,6 +479,12 @@ fn the_data_plane_answers_to_names_of_loopback_and_to_those_that_it_is_given() {
         server.metric("rerankd_requests_total", &refused),
         wrong.len() as f64
     );
+    // For an operator who forgot one, once.
+    let said = server
+        .stderr()
+        .matches("give the name to --allow-host")
+        .count();
+    assert_eq!(said, 1, "{}", server.stderr());
     // Each protocol says it in its own words, and so does what is none.
     for (method, path, shape) in [
         ("POST", "/rerank", "\"message\":\"`Host"),

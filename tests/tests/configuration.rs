@@ -423,8 +423,33 @@ fn links_into_folders_that_anyone_can_write_to_are_refused() {
     folder.write("open/cases.json", "{\"cases\": []}");
     link("open/cases.json", "policies/first-stage.cases.json");
     serve_with(&["--policies", &policies]);
-    // A model.
     std::fs::remove_file(root.join("policies/first-stage.cases.json")).expect("it is ours");
+    // A file some folders below one in which others can rename the next, and links on the way to it.
+    let said_above = format!("`{open}` above it can be written by anyone");
+    let refuses_above = || {
+        let flags = [
+            "--listen",
+            "127.0.0.1:0",
+            "--log",
+            "error",
+            "--policies",
+            &policies,
+        ];
+        let refusal = serve(&flags, &[]);
+        assert_ne!(refusal.code, Some(0), "{refusal:?}");
+        assert!(refusal.stderr.contains(&said_above), "{refusal:?}");
+    };
+    folder.copy(&first_stage, "open/a/b/first-stage.wasm");
+    link("open/a/b/first-stage.wasm", "policies/first-stage.wasm");
+    refuses_above();
+    link("good/first-stage.wasm", "open/a/b/link.wasm");
+    link("open/a/b/link.wasm", "policies/first-stage.wasm");
+    refuses_above();
+    link("open/a/b", "way");
+    link("way/link.wasm", "policies/first-stage.wasm");
+    refuses_above();
+    link("good/first-stage.wasm", "policies/first-stage.wasm");
+    // A model.
     link("open/tiny-cross-encoder", "models/tiny-cross-encoder");
     let models = path("models");
     let load = ["--load-model", "tiny-cross-encoder"];

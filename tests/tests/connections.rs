@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rerankd_tests::http::head;
 use rerankd_tests::upstream::{wait_for_end, write_json};
+use rerankd_tests::usage::{memory_bytes, peak_memory_bytes};
 use rerankd_tests::{Answer, Connection, PATIENCE, Rerankd, Upstream, eventually};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
@@ -81,26 +82,6 @@ fn neighbours_are_answered(server: &Rerankd) -> Duration {
         in_time("proxy", &|| get(server.proxy_address(), "/_cat")),
     ];
     took.into_iter().max().unwrap_or_default()
-}
-
-/// A line of `/proc/PID/status`, bytes.
-fn memory(server: &Rerankd, line: &str) -> usize {
-    let path = format!("/proc/{}/status", server.id());
-    let status = std::fs::read_to_string(path).expect("it runs");
-    let value = status.lines().find_map(|text| text.strip_prefix(line));
-    let value = value.and_then(|value| {
-        value
-            .trim()
-            .strip_suffix(" kB")?
-            .trim()
-            .parse::<usize>()
-            .ok()
-    });
-    value.expect("the system says it") << 10
-}
-
-fn resident(server: &Rerankd) -> usize {
-    memory(server, "VmRSS:")
 }
 
 fn mib(bytes: usize) -> usize {
@@ -305,7 +286,7 @@ fn clients_that_never_read_cost_a_bounded_memory_and_no_drain_time() {
         ],
     );
     neighbours_are_answered(&server);
-    let before = resident(&server);
+    let before = memory_bytes(&server);
     let body = large_page(16 << 20);
     let length = body.len().to_string();
     let mut deaf = Vec::new();
@@ -346,7 +327,7 @@ fn clients_that_never_read_cost_a_bounded_memory_and_no_drain_time() {
         server.metric("rerankd_answer_bytes", &[("plane", "data")]),
         server.metric("rerankd_answer_bytes", &[("plane", "proxy")]),
     );
-    let peak = memory(&server, "VmHWM:").saturating_sub(before);
+    let peak = peak_memory_bytes(&server).saturating_sub(before);
     println!(
         "clients that never read: {} MiB more at most, a neighbour took {longest:?} at most; answers held: {data} and {proxy} bytes",
         mib(peak)
@@ -384,7 +365,7 @@ fn who_takes_nothing_of_an_answer_is_cut_off_in_time() {
 fn requests_that_come_in_one_stream_are_answered_no_faster_than_answers_are_taken() {
     let server = Rerankd::start(&[]);
     server.get("/health").ok();
-    let before = resident(&server);
+    let before = memory_bytes(&server);
     let stream = TcpStream::connect(server.address()).expect("it listens");
     stream
         .set_write_timeout(Some(Duration::from_millis(300)))
@@ -398,7 +379,7 @@ fn requests_that_come_in_one_stream_are_answered_no_faster_than_answers_are_take
             Err(_) => break,
         }
     }
-    let more = resident(&server).saturating_sub(before);
+    let more = memory_bytes(&server).saturating_sub(before);
     println!(
         "{} MiB of requests without reading: {} MiB more",
         mib(sent),
@@ -446,7 +427,7 @@ fn a_body_in_chunks_of_one_byte_takes_the_memory_of_its_bytes() {
     ];
     let chunks = one_byte_chunks(BYTES);
     for (plane, address, head) in calls {
-        let before = resident(&server);
+        let before = memory_bytes(&server);
         let mut connection = send(address, head);
         connection.send(&chunks).expect("it is read");
         let held = || {
@@ -460,7 +441,10 @@ fn a_body_in_chunks_of_one_byte_takes_the_memory_of_its_bytes() {
         eventually("all of it is there", || {
             (held() >= BYTES as f64).then_some(())
         });
-        let (counted, more) = (held() as usize, resident(&server).saturating_sub(before));
+        let (counted, more) = (
+            held() as usize,
+            memory_bytes(&server).saturating_sub(before),
+        );
         println!(
             "{plane}: {BYTES} chunks of one byte: {counted} bytes are counted, {} KiB more",
             more >> 10

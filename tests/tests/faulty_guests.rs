@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rerankd_tests::answer::assert_same_bits;
 use rerankd_tests::documents::scored_texts;
+use rerankd_tests::usage::peak_memory_mib;
 use rerankd_tests::{Answer, Rerankd, documents, guests, require};
 use serde_json::{Value, json};
 
@@ -389,13 +390,8 @@ fn a_flood_of_log_lines_costs_no_memory_and_spoils_no_ranking() {
         "a guest's log is not the host's"
     );
     // A gigabyte was logged.
-    if let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", SERVER.id())) {
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let peak: usize = peak
-            .and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok())
-            .expect("Linux says how much memory a process had");
-        assert!(peak < 900_000, "{peak} kB");
-    }
+    let peak = peak_memory_mib(&SERVER);
+    assert!(peak < 880, "{peak} MiB");
     assert_server_is_healthy();
 }
 

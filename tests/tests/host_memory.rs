@@ -6,6 +6,7 @@ use rerankd_tests::admin::{assert_refused, error};
 use rerankd_tests::components::{bundled, faulty};
 use rerankd_tests::documents::scored_texts;
 use rerankd_tests::rerankd::only_policies;
+use rerankd_tests::usage::peak_memory_mib;
 use rerankd_tests::{Answer, Deployment, Folder, Rerankd, documents, eventually};
 use serde_json::{Value, json};
 
@@ -27,9 +28,9 @@ const LIMITS: [&str; 14] = [
     "60000",
 ];
 
-/// What one call may add to the server's memory, kB: what the host holds for it, its own memory, what
+/// What one call may add to the server's memory, MiB: what the host holds for it, its own memory, what
 /// it passes in one call and that once more as elements, and 32 MiB for rows that run.
-const ONE_CALL_KB: u64 = (64 + 64 + 2 * 17 + 32) << 10;
+const ONE_CALL_MIB: usize = 64 + 64 + 2 * 17 + 32;
 
 /// A server with `hoards` and `semantic-blend`.
 fn serve() -> Deployment {
@@ -57,15 +58,6 @@ fn serve() -> Deployment {
 
 static SERVER: LazyLock<Deployment> = LazyLock::new(serve);
 
-/// The most memory that a server has had, kB, where the system says so.
-fn peak_kb(server: &Deployment) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().trim_end_matches(" kB").parse().ok()
-}
-
 fn request(case: &str, n: u64, times: u64) -> Value {
     json!({
         "query": "smart watch",
@@ -83,7 +75,7 @@ fn hoard(server: &Deployment, case: &str, n: u64, times: u64) -> Answer {
 #[test]
 fn a_call_holds_no_more_than_it_may_whatever_it_asks_for() {
     let server = serve();
-    let before = peak_kb(&server);
+    let before = peak_memory_mib(&server);
     let host = "it had the host hold more than 64 MiB (--guest-host-mib)";
     let passed = "it passed more than 16 MiB to the host in one call, or as its result";
     let cases: [(&str, u64, u64, &str, &str); 11] = [
@@ -139,10 +131,8 @@ fn a_call_holds_no_more_than_it_may_whatever_it_asks_for() {
         assert!(text.ends_with(message), "{case}: {text}");
         assert_eq!(faults() - faults_before, 1.0, "{case}: {fault}");
     }
-    if let (Some(before), Some(after)) = (before, peak_kb(&server)) {
-        let grown = after - before;
-        assert!(grown <= ONE_CALL_KB, "{grown} kB, not {ONE_CALL_KB} kB");
-    }
+    let grown = peak_memory_mib(&server) - before;
+    assert!(grown <= ONE_CALL_MIB, "{grown} MiB, not {ONE_CALL_MIB} MiB");
     // All of it was given back.
     let held = || server.metric("rerankd_guest_host_bytes", &[]);
     eventually("nothing is held", || (held() == 0.0).then_some(()));

@@ -3,18 +3,9 @@
 
 use rerankd_tests::admin::assert_refused;
 use rerankd_tests::components::{bundled, faulty, with_manifest};
+use rerankd_tests::usage::peak_memory_mib;
 use rerankd_tests::{Deployment, Folder, Rerankd, eventually};
 use serde_json::{Value, json};
-
-/// The most memory that a server has had, MiB.
-fn peak_mib(server: &Rerankd) -> u64 {
-    let status = format!("/proc/{}/status", server.id());
-    let status = std::fs::read_to_string(status).expect("it runs");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
-    let kib: u64 = peak.and_then(|kib| kib.parse().ok()).expect("a number");
-    kib >> 10
-}
 
 /// Schemas, each of which names the one before four times: a million of them in a kilobyte.
 fn multiplied(key: &str, leaf: &Value) -> Value {
@@ -69,7 +60,7 @@ fn neighbour(server: &Rerankd, done: impl Fn() -> bool) {
 fn a_schema_that_multiplies_is_refused_and_holds_up_nobody() {
     let server = serve();
     neighbour(&server, || true);
-    let before = peak_mib(&server);
+    let before = peak_memory_mib(&server);
     let last = json!({"$ref": "#/$defs/j"});
     let schemas = ["allOf", "anyOf", "oneOf"].map(|key| {
         [
@@ -101,7 +92,7 @@ fn a_schema_that_multiplies_is_refused_and_holds_up_nobody() {
             assert_refused(&answer, 422, "describe", &["more than 10000 steps"]);
         }
     });
-    let grown = peak_mib(&server) - before;
+    let grown = peak_memory_mib(&server) - before;
     assert!(grown < 256, "{grown} MiB");
 }
 
@@ -121,7 +112,7 @@ fn parameters_that_never_end_to_be_checked_hold_up_nobody() {
         json!({"query": "q", "documents": ["d"], "parameters": deep, "timeout_ms": 30000});
     let good = json!({"query": "q", "documents": ["d"], "parameters": {"a": {"a": 1}}});
     server.post("/v1/rerank/deep", &good).ok();
-    let before = peak_mib(&server);
+    let before = peak_memory_mib(&server);
     std::thread::scope(|scope| {
         let hostile = &hostile;
         let calls: Vec<_> = (0..8)
@@ -140,7 +131,7 @@ fn parameters_that_never_end_to_be_checked_hold_up_nobody() {
             assert!(message.contains("steps"), "{message}");
         }
     });
-    let grown = peak_mib(&server) - before;
+    let grown = peak_memory_mib(&server) - before;
     assert!(grown < 128, "{grown} MiB");
     server.post("/v1/rerank/deep", &good).ok();
 }
@@ -197,7 +188,7 @@ fn calls_that_run_hold_no_tree_of_their_parameters() {
         "query": "q", "documents": ["d"], "parameters": {"a": many},
         "timeout_ms": 60_000, "on_failure": "error",
     });
-    let before = peak_mib(&server);
+    let before = peak_memory_mib(&server);
     std::thread::scope(|scope| {
         for _ in 0..16 {
             scope.spawn(|| {
@@ -212,7 +203,7 @@ fn calls_that_run_hold_no_tree_of_their_parameters() {
             });
         }
     });
-    let grown = peak_mib(&server) - before;
+    let grown = peak_memory_mib(&server) - before;
     assert!(grown < 192, "{grown} MiB");
 }
 
@@ -225,7 +216,7 @@ fn asking_for_versions_that_are_not_there_costs_no_memory() {
         let parameters = json!({"n": n, "filler": "x".repeat(200_000)});
         push_without_cases(&server, "large", &component, &parameters);
     }
-    let before = peak_mib(&server);
+    let before = peak_memory_mib(&server);
     let request = json!({"query": "q", "documents": ["d"]});
     std::thread::scope(|scope| {
         for _ in 0..32 {
@@ -238,7 +229,7 @@ fn asking_for_versions_that_are_not_there_costs_no_memory() {
             });
         }
     });
-    let grown = peak_mib(&server) - before;
+    let grown = peak_memory_mib(&server) - before;
     assert!(grown < 64, "{grown} MiB");
 }
 
@@ -258,7 +249,7 @@ fn asking_for_one_stored_version_after_the_other_holds_up_nobody() {
         .map(|digest| format!("/v1/rerank/many@{digest}"))
         .collect();
     assert_eq!(paths.len(), 12);
-    let before = peak_mib(&server);
+    let before = peak_memory_mib(&server);
     let request = json!({"query": "q", "documents": ["d"]});
     std::thread::scope(|scope| {
         let askers: Vec<_> = (0..200)
@@ -278,7 +269,7 @@ fn asking_for_one_stored_version_after_the_other_holds_up_nobody() {
             assert!(matches!(status, 200 | 429), "{status}");
         }
     });
-    let grown = peak_mib(&server) - before;
+    let grown = peak_memory_mib(&server) - before;
     assert!(grown < 96, "{grown} MiB");
     eventually("there is a place again", || {
         (server.post(&paths[0], &request).status == 200).then_some(())

@@ -1,8 +1,10 @@
 //! `GET /v1/events`: what happened, in order, for who may know.
 
+use std::time::Instant;
+
 use rerankd_tests::admin::{Event, assert_refused, events_in};
 use rerankd_tests::components::{echo, faulty};
-use rerankd_tests::{Connection, Deployment, eventually};
+use rerankd_tests::{Connection, Deployment, PATIENCE, Rerankd, eventually};
 use serde_json::json;
 
 fn ids(events: &[Event]) -> Vec<u64> {
@@ -151,6 +153,44 @@ fn events_come_as_they_happen_and_end_with_the_server() {
         assert_eq!(stream.chunk().expect("it is a proper end"), None);
     }
     assert!(server.exit_status().success());
+}
+
+#[test]
+fn a_stream_ends_with_its_token() {
+    let server = Deployment::start(&[]);
+    server.release_echo(1, true);
+    let follow = |token: &str| {
+        let bearer = format!("Bearer {token}");
+        let mut stream = Connection::open(server.admin_address()).expect("it listens");
+        let host = server.admin_address().to_string();
+        let headers = [("Host", host.as_str()), ("Authorization", &bearer)];
+        stream
+            .request("GET", "/v1/events", &headers, b"")
+            .expect("it listens");
+        assert_eq!(stream.answer_head().expect("it answers").status, 200);
+        assert_eq!(next(&mut stream).kind, "staged");
+        assert_eq!(next(&mut stream).kind, "activated");
+        stream
+    };
+    let revoke = |name: &str| {
+        let data = server.data_dir().to_str().expect("the path is UTF-8");
+        let revoked = ["token", "revoke", name, "--data-dir", data];
+        let revoked = Rerankd::run(Rerankd::command(&revoked));
+        assert_eq!(revoked.code, Some(0), "{revoked:?}");
+    };
+    let mut silent = follow(&server.token("one", "*", "read,texts"));
+    let mut other = follow(&server.token("other", "*", "read"));
+    revoke("one");
+    // Though nothing happens.
+    let started = Instant::now();
+    assert_eq!(silent.chunk().expect("it is a proper end"), None);
+    assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
+    // Others go on, and what happens right after a token was revoked is not told any more.
+    server.release_echo(2, false);
+    assert_eq!(next(&mut other).kind, "staged");
+    revoke("other");
+    server.release_echo(3, false);
+    assert_eq!(other.chunk().expect("it is a proper end"), None);
 }
 
 #[test]

@@ -18,10 +18,21 @@ fn two_versions() -> (Deployment, [String; 2]) {
 
 /// A request to the admin plane of which nothing but the head is sent. The server waits for its body.
 fn begin(server: &Deployment, method: &str, path: &str, media: &str, length: usize) -> Connection {
+    begin_as(server, &server.admin_token(), (method, path), media, length)
+}
+
+/// The same with a token.
+fn begin_as(
+    server: &Deployment,
+    token: &str,
+    (method, path): (&str, &str),
+    media: &str,
+    length: usize,
+) -> Connection {
     let mut connection = Connection::open(server.admin_address()).expect("the admin plane listens");
     let (host, bearer, length) = (
         server.admin_address().to_string(),
-        format!("Bearer {}", server.admin_token()),
+        format!("Bearer {token}"),
         length.to_string(),
     );
     let headers = [
@@ -409,9 +420,14 @@ fn more_bytes_of_uploads_than_there_is_room_for_are_told_to_come_back() {
     let server = Deployment::start(&["--max-component-mib", "1"]);
     let media = "application/wasm";
     let length = 2 << 20;
-    let mut held: Vec<Connection> = (0..4)
-        .map(|_| begin(&server, "PUT", "/v1/policies/echo", media, length))
-        .collect();
+    // A token has half of that at most.
+    let others = ["one", "two"].map(|name| server.token(name, "*", "push"));
+    let mut held: Vec<Connection> = [0, 0, 1, 1]
+        .map(|other: usize| {
+            let call = ("PUT", "/v1/policies/echo");
+            begin_as(&server, &others[other], call, media, length)
+        })
+        .into();
     for upload in &mut held {
         upload.send(vec![0; length - 1]).expect("it is taken");
     }
@@ -425,6 +441,48 @@ fn more_bytes_of_uploads_than_there_is_room_for_are_told_to_come_back() {
     eventually("there is room again", || {
         let answer = server.push("echo", &echo("0.1.0"), "activate=true");
         (answer.status == 201).then_some(())
+    });
+}
+
+/// Uploads that hold room and come so slowly that they are never there; their threads end with the server.
+fn trickle(server: &Deployment, token: &str, count: usize) {
+    let length = 2 << 20;
+    for _ in 0..count {
+        let call = ("PUT", "/v1/policies/echo");
+        let mut upload = begin_as(server, token, call, "application/wasm", length);
+        // What is begun with this much takes the room of all of it.
+        let _ = upload.send(vec![0; length * 2 / 3]);
+        std::thread::spawn(move || {
+            while upload.send([0; 1 << 10]).is_ok() {
+                std::thread::park_timeout(Duration::from_millis(50));
+            }
+        });
+    }
+}
+
+#[test]
+fn uploads_that_trickle_keep_nobody_from_a_rollback_or_an_upload() {
+    // Room for 8 MiB, of which each of these takes 2 MiB. They come faster than nothing.
+    let small = ["--max-component-mib", "1", "--stall-timeout-ms", "1000"];
+    let server = Deployment::start(&small);
+    let first = server.release_echo(1, true);
+    server.release_echo(2, true);
+    let hostile = ["one", "two"].map(|name| server.token(name, "*", "push"));
+    trickle(&server, &hostile[0], 4);
+    let held = server.metric("rerankd_upload_bytes", &[]);
+    assert!(held <= (4 << 20) as f64, "a token holds {held} bytes");
+    // Another token finds room at once.
+    assert_eq!(server.push("echo", &echo("0.3.0"), "").status, 201);
+    // Where several tokens hold all of it, a small body needs none, and who trickles has to go.
+    trickle(&server, &hostile[1], 4);
+    server.role("echo", "rollback", &json!({})).ok();
+    assert_eq!(server.serving("echo"), first[..8]);
+    eventually("there is room for an upload", || {
+        let answer = server.push("echo", &echo("0.4.0"), "");
+        (answer.status == 201).then_some(())
+    });
+    eventually("who trickled is gone", || {
+        (server.metric("rerankd_upload_bytes", &[]) <= (4 << 20) as f64).then_some(())
     });
 }
 

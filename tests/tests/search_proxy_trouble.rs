@@ -1,11 +1,13 @@
 //! The engine's trouble: it is down, it is slow, it breaks off. The proxy answers with an error in the
 //! engine's shape or ends the connection, and never hangs.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use rcgen::CertifiedKey;
 use rerankd_tests::upstream::{nobody, wait_for_end, write_answer, write_json};
+use rerankd_tests::usage::memory_mib;
 use rerankd_tests::{Answer, Connection, Folder, Rerankd, Upstream, eventually, http};
 
 const SEARCH: &str = r#"{"query":{"match":{"title":"watch"}}}"#;
@@ -55,7 +57,7 @@ fn an_engine_that_is_down_is_an_error_and_one_that_is_back_is_used() {
         is_error(&answer, 503, path);
     }
     assert_eq!(server.get("/health/ready").status, 200);
-    let socket = std::net::TcpListener::bind(address).expect("the port is free still");
+    let socket = TcpListener::bind(address).expect("the port is free still");
     std::thread::spawn(move || {
         for mut stream in socket.incoming().map_while(Result::ok) {
             let _ = write_json(&mut stream, "200 OK", "{}");
@@ -307,6 +309,46 @@ fn a_body_that_stands_still_is_the_clients() {
     is_error(&answer, 408, "/products/_bulk");
 }
 
+/// As engines do with a body that is larger than they take.
+#[test]
+fn an_engine_that_refuses_a_body_early_is_well() {
+    const TAKEN: usize = 64 << 10;
+    let refusing = || {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+        let address = socket.local_addr().expect("it is bound");
+        std::thread::spawn(move || {
+            for mut stream in socket.incoming().map_while(Result::ok) {
+                // What is not read makes of the end a reset.
+                let mut taken = vec![0; TAKEN];
+                let _ = stream.read_exact(&mut taken);
+                let close = [("connection", "close")];
+                let _ = write_answer(&mut stream, "413 Content Too Large", &close, b"{}");
+            }
+        });
+        format!("http://{address}")
+    };
+    let other = Upstream::start(|_, stream| write_json(stream, "200 OK", "{}"));
+    let server = proxy(&[refusing(), other.url()], &[]);
+    let mut refused = 0;
+    for _ in 0..16 {
+        let mut connection = Connection::open(server.proxy_address()).expect("the proxy listens");
+        let length = (8 << 20).to_string();
+        let headers = [("Content-Length", length.as_str())];
+        let head = http::head("POST", "/products/_bulk", &headers);
+        connection.send(head).expect("it reads");
+        // It may close before all of it is there.
+        let _ = (0..128).try_for_each(|_| connection.send([b'x'; 64 << 10]));
+        // Where the engine's answer got lost with the connection, or ours, there is none, or 502.
+        match connection.answer() {
+            Ok(answer) if answer.status == 413 => refused += 1,
+            Ok(answer) => assert!([200, 502].contains(&answer.status), "{answer:?}"),
+            Err(_) => {}
+        }
+    }
+    assert!(refused > 0, "nobody learned why");
+    assert_eq!(other.asked().len(), 8, "the address was left alone");
+}
+
 #[test]
 fn a_node_that_is_back_is_used_again() {
     let well = Upstream::start(|_, stream| write_json(stream, "200 OK", "{}"));
@@ -325,15 +367,6 @@ fn a_node_that_is_back_is_used_again() {
         ask();
     }
     assert_eq!(back.asked().len() - before, 2);
-}
-
-/// What the server holds in memory; 0 where the system does not say it as Linux does.
-fn resident_bytes(server: &Rerankd) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id()));
-    let status = status.unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-    kib.map_or(0, |kib: usize| kib << 10)
 }
 
 #[test]
@@ -361,7 +394,7 @@ fn an_engine_that_talks_without_end_costs_a_bounded_time_and_no_memory() {
             }
         });
         let server = proxy(&[upstream.url()], &limits);
-        let before = resident_bytes(&server);
+        let before = memory_mib(&server);
         for (method, path) in PATHS {
             let started = Instant::now();
             let answer = ask(&server, method, path).expect("an answer");
@@ -369,8 +402,8 @@ fn an_engine_that_talks_without_end_costs_a_bounded_time_and_no_memory() {
             assert!(started.elapsed() < Duration::from_secs(5));
             assert_eq!(server.get("/health/ready").status, 200);
         }
-        let grown = resident_bytes(&server).saturating_sub(before);
-        assert!(grown < 64 << 20, "{grown} bytes more are resident");
+        let grown = memory_mib(&server).saturating_sub(before);
+        assert!(grown < 64, "{grown} MiB more are resident");
     }
 }
 

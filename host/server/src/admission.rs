@@ -3,8 +3,9 @@
 
 mod forecast;
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rerankd_core::{ErrorKind, Limits, RerankError, RerankRequest, Reranked};
@@ -54,10 +55,11 @@ impl Drop for Permit {
     }
 }
 
-/// Bytes of bodies that may be in memory at a time.
+/// Bytes of bodies that may be in memory at a time. One holder has half of them at most.
 pub struct Room {
     used: Arc<AtomicUsize>,
     most: usize,
+    by_holder: Mutex<HashMap<String, Arc<AtomicUsize>>>,
 }
 
 impl Room {
@@ -66,6 +68,7 @@ impl Room {
         Self {
             used: Arc::default(),
             most,
+            by_holder: Mutex::default(),
         }
     }
 
@@ -74,10 +77,28 @@ impl Room {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Room for `bytes` more, held by `permit`; `None` where there is none.
-    pub fn admit(&self, permit: &mut Permit, bytes: usize) -> Option<()> {
+    /// Whether so much is in use that a holder may not find its half.
+    pub fn is_scarce(&self) -> bool {
+        self.in_use() > self.most / 2
+    }
+
+    /// Room for `bytes` more of `holder`, held by `permit`; `None` where there is none, or where the
+    /// holder has its half.
+    pub fn admit(&self, permit: &mut Permit, holder: &str, bytes: usize) -> Option<()> {
+        permit.hold(take(&self.of(holder), bytes, self.most / 2)?);
         permit.hold(take(&self.used, bytes, self.most)?);
         Some(())
+    }
+
+    fn of(&self, holder: &str) -> Arc<AtomicUsize> {
+        let by_holder = self.by_holder.lock();
+        let mut by_holder = by_holder.unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = by_holder.get(holder) {
+            return Arc::clone(held);
+        }
+        // Who holds nothing is forgotten.
+        by_holder.retain(|_, held| Arc::strong_count(held) > 1);
+        Arc::clone(by_holder.entry(holder.to_owned()).or_default())
     }
 }
 

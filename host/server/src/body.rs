@@ -20,6 +20,9 @@ const WINDOW: Duration = Duration::from_secs(5);
 /// What a body must bring in [`WINDOW`], bytes.
 const LEAST: usize = 1 << 10;
 
+/// What a body must bring where its room is scarce, bytes a second.
+const BRISK: f64 = 65_536.0;
+
 /// The first allocation for a body, bytes.
 const FIRST: usize = 1 << 10;
 
@@ -96,6 +99,15 @@ impl Pace {
         &mut self,
         body: &mut B,
     ) -> Result<Option<Result<Bytes, B::Error>>, String> {
+        self.next_where(body, || false).await
+    }
+
+    /// The same, with a pace of [`BRISK`] for as long as `others_wait` says so.
+    pub(crate) async fn next_where<B: Body<Data = Bytes> + Unpin>(
+        &mut self,
+        body: &mut B,
+        others_wait: impl Fn() -> bool,
+    ) -> Result<Option<Result<Bytes, B::Error>>, String> {
         loop {
             let until = self.since + self.window;
             let frame = match tokio::time::timeout_at(until.into(), body.frame()).await {
@@ -106,9 +118,14 @@ impl Pace {
             };
             self.came += frame.as_ref().map_or(0, Bytes::len);
             if self.since.elapsed() >= self.window {
-                if self.came < LEAST {
-                    let (came, window) = (self.came, self.window);
+                let (came, window) = (self.came, self.window);
+                if came < LEAST {
                     return Err(format!("{came} bytes of the body came within {window:?}"));
+                }
+                if (came as f64) < BRISK * window.as_secs_f64() && others_wait() {
+                    return Err(format!(
+                        "{came} bytes of the body came within {window:?}, too few while there is little room for others"
+                    ));
                 }
                 self.since = Instant::now();
                 self.came = 0;

@@ -1,6 +1,7 @@
 //! Where things lie when nobody says so: in the source checkout that the executable was built in, or
 //! in the system's folders. The current directory decides nothing.
 
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -59,24 +60,39 @@ pub fn onnxruntime() -> Vec<PathBuf> {
 /// Most links that lead from one to the next, as the system has it.
 const MAX_LINKS: usize = 40;
 
+/// Anybody may write there.
+const OTHERS_WRITE: u32 = 0o002;
+
+/// Only its owner may rename or remove what lies in such a folder.
+const STICKY: u32 = 0o1000;
+
+/// Who owns a file that belongs to nobody in a container's user namespace.
+const UNMAPPED: u32 = 65534;
+
 /// Whether code and models may be loaded from `path`, a file or a folder: it and the folder that it
-/// lies in must belong to this user or to root, and nobody else may write to them. Where it is a link,
-/// the same holds for all that it leads to, up to the last: who can write to a folder on the way decides
-/// where it ends.
+/// lies in must belong to this user or to root, and nobody else may write to them; nor may anybody else
+/// exchange a folder above. Where it is a link, the same holds for all that it leads to, up to the last:
+/// who can write to a folder on the way decides where it ends.
 ///
 /// # Errors
 /// A sentence that says what is wrong and how to mend it; nothing is wrong with a path that does not
 /// exist.
 pub fn check_owner(path: &Path) -> Result<(), String> {
-    let mut place = path.to_owned();
+    let absolute = std::path::absolute(path);
+    let mut place = absolute.unwrap_or_else(|_| path.to_owned());
     for _ in 0..MAX_LINKS {
         check_place(&place)?;
+        // Folders above it may be links, too.
+        if let (Some(parent), Some(name)) = (place.parent(), place.file_name())
+            && let Ok(parent) = parent.canonicalize()
+        {
+            check_place(&parent.join(name))?;
+        }
         let Ok(target) = std::fs::read_link(&place) else {
             break;
         };
         place = place.with_file_name("").join(target);
     }
-    // Folders above it may be links, too.
     match path.canonicalize() {
         Ok(real) => check_place(&real),
         // What does not exist is loaded by nobody.
@@ -84,9 +100,30 @@ pub fn check_owner(path: &Path) -> Result<(), String> {
     }
 }
 
-/// One path, and the folder that it lies in.
+/// Whether a folder, two levels or more above something, lets nobody but its owner, who is this user or
+/// root, exchange what leads there.
+///
+/// # Errors
+/// A sentence without its end, which says how to mend it.
+pub(crate) fn check_above(folder: &Path, meta: &Metadata) -> Result<(), String> {
+    let (owner, mode) = (meta.uid(), meta.mode());
+    let is_ours = |user| owner == user || owner == 0 || owner == UNMAPPED;
+    let shown = folder.display();
+    if !user().is_none_or(is_ours) {
+        return Err(format!(
+            "`{shown}` belongs to user {owner}, neither to this one nor to root: move what lies below"
+        ));
+    }
+    if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
+        return Err(format!(
+            "`{shown}` above it can be written by anyone: `chmod o-w {shown}`"
+        ));
+    }
+    Ok(())
+}
+
+/// One path, the folder that it lies in, and those above.
 fn check_place(path: &Path) -> Result<(), String> {
-    const OTHERS_WRITE: u32 = 0o002;
     let user = user();
     for place in [Some(path), path.parent()].into_iter().flatten() {
         // A parent of a name alone.
@@ -116,6 +153,12 @@ fn check_place(path: &Path) -> Result<(), String> {
                 place.display(),
                 meta.uid()
             ));
+        }
+    }
+    for above in path.ancestors().skip(2) {
+        if let Ok(meta) = std::fs::metadata(above) {
+            check_above(above, &meta)
+                .map_err(|problem| format!("`{}`: {problem}", path.display()))?;
         }
     }
     Ok(())

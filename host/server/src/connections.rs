@@ -369,7 +369,8 @@ impl Gate {
         self.answer_bytes.load(Ordering::Relaxed) >= self.most_answer_bytes
     }
 
-    /// Ends those that hold most, of who has taken nothing for a second, until what remains has room.
+    /// Ends those that hold most, of who has taken nothing for a second or little in the last seconds,
+    /// until what remains has room.
     fn shed(&self) {
         let now = now();
         let mut seats = self.seats();
@@ -379,11 +380,13 @@ impl Gate {
             .filter(|seat| {
                 let patience = PATIENCE.as_millis() as u64;
                 matches!(seat.waits(now), Some((Wait::Answer, waited)) if waited >= patience)
+                    || seat.is_slow(now)
             })
             .map(|seat| (seat.answer_bytes(), seat.number))
             .collect();
         stalled.sort_unstable_by_key(|&(bytes, _)| Reverse(bytes));
-        let held = self.answer_bytes.load(Ordering::Relaxed);
+        // Who was told to end has not given back yet what it holds.
+        let held: usize = seats.taken.values().map(|seat| seat.answer_bytes()).sum();
         let mut over = held.saturating_sub(self.most_answer_bytes / 2);
         for (bytes, number) in stalled {
             if over == 0 {

@@ -18,10 +18,6 @@ const OTHERS_WRITE: u32 = 0o002;
 const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
 /// Largest private file, bytes: some 60,000 tokens.
 const MAX_PRIVATE_BYTES: u64 = 16 << 20;
-/// Only its owner may rename or remove what lies in such a folder.
-const STICKY: u32 = 0o1000;
-/// Who owns a file that belongs to nobody in a container's user namespace.
-const UNMAPPED: u32 = 65534;
 
 /// A data folder that has been checked.
 #[derive(Debug, Clone)]
@@ -216,7 +212,13 @@ fn check_chain(folder: &Path) -> Result<(), String> {
         let owned = match above {
             0 => user.is_none_or(|user| owner == user),
             1 => user.is_none_or(|user| owner == user || owner == 0),
-            _ => user.is_none_or(|user| owner == user || owner == 0 || owner == UNMAPPED),
+            // As for all that is loaded.
+            _ => {
+                checkout::check_above(place, &meta).map_err(|problem| {
+                    fault(folder, &format!("{problem}, or name another folder"))
+                })?;
+                continue;
+            }
         };
         if !owned {
             return refuse(match above {
@@ -233,11 +235,6 @@ fn check_chain(folder: &Path) -> Result<(), String> {
             1 if mode & OTHERS_WRITE != 0 => {
                 return refuse(format!(
                     "the folder that it lies in can be written by anyone: name another one, or `chmod o-w {shown}`"
-                ));
-            }
-            2.. if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 => {
-                return refuse(format!(
-                    "`{shown}` above it can be written by anyone: name another folder, or `chmod o-w {shown}`"
                 ));
             }
             _ => {}

@@ -5,6 +5,8 @@
 //! GET over plain HTTP.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{HeaderMap, Uri, Version, header};
 use rerankd_core::{ErrorKind, RerankError};
@@ -16,6 +18,8 @@ pub(crate) struct Allowed {
     exact: Vec<String>,
     /// Given without a port: any will do.
     names: Vec<String>,
+    /// Whether it was said that a name is missing.
+    said: Arc<AtomicBool>,
 }
 
 impl Allowed {
@@ -23,13 +27,28 @@ impl Allowed {
     pub(crate) fn new(hosts: &[String]) -> Self {
         let hosts = hosts.iter().map(|host| host.to_ascii_lowercase());
         let (exact, names) = hosts.partition(|host| without_port(host) != host);
-        Self { exact, names }
+        Self {
+            exact,
+            names,
+            said: Arc::default(),
+        }
     }
 
     /// Whether a `Host`, in lower case, is one of them.
     pub(crate) fn has(&self, host: &str) -> bool {
         self.exact.iter().any(|allowed| allowed == host)
             || self.names.iter().any(|name| name == without_port(host))
+    }
+
+    /// Says in the log that a plane refused a name, the first time: an operator who forgot one looks there.
+    /// What the name was does not matter, and is a stranger's to choose.
+    pub(crate) fn warn_once(&self, plane: &str, flag: &str) {
+        if !self.said.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                plane,
+                "a request was refused as its `Host` is not allowed; if it was meant for this server, give the name to {flag} (said once)"
+            );
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -106,6 +125,7 @@ impl HostNames {
         if is_own(&host) || self.allowed.has(&host) {
             return Ok(());
         }
+        self.allowed.warn_once(self.plane, self.flag);
         let shown: String = host.chars().take(80).collect();
         Err(RerankError::new(
             ErrorKind::HostNotAllowed,

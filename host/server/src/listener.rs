@@ -206,7 +206,7 @@ impl Signals {
                 _ = self.interrupt.recv() => return,
                 _ = self.hang_up.recv() => {
                     fresh::read_all_anew();
-                    tracing::info!("keys, tokens and certificates are read anew (SIGHUP)");
+                    tracing::info!("keys of callers and certificates are read anew when they are next used (SIGHUP); tokens always are");
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! Bodies of the admin plane, whole: within their size, their time and the room that all of them have.
+//! Bodies of the admin plane, whole: within their size, their time and, where they may be large, the room
+//! that all of them have.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header, request};
 use bytes::Bytes;
 
-use super::AdminError;
+use super::{AdminError, Identity};
 use crate::admission::Permit;
 use crate::app::App;
 use crate::body::{Gathered, Pace, declared};
@@ -22,27 +23,58 @@ pub(super) struct Most {
     pub(super) too_large: AdminError,
 }
 
-/// Reads a body. It counts as what it takes, until the permit is dropped.
+/// Reads a body that may be large. It counts as what it takes, until the permit is dropped. While room is
+/// scarce it must come briskly.
 ///
 /// # Errors
-/// 413, 408, 400 for one that breaks off, and 429 where all bodies together have no room.
+/// 413, 408, 400 for one that breaks off, and 429 where all such bodies together, or those of one token,
+/// have no room.
 pub(super) async fn whole(
     app: &App,
     request: Request,
     most: &Most,
 ) -> Result<(request::Parts, Bytes, Permit), AdminError> {
+    let mut room = Permit::default();
+    let holder = request.extensions().get::<Identity>().cloned();
+    let (parts, bytes) = read(
+        app,
+        request,
+        most,
+        || app.upload_room.is_scarce(),
+        |bytes| take_room(app, holder.as_ref(), &mut room, bytes),
+    )
+    .await?;
+    Ok((parts, bytes, room))
+}
+
+/// Reads a body that is small. It needs no room: connections bound how many there are, and uploads must
+/// not keep anybody from a rollback.
+///
+/// # Errors
+/// 413, 408, and 400 for one that breaks off.
+pub(super) async fn small(app: &App, request: Request, most: &Most) -> Result<Bytes, AdminError> {
+    let (_, bytes) = read(app, request, most, || false, |_| Ok(())).await?;
+    Ok(bytes)
+}
+
+async fn read(
+    app: &App,
+    request: Request,
+    most: &Most,
+    is_scarce: impl Fn() -> bool,
+    mut take: impl FnMut(usize) -> Result<(), AdminError>,
+) -> Result<(request::Parts, Bytes), AdminError> {
     let (parts, mut body) = request.into_parts();
     let expected = declared(&parts.headers);
     if expected > most.bytes {
         return Err(most.too_large.clone());
     }
     let awaited = AwaitedBody::of(&parts.extensions);
-    let mut room = Permit::default();
     let mut gathered = Gathered::new(expected);
     let mut pace = Pace::new(app);
     let reading = async {
         loop {
-            let data = match pace.next(&mut body).await {
+            let data = match pace.next_where(&mut body, &is_scarce).await {
                 Ok(Some(Ok(data))) => data,
                 Ok(None) => return Ok(()),
                 Ok(Some(Err(error))) => {
@@ -53,22 +85,27 @@ pub(super) async fn whole(
             if gathered.len() + data.len() > most.bytes {
                 return Err(most.too_large.clone());
             }
-            gathered.add(&data, |bytes| take_room(app, &mut room, bytes))?;
+            gathered.add(&data, &mut take)?;
         }
     };
     let read = tokio::time::timeout(most.time, reading).await;
     read.map_err(|_| late(format!("the body did not arrive within {:?}", most.time)))??;
     drop(awaited);
-    Ok((parts, gathered.into_bytes(), room))
+    Ok((parts, gathered.into_bytes()))
 }
 
-/// Room for more bytes.
+/// Room for more bytes of a token.
 ///
 /// # Errors
 /// 429.
-pub(super) fn take_room(app: &App, room: &mut Permit, bytes: usize) -> Result<(), AdminError> {
+pub(super) fn take_room(
+    app: &App,
+    holder: Option<&Identity>,
+    room: &mut Permit,
+    bytes: usize,
+) -> Result<(), AdminError> {
     app.upload_room
-        .admit(room, bytes)
+        .admit(room, holder.map_or("", Identity::name), bytes)
         .ok_or_else(too_many_uploads)
 }
 

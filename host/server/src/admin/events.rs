@@ -22,6 +22,9 @@ use crate::app::App;
 /// Entries read at a time.
 const CHUNK: usize = 256;
 
+/// How often it is looked whether the token of a silent stream is good still.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// Silence after which a comment shows that the stream is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -59,7 +62,8 @@ pub(super) struct EventView {
     message: Option<String>,
 }
 
-/// Releases, changes of roles and faults, as they come; those that were there before first.
+/// Releases, changes of roles and faults, as they come; those that were there before first. The stream
+/// ends when its token is revoked or changed.
 #[utoipa::path(get, path = "/v1/events", tag = "policies", params(Wanted),
     responses((status = 200, content_type = "text/event-stream", body = EventView),
         (status = "4XX", body = super::error::ErrorBody)))]
@@ -112,6 +116,9 @@ impl Reader {
         loop {
             while let Some(entry) = self.read.pop_front() {
                 self.after = entry.seq;
+                if !self.app.tokens.still_has(&self.identity) {
+                    return None;
+                }
                 if self.identity.may(Right::Read, &entry.policy) {
                     return Some(self.event(entry));
                 }
@@ -130,9 +137,19 @@ impl Reader {
             if !self.follow {
                 return None;
             }
-            tokio::select! {
-                moved = self.moved.changed() => moved.ok()?,
-                () = self.app.draining.begun() => return None,
+            loop {
+                tokio::select! {
+                    moved = self.moved.changed() => {
+                        moved.ok()?;
+                        break;
+                    }
+                    () = self.app.draining.begun() => return None,
+                    () = tokio::time::sleep(LOOK) => {
+                        if !self.app.tokens.still_has(&self.identity) {
+                            return None;
+                        }
+                    }
+                }
             }
         }
     }

@@ -113,6 +113,9 @@ fn check_host(hosts: &Hosts, request: &Request) -> Result<String, AdminError> {
     if hosts.allow(&host) {
         return Ok(host);
     }
+    hosts
+        .allowed
+        .warn_once("the admin plane", "--admin-allow-host");
     let shown: String = host.chars().take(80).collect();
     refuse(&format!("`Host: {shown}` is not allowed"))
 }

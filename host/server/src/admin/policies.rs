@@ -331,7 +331,7 @@ async fn read_body(app: &App, upload: &mut Upload, request: Request) -> Result<P
         return Ok(room);
     }
     // The parts are copies.
-    bodies::take_room(app, &mut room, whole.len())?;
+    bodies::take_room(app, parts.extensions.get(), &mut room, whole.len())?;
     let request = Request::from_parts(parts, axum::body::Body::from(whole));
     let wrong = |error: axum::extract::multipart::MultipartError| {
         body_error(error.status(), &error.body_text())
@@ -512,7 +512,7 @@ async fn json<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Adm
         time: app.config.limits.body_timeout,
         too_large: AdminError::too_large(format!("the body: more than {MAX_JSON_BYTES} bytes")),
     };
-    let (_, bytes, _room) = bodies::whole(app, request, &most).await?;
+    let bytes = bodies::small(app, request, &most).await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| AdminError::bad_request(format!("the body: {error}")))
 }

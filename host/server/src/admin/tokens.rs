@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use axum::http::StatusCode;
@@ -98,7 +98,7 @@ impl From<Glob> for String {
 }
 
 /// What is kept of a token.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRecord {
     /// What it is called in the journal of releases.
@@ -218,11 +218,7 @@ impl Tokens {
     /// Whose token a text is. All tokens are compared, each in constant time.
     pub fn identify(&self, presented: &str) -> Option<Identity> {
         let digest = digest(presented);
-        let mut read = self
-            .read
-            .lock()
-            .expect("nothing panics while it holds the tokens");
-        read.refresh(&self.folder);
+        let read = self.fresh();
         let mut found = None;
         for token in &read.tokens {
             if bool::from(token.sha256.ct_eq(&digest)) {
@@ -230,6 +226,23 @@ impl Tokens {
             }
         }
         found
+    }
+
+    /// Whether a token is good still, for what it was good for when a request came with it.
+    pub fn still_has(&self, identity: &Identity) -> bool {
+        self.fresh()
+            .tokens
+            .iter()
+            .any(|token| **token == *identity.0)
+    }
+
+    fn fresh(&self) -> MutexGuard<'_, Read> {
+        let mut read = self
+            .read
+            .lock()
+            .expect("nothing panics while it holds the tokens");
+        read.refresh(&self.folder);
+        read
     }
 }
 

@@ -1,7 +1,7 @@
 //! One connection, as seen from outside of it: what is waited for, and since when.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -13,6 +13,12 @@ pub(super) fn now() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     START.elapsed().as_millis() as u64 + 1
 }
+
+/// What a client must take of its answer while there is no room for other answers, bytes a second.
+const BRISK: usize = 64 << 10;
+
+/// The time over which that is measured, milliseconds.
+const WINDOW: u64 = 5000;
 
 /// Whose place it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +114,7 @@ pub(crate) struct Seat {
     body_wanted_since: AtomicU64,
     body_is_timed: AtomicBool,
     answer_bytes: AtomicUsize,
+    taking: Mutex<Taking>,
     ended_for_answer: AtomicBool,
     ended: Notify,
 }
@@ -125,6 +132,7 @@ impl Seat {
             body_wanted_since: AtomicU64::new(0),
             body_is_timed: AtomicBool::new(false),
             answer_bytes: AtomicUsize::new(0),
+            taking: Mutex::new(Taking::from(now())),
             ended_for_answer: AtomicBool::new(false),
             ended: Notify::new(),
         }
@@ -208,6 +216,13 @@ impl Seat {
     }
 
     /// Bytes went.
+    pub(super) fn wrote(&self, bytes: usize) {
+        if self.answer_bytes() > 0 {
+            self.taking().took(bytes, now());
+        }
+    }
+
+    /// There is room again.
     pub(super) fn unblocked(&self) {
         if self.is_blocked() {
             self.blocked_since.store(0, Ordering::Relaxed);
@@ -232,7 +247,19 @@ impl Seat {
     }
 
     pub(super) fn add_answer_bytes(&self, bytes: usize) {
-        self.answer_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if self.answer_bytes.fetch_add(bytes, Ordering::Relaxed) == 0 {
+            *self.taking() = Taking::from(now());
+        }
+    }
+
+    /// Whether something of an answer is there for the client, and it takes that slower than
+    /// [`BRISK`].
+    pub(super) fn is_slow(&self, now: u64) -> bool {
+        self.answer_bytes() > 0 && self.taking().is_slow(now)
+    }
+
+    fn taking(&self) -> MutexGuard<'_, Taking> {
+        self.taking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn sub_answer_bytes(&self, bytes: usize) {
@@ -265,6 +292,47 @@ impl Seat {
     }
 }
 
+/// How fast a client takes what is there for it, over the last window.
+#[derive(Debug)]
+struct Taking {
+    since: u64,
+    took: usize,
+    /// What the window before said.
+    was_slow: bool,
+}
+
+impl Taking {
+    /// Nothing is known at first, and so nobody slow.
+    fn from(now: u64) -> Self {
+        Self {
+            since: now,
+            took: 0,
+            was_slow: false,
+        }
+    }
+
+    fn took(&mut self, bytes: usize, now: u64) {
+        self.turn(now);
+        self.took += bytes;
+    }
+
+    fn is_slow(&mut self, now: u64) -> bool {
+        self.turn(now);
+        self.was_slow
+    }
+
+    fn turn(&mut self, now: u64) {
+        let window = now.saturating_sub(self.since);
+        if window >= WINDOW {
+            let brisk = u128::from(window) * BRISK as u128 / 1000;
+            *self = Self {
+                was_slow: (self.took as u128) < brisk,
+                ..Self::from(now)
+            };
+        }
+    }
+}
+
 /// While it lives, a body is wanted, by somebody who has a time for it.
 pub(crate) struct AwaitedBody(Option<Arc<Seat>>);
 
@@ -286,5 +354,41 @@ impl Drop for AwaitedBody {
             seat.want_body(false);
             seat.body_is_timed.store(false, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_takes_little_of_an_answer_is_slow_and_who_takes_enough_is_not() {
+        for (bytes, slow) in [
+            (0, true),
+            (BRISK / 2, true),
+            (2 * BRISK, false),
+            (4 * BRISK, false),
+        ] {
+            let mut taking = Taking::from(1);
+            assert!(!taking.is_slow(WINDOW), "nobody is before a window is over");
+            // From second to second, for two windows.
+            for second in 1..=10 {
+                taking.took(bytes, 1000 * second);
+            }
+            assert_eq!(
+                taking.is_slow(2 * WINDOW + 1),
+                slow,
+                "{bytes} bytes a second"
+            );
+        }
+    }
+
+    #[test]
+    fn who_was_slow_and_is_not_any_more_is_not() {
+        let mut taking = Taking::from(1);
+        assert!(taking.is_slow(WINDOW + 1));
+        taking.took(10 * BRISK, WINDOW + 2);
+        assert!(taking.is_slow(WINDOW + 2), "the window goes on");
+        assert!(!taking.is_slow(2 * WINDOW + 1));
     }
 }

@@ -24,7 +24,10 @@ impl Watched {
     fn note(&self, written: Poll<Result<usize>>) -> Poll<Result<usize>> {
         match written {
             Poll::Pending => self.seat.blocked(),
-            Poll::Ready(_) => self.seat.unblocked(),
+            Poll::Ready(ref written) => {
+                self.seat.unblocked();
+                self.seat.wrote(written.as_ref().map_or(0, |&bytes| bytes));
+            }
         }
         written
     }

@@ -30,6 +30,8 @@ pub(super) struct Standstill(Duration);
 pub(super) struct Activity {
     moved: Mutex<Instant>,
     waits_for_client: AtomicBool,
+    /// Whether the engine has got a part of the body, and not all of it.
+    is_unfinished: AtomicBool,
     broken: OnceLock<String>,
 }
 
@@ -38,6 +40,7 @@ impl Activity {
         Arc::new(Self {
             moved: Mutex::new(Instant::now()),
             waits_for_client: AtomicBool::new(false),
+            is_unfinished: AtomicBool::new(false),
             broken: OnceLock::new(),
         })
     }
@@ -53,6 +56,11 @@ impl Activity {
     /// Whether the engine would take more than the client has sent.
     pub(super) fn waits_for_client(&self) -> bool {
         self.waits_for_client.load(Ordering::Relaxed)
+    }
+
+    /// Whether the engine was being sent a body, and had not got all of it.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.is_unfinished.load(Ordering::Relaxed)
     }
 
     /// Why no more of the client's body can be read, if that is so.
@@ -114,6 +122,17 @@ impl Resumed {
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.activity.touch();
+        let polled = self.poll_data(context);
+        let is_over = matches!(polled, Poll::Ready(None)) || self.is_end_stream();
+        let is_unfinished = &self.activity.is_unfinished;
+        is_unfinished.store(!is_over, Ordering::Relaxed);
+        polled
+    }
+
+    fn poll_data(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(data) = self.read.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
@@ -167,6 +186,11 @@ impl Slot {
             begun: false,
             slot: self.clone(),
         }))
+    }
+
+    /// Whether there is a body of no bytes in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().as_ref().is_some_and(Resumed::is_end_stream)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Resumed>> {

@@ -1,5 +1,5 @@
 //! Requests and the state of the engine's addresses, in the orders in which they may run (shuttle): one
-//! that is out is tried by one request at a time, is tried again after its pause whichever has its turn
+//! that is out is tried by one request within a pause, is tried again after its pause whichever has its turn
 //! and whatever became of earlier tries, and requests that fail together count once.
 //!
 //! `RERANKD_INTERLEAVINGS` says how many orders are tried of each scenario; for a night:
@@ -7,9 +7,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::thread;
@@ -26,7 +26,8 @@ const NODES: usize = 2;
 struct Engine {
     nodes: Nodes,
     is_up: [AtomicBool; NODES],
-    tries: [AtomicUsize; NODES],
+    /// When each was tried.
+    tries: [Mutex<Vec<Instant>>; NODES],
 }
 
 /// What a request is like.
@@ -41,7 +42,8 @@ enum Request {
 impl Engine {
     /// The node that answered.
     fn ask(&self, request: Request) -> Option<usize> {
-        let turns = self.nodes.order(now(), !matches!(request, Request::Once));
+        let at = now();
+        let turns = self.nodes.order(at, !matches!(request, Request::Once));
         let mut seen: Vec<usize> = turns.iter().map(|turn| turn.node()).collect();
         seen.sort_unstable();
         assert_eq!(seen, (0..NODES).collect::<Vec<_>>(), "each once");
@@ -49,13 +51,18 @@ impl Engine {
             let (node, tries) = (turn.node(), turn.tries());
             if tries {
                 assert_eq!(place, 0, "a try is the first thing that a request does");
-                let others = self.tries[node].fetch_add(1, Ordering::SeqCst);
-                assert_eq!(others, 0, "two requests try node {node}");
+                let mut tries = self.tries[node].lock().unwrap();
+                for other in &*tries {
+                    let apart = at.max(*other) - at.min(*other);
+                    assert!(
+                        apart >= FIRST_PAUSE,
+                        "two requests try node {node} within {apart:?}"
+                    );
+                }
+                tries.push(at);
             }
             thread::yield_now();
             let is_up = self.is_up[node].load(Ordering::SeqCst);
-            // Before the verdict: after it another may try.
-            self.tries[node].fetch_sub(usize::from(tries), Ordering::SeqCst);
             match request {
                 Request::HungUp => return None,
                 _ if is_up => {
@@ -108,7 +115,7 @@ fn try_orders(scenario: fn(&Arc<Engine>)) {
         scenario(&Arc::new(Engine {
             nodes: Nodes::new(NODES),
             is_up: [(); NODES].map(|()| AtomicBool::new(true)),
-            tries: [(); NODES].map(|()| AtomicUsize::new(0)),
+            tries: [(); NODES].map(|()| Mutex::default()),
         }));
     };
     shuttle::Runner::new(RandomScheduler::new(orders), shuttle::Config::default()).run(once);
@@ -151,6 +158,40 @@ fn a_try_that_tells_nothing_is_made_again() {
         together(engine, [HungUp, Repeatable, HungUp, Once]);
         pass(2 * FIRST_PAUSE);
         comes_back(engine, 1);
+    });
+}
+
+/// As long as its client likes.
+#[test]
+fn a_try_that_takes_long_keeps_nobody_from_another() {
+    try_orders(|engine| {
+        use Request::{Once, Repeatable};
+        engine.set(1, false);
+        assert_eq!(engine.ask(Repeatable), Some(0));
+        assert_eq!(engine.ask(Repeatable), Some(0));
+        pass(FIRST_PAUSE);
+        let slow = engine.nodes.order(now(), true);
+        assert!(slow[0].node() == 1 && slow[0].tries());
+        together(engine, [Repeatable, Once, Repeatable]);
+        assert!(engine.is_out(1), "within a pause nobody else tries");
+        pass(FIRST_PAUSE);
+        comes_back(engine, 1);
+        drop(slow);
+        comes_back(engine, 1);
+    });
+}
+
+/// A body that its client sends bit by bit is a try where nothing else is.
+#[test]
+fn what_may_not_be_done_twice_tries_where_it_is_the_nodes_turn() {
+    try_orders(|engine| {
+        engine.set(0, false);
+        together(engine, [Request::Repeatable; NODES]);
+        assert!(engine.is_out(0));
+        pass(FIRST_PAUSE);
+        engine.set(0, true);
+        let answered = [(); NODES].map(|()| engine.ask(Request::Once));
+        assert!(answered.contains(&Some(0)), "{answered:?}");
     });
 }
 

@@ -2,9 +2,10 @@
 //!
 //! An address that fails is left alone for a pause, twice as long after each further failure. When the
 //! pause is over, one request tries it first, whichever address has its turn, and the others wait for
-//! what comes of that. A request that may be done twice is the one, as it loses nothing; one that may
-//! not is it only where the address has its turn, so that an address without other requests comes back
-//! as well.
+//! what comes of that, for the first pause at most: a request that takes long keeps nobody from another
+//! try. A request that may be done twice and has all of its body is the one, as it loses nothing and
+//! tells soon; any other is it only where the address has its turn, so that an address without better
+//! requests comes back as well.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -32,9 +33,10 @@ enum Health {
         failures: u32,
         until: Instant,
     },
-    /// One request tries whether it is well again.
+    /// One request tries whether it is well again, and another may from `until` on.
     Tried {
         failures: u32,
+        until: Instant,
     },
 }
 
@@ -56,8 +58,9 @@ impl Nodes {
     }
 
     /// All addresses in the order in which to try them: one that is to be tried again, then those
-    /// that are well, each request beginning with another, then the others.
-    pub(super) fn order(&self, now: Instant, is_repeatable: bool) -> Vec<Turn<'_>> {
+    /// that are well, each request beginning with another, then the others. `is_good_try`: the request
+    /// may be done twice, and waits for nothing more of its client.
+    pub(super) fn order(&self, now: Instant, is_good_try: bool) -> Vec<Turn<'_>> {
         let count = self.health.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed) % count;
         let (mut again, mut well, mut out) = (None, Vec::with_capacity(count), Vec::new());
@@ -66,10 +69,13 @@ impl Nodes {
             let mut health = self.lock(node);
             match *health {
                 Health::Well => well.push(self.turn(node, false)),
-                Health::Out { failures, until }
-                    if until <= now && again.is_none() && (is_repeatable || place == 0) =>
+                Health::Out { failures, until } | Health::Tried { failures, until }
+                    if until <= now && again.is_none() && (is_good_try || place == 0) =>
                 {
-                    *health = Health::Tried { failures };
+                    *health = Health::Tried {
+                        failures,
+                        until: now + FIRST_PAUSE,
+                    };
                     again = Some(self.turn(node, true));
                 }
                 Health::Out { .. } | Health::Tried { .. } => out.push(self.turn(node, false)),
@@ -98,7 +104,7 @@ impl Turn<'_> {
         self.node
     }
 
-    /// Whether this is the one request that sees whether the address is well again.
+    /// Whether this request sees whether the address is well again.
     #[cfg(test)]
     pub(super) fn tries(&self) -> bool {
         self.tries
@@ -117,7 +123,7 @@ impl Turn<'_> {
         let failures = match *health {
             Health::Well => 0,
             Health::Out { failures, until } if until <= now => failures,
-            Health::Tried { failures } if self.tries => failures,
+            Health::Tried { failures, .. } if self.tries => failures,
             Health::Out { .. } | Health::Tried { .. } => return,
         };
         let pause = FIRST_PAUSE * 2_u32.saturating_pow(failures.min(16));
@@ -137,7 +143,7 @@ impl Drop for Turn<'_> {
             return;
         }
         let mut health = self.nodes.lock(self.node);
-        if let Health::Tried { failures } = *health {
+        if let Health::Tried { failures, .. } = *health {
             *health = Health::Out {
                 failures,
                 until: now() + FIRST_PAUSE,

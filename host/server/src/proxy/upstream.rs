@@ -120,7 +120,10 @@ impl Upstream {
         idle: Duration,
     ) -> Result<Response<Incoming>, RerankError> {
         let mut trouble = None;
-        for turn in self.nodes.order(now(), asked.repeatable) {
+        for turn in self
+            .nodes
+            .order(now(), asked.repeatable && asked.body.is_whole())
+        {
             let address = &self.addresses[turn.node()];
             let Some(request) = request(address, asked)? else {
                 break;
@@ -143,7 +146,9 @@ impl Upstream {
                     }
                     let why = root_cause(&error);
                     tracing::warn!(upstream = %address.authority, error = why, "no answer of the search engine");
-                    if is_the_nodes(&error) {
+                    // Who refuses a body early and closes is well, though its refusal may get lost.
+                    let refused_early = activity.is_unfinished() && is_cut(&error);
+                    if is_the_nodes(&error) && !refused_early {
                         turn.failed(now());
                     }
                     if error.is_connect() {
@@ -167,6 +172,29 @@ impl Upstream {
             )
         }))
     }
+}
+
+impl Payload {
+    /// Whether nothing of it is still to come from the client.
+    fn is_whole(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Streamed(slot) => slot.is_empty(),
+        }
+    }
+}
+
+/// Whether the other side closed the connection.
+fn is_cut(error: &hyper_util::client::legacy::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return matches!(error.kind(), BrokenPipe | ConnectionReset);
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Whether a failure says something about the address: not where this machine had no means of its own
