@@ -24,6 +24,8 @@ pub(crate) struct World {
     pub(crate) sidecar: Rerankd,
     /// One that speaks TLS and asks for a key, which the node's settings name.
     pub(crate) secured: Rerankd,
+    /// Keys and certificates: a key whose file is gone is good no more.
+    _folder: Folder,
 }
 
 /// Which OpenSearch is tested.
@@ -107,6 +109,7 @@ impl World {
             engine,
             sidecar,
             secured,
+            _folder: folder,
         };
         let policies = ["nearest-length", "semantic-blend", "trap", "waits"];
         let options = json!({"url": world.sidecar_url(), "policies": policies});
