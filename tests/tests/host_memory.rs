@@ -186,6 +186,31 @@ fn a_policy_that_holds_all_that_it_may_takes_nothing_from_others() {
     assert_eq!(refused, 1.0);
 }
 
+/// So that a policy that leaks is taken back, whichever of its calls comes first to which bound.
+#[test]
+fn a_call_that_holds_much_itself_where_no_more_is_left_ends_in_its_own_fault() {
+    let server = serve();
+    let held = || server.metric("rerankd_guest_host_bytes", &[]);
+    let mut holding = request("tensors", 8_000_000, 4);
+    holding["timeout_ms"] = json!(2000);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| server.post("/v1/rerank/hoards", &holding));
+        eventually("the first call holds its tensors", || {
+            (held() > 32e6).then_some(())
+        });
+        let second = hoard(&server, "tensors", 8_000_000, 7);
+        let text = second.error_message();
+        assert_eq!(second.status, 424, "{text}");
+        assert!(
+            text.contains("above 16 MiB one call answers for that"),
+            "{text}"
+        );
+        first.join().expect("the client does not panic");
+    });
+    let labels = [("policy", "hoards"), ("fault", "host-bytes")];
+    assert_eq!(server.metric("rerankd_policy_faults_total", &labels), 1.0);
+}
+
 /// Longest answer about one error of a policy, bytes: its text of 1 KiB, more than once, and what is
 /// around it.
 const SHORT: usize = 8 << 10;

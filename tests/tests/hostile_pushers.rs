@@ -145,6 +145,44 @@ fn parameters_that_never_end_to_be_checked_hold_up_nobody() {
     server.post("/v1/rerank/deep", &good).ok();
 }
 
+/// What waits for the host's own work on it are few of one policy, and no release is behind them.
+#[test]
+fn however_much_of_that_waits_others_and_releases_have_their_turn() {
+    let server = serve();
+    let inner = json!({"$ref": "#"});
+    let schema = json!({"properties": {"a": {"allOf": [inner, inner]}}});
+    let component = with_schema("first-stage", "deep", &schema);
+    push_without_cases(&server, "deep", &component, &json!({}));
+    let other = with_schema("first-stage", "other", &json!({}));
+    push_without_cases(&server, "other", &other, &json!({}));
+    let mut deep = json!(1);
+    for _ in 0..50 {
+        deep = json!({"a": deep});
+    }
+    let hostile =
+        json!({"query": "q", "documents": ["d"], "parameters": deep, "timeout_ms": 30000});
+    let large = json!({"filler": "x".repeat(100_000)});
+    let large = json!({"query": "q", "documents": ["d"], "parameters": large, "timeout_ms": 5000});
+    std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..100)
+            .map(|_| {
+                let (server, hostile) = (&server, &hostile);
+                let call = || server.post("/v1/rerank/deep", hostile).status;
+                scope.spawn(move || [call(), call(), call(), call()])
+            })
+            .collect();
+        let mut n = 0;
+        while n < 3 || !calls.iter().all(|it| it.is_finished()) {
+            server.post("/v1/rerank/other", &large).ok();
+            push_without_cases(&server, "other", &other, &json!({"n": n}));
+            n += 1;
+        }
+        for status in calls.into_iter().flat_map(|it| it.join().expect("it ends")) {
+            assert!(matches!(status, 400 | 429), "{status}");
+        }
+    });
+}
+
 /// As a tree they are a hundred times their text, 25 MB each.
 #[test]
 fn calls_that_run_hold_no_tree_of_their_parameters() {
@@ -202,4 +240,47 @@ fn asking_for_versions_that_are_not_there_costs_no_memory() {
     });
     let grown = peak_mib(&server) - before;
     assert!(grown < 64, "{grown} MiB");
+}
+
+/// Before anybody is admitted as well: each is loaded for it, and none stays for long.
+#[test]
+fn asking_for_one_stored_version_after_the_other_holds_up_nobody() {
+    let server = serve();
+    let component = with_schema("first-stage", "many", &json!({}));
+    for n in 0..12 {
+        push_without_cases(&server, "many", &component, &json!({"n": n}));
+    }
+    let detail = server.detail("many");
+    let versions = detail["versions"].as_array().expect("it has some");
+    let paths: Vec<String> = versions
+        .iter()
+        .filter_map(|version| version["digest"].as_str())
+        .map(|digest| format!("/v1/rerank/many@{digest}"))
+        .collect();
+    assert_eq!(paths.len(), 12);
+    let before = peak_mib(&server);
+    let request = json!({"query": "q", "documents": ["d"]});
+    std::thread::scope(|scope| {
+        let askers: Vec<_> = (0..200)
+            .map(|asker| {
+                let (server, paths, request) = (&server, &paths, &request);
+                scope.spawn(move || {
+                    let ask = |n: usize| server.post(&paths[(asker + n) % 12], request).status;
+                    [ask(0), ask(1), ask(2)]
+                })
+            })
+            .collect();
+        neighbour(&server, || askers.iter().all(|it| it.is_finished()));
+        for status in askers
+            .into_iter()
+            .flat_map(|it| it.join().expect("it ends"))
+        {
+            assert!(matches!(status, 200 | 429), "{status}");
+        }
+    });
+    let grown = peak_mib(&server) - before;
+    assert!(grown < 96, "{grown} MiB");
+    eventually("there is a place again", || {
+        (server.post(&paths[0], &request).status == 200).then_some(())
+    });
 }

@@ -146,6 +146,36 @@ fn a_folder_that_did_not_change_undoes_nothing() {
     assert!(refusal(&server, events).contains("not a WebAssembly component"));
 }
 
+/// A newer rerankd may have other defaults; and so may a newer configuration.
+#[test]
+fn limits_that_make_no_difference_make_no_other_version() {
+    let folder = Folder::new();
+    folder.write("policies/echo.wasm", echo("1.0.0"));
+    let limits = |limits: &str| format!("[limits]\n{limits}\n");
+    let config = folder.write("rerankd.toml", limits("guest_cpu_ms = 200"));
+    let config = config.to_str().expect("the path is UTF-8").to_owned();
+    let mut server = Deployment::start_in(folder, &["--config", &config]);
+    let first = served(&server, "1.0.0");
+    server.drop_file("echo.wasm", echo("2.0.0"));
+    let second = served(&server, "2.0.0");
+    server.role("echo", "rollback", &json!({})).ok();
+    let events = last_event(&server);
+    let restart_with = |server: &mut Deployment, now: &str| {
+        server.kill();
+        std::fs::write(&config, limits(now)).expect("it is ours");
+        server.restart();
+    };
+    // Of CPU time a stored version has what the configuration gives, where that is more.
+    restart_with(&mut server, "guest_cpu_ms = 500");
+    assert_eq!(last_event(&server), events, "no file has changed");
+    assert_eq!(server.serving("echo"), first[..8], "it was rolled back");
+    let pushed = server.release("echo", &echo("2.0.0"), "");
+    assert_eq!(pushed, second, "it is there already");
+    // What is in force for it would be other: that takes a release.
+    restart_with(&mut server, "guest_cpu_ms = 500\nguest_host_calls = 5000");
+    assert_ne!(served(&server, "2.0.0"), second);
+}
+
 #[test]
 fn a_version_from_a_folder_is_on_probation_as_well() {
     let mut server = Deployment::start(&["--probation-min-calls", "10"]);

@@ -36,6 +36,10 @@ pub enum Fault {
     TensorBytes { limit_mib: usize },
     #[error("it had the host hold more than {limit_mib} MiB (--guest-host-mib)")]
     HostBytes { limit_mib: usize },
+    #[error(
+        "it had the host hold {held_mib} MiB, and its calls together may hold no more; above {most_mib} MiB one call answers for that (an eighth of what all may hold beyond their reserves: twice --guest-host-mib)"
+    )]
+    HostShare { held_mib: usize, most_mib: usize },
     #[error("it passed more than {limit_mib} MiB to the host in one call, or as its result")]
     PassedBytes { limit_mib: usize },
     #[error("it gave {rows} rows to one `{call}`; at most {limit} are taken")]
@@ -77,7 +81,7 @@ impl Fault {
             Self::Memory { .. } => "memory",
             Self::HostCalls { .. } | Self::AllHostCalls { .. } => "host-calls",
             Self::TensorBytes { .. } => "tensor-bytes",
-            Self::HostBytes { .. } => "host-bytes",
+            Self::HostBytes { .. } | Self::HostShare { .. } => "host-bytes",
             Self::PassedBytes { .. } => "passed-bytes",
             Self::Rows { .. } => "rows",
             Self::BadTensor { .. } => "bad-tensor",
@@ -242,6 +246,8 @@ pub enum ReleaseError {
     },
     #[error("{0}")]
     Refused(String),
+    #[error("the server has no room for it at this time: try again")]
+    Busy(Step),
     #[error("the server is shutting down; nothing was changed")]
     ShuttingDown,
     #[error(transparent)]
@@ -284,6 +290,7 @@ impl ReleaseError {
             | Self::Grants { .. } => Step::Describe,
             Self::Model { .. } => Step::Models,
             Self::Cases(_) | Self::CasesFailed { .. } => Step::Cases,
+            Self::Busy(step) => *step,
             Self::Conflict { .. } | Self::Store(_) => Step::Stage,
             Self::UnknownPolicy(_)
             | Self::UnknownVersion { .. }

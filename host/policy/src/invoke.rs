@@ -31,6 +31,10 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 1024;
 /// Most handles that a guest holds, of its own resources too: 16 bytes or so each, on the host.
 const MAX_HANDLES: usize = 10_000;
 
+/// A call that holds more than this part of the pool, one eighth, is what leaves no room for more: it ends
+/// in a fault of its own when there is none.
+const OWN_FAULT_SHARE: usize = 8;
+
 /// What wasmtime says when a guest passes more than it may.
 const PASSED_TOO_MUCH: &str = "fuel allocated for hostcalls has been exhausted";
 
@@ -328,7 +332,7 @@ impl Call {
 
     /// The guest wanted more of the host's memory than there is for it.
     fn refused(&self, state: &GuestState, refused: Refused) -> PolicyError {
-        match host_bytes(refused) {
+        match host_bytes(state, refused) {
             Some(fault) => self.fault(state, fault),
             None => self.no_room(refused),
         }
@@ -376,12 +380,22 @@ impl Call {
     }
 }
 
+/// Whether a call failed because others have what it would need.
+pub(crate) fn is_no_room(state: &GuestState, error: &wasmtime::Error) -> bool {
+    let refused = error.downcast_ref::<Refused>();
+    error.is::<PoolConcurrencyLimitError>()
+        || refused.is_some_and(|&refused| host_bytes(state, refused).is_none())
+}
+
 /// Which fault a failed call was.
 pub(crate) fn fault_of(limits: &Limits, state: &GuestState, error: &wasmtime::Error) -> Fault {
     if let Some(fault) = error.downcast_ref::<Fault>() {
         return fault.clone();
     }
-    if let Some(fault) = error.downcast_ref::<Refused>().and_then(|&r| host_bytes(r)) {
+    if let Some(fault) = error
+        .downcast_ref()
+        .and_then(|&refused| host_bytes(state, refused))
+    {
         return fault;
     }
     if error
@@ -413,13 +427,21 @@ pub(crate) fn fault_of(limits: &Limits, state: &GuestState, error: &wasmtime::Er
     }
 }
 
-/// The fault of a call that reached its own limit; others are none of its doing.
-fn host_bytes(refused: Refused) -> Option<Fault> {
+/// The fault of a call that reached its own limit, or that holds more than [`OWN_FAULT_SHARE`] of the
+/// pool when its policy's calls may have no more of it; of others it is none of its doing.
+fn host_bytes(state: &GuestState, refused: Refused) -> Option<Fault> {
     match refused {
         Refused::Call { limit_bytes } => Some(Fault::HostBytes {
             limit_mib: limit_bytes >> 20,
         }),
-        Refused::Pool { .. } => None,
+        Refused::Pool { pool_mib } => {
+            let held = state.account.held_bytes();
+            let most = (pool_mib << 20) / OWN_FAULT_SHARE;
+            (held > most).then_some(Fault::HostShare {
+                held_mib: held >> 20,
+                most_mib: most >> 20,
+            })
+        }
     }
 }
 

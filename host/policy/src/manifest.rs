@@ -5,6 +5,8 @@ use rerankd_inference::ModelKind;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::parameters::Counts;
+
 /// Largest manifest, bytes: room for a schema of the largest size and some text.
 const MAX_MANIFEST_BYTES: usize = 128 << 10;
 
@@ -76,10 +78,15 @@ impl PolicyManifest {
     /// # Errors
     /// The problem, naming the key.
     pub fn parse(json: &str) -> Result<Self, String> {
+        Self::parse_with(json, Counts::Bounded)
+    }
+
+    /// Like [`parse`](Self::parse), with or without bounds on counts.
+    pub(crate) fn parse_with(json: &str, counts: Counts) -> Result<Self, String> {
         Self::check_size(json)?;
         let manifest: Self =
             serde_json::from_str(json).map_err(|error| brief(&error.to_string()).to_owned())?;
-        manifest.check()?;
+        manifest.check(counts)?;
         Ok(manifest)
     }
 
@@ -142,7 +149,7 @@ impl PolicyManifest {
             .any(|name| name == first_stage.name())
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, counts: Counts) -> Result<(), String> {
         if self.manifest_version != 1 {
             return Err(format!(
                 "`manifest_version` is {}; this host reads 1",
@@ -153,14 +160,14 @@ impl PolicyManifest {
         if self.version.is_empty() || self.version.len() > 64 {
             return Err("`version` must have 1 to 64 characters".to_owned());
         }
-        let counts = [
+        let entries = [
             ("fields", self.fields.len(), MAX_FIELDS),
             ("models", self.models.len(), MAX_ENTRIES),
             ("score_kind_if", self.score_kind_if.len(), MAX_ENTRIES),
             ("set_relative", self.set_relative.len(), MAX_ENTRIES),
         ];
-        for (key, count, most) in counts {
-            if count > most {
+        for (key, count, most) in entries {
+            if count > most && counts == Counts::Bounded {
                 return Err(format!(
                     "`{key}` has {count} entries; at most {most} are read"
                 ));

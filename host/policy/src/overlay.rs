@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rerankd_core::{FirstStage, RerankRequest, ScoreKind};
 use serde_json::{Map, Value};
 
-use crate::chores::{self, Budget, Undone};
+use crate::chores::{self, Budget, Undone, Whose};
 use crate::error::PolicyError;
 use crate::parameters::{MAX_PARAMETERS_BYTES, Unchecked};
 use crate::version::PolicyVersion;
@@ -90,7 +90,8 @@ pub(crate) async fn parameters(
         }
     }
     let again = Arc::clone(version);
-    let work = chores::run(move |budget| merged(&again, &asked, budget));
+    let whose = Whose::Request(version.name());
+    let work = chores::run(whose, move |budget| merged(&again, &asked, budget));
     let Ok(done) = tokio::time::timeout_at(give_up_at.into(), work).await else {
         return Err(PolicyError::Deadline {
             policy: version.label().to_owned(),

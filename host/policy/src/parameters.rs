@@ -31,6 +31,16 @@ pub struct ParameterError {
     pub message: String,
 }
 
+/// Whether the bounds on how much there may be of something hold: manifest entries, bytes of parameters
+/// and of patterns. What it costs to read and to check has its bounds either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counts {
+    /// For what is released.
+    Bounded,
+    /// For what an older rerankd took: it goes on.
+    AsRecorded,
+}
+
 /// Why parameters were not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unchecked {
@@ -50,6 +60,15 @@ impl ParameterSchema {
         schema: Option<&Value>,
         budget: &Budget,
     ) -> Result<Self, Result<String, Undone>> {
+        Self::compile_with(schema, Counts::Bounded, budget)
+    }
+
+    /// Like [`compile`](Self::compile), with or without bounds on counts.
+    pub(crate) fn compile_with(
+        schema: Option<&Value>,
+        counts: Counts,
+        budget: &Budget,
+    ) -> Result<Self, Result<String, Undone>> {
         let Some(schema) = schema else {
             return Ok(Self {
                 schema: None,
@@ -67,7 +86,7 @@ impl ParameterSchema {
             )));
         }
         check_references(schema, 0).map_err(Ok)?;
-        let compiled = Schema::compile(schema, budget)?;
+        let compiled = Schema::compile(schema, counts, budget)?;
         let mut known: Vec<String> = object
             .get("properties")
             .and_then(Value::as_object)

@@ -120,10 +120,11 @@ impl Store {
     }
 
     /// Keeps compiled code, in place of what was there, with its digest beside it. It goes when its
-    /// component goes.
+    /// component goes, and is not taken after that.
     ///
     /// # Errors
-    /// `BadName` if `engine` cannot be a folder's name, or a failed file operation.
+    /// `BadName` if `engine` cannot be a folder's name, `Unknown` if its component is not there, or a
+    /// failed file operation.
     pub fn put_compiled(
         &self,
         engine: &str,
@@ -131,6 +132,9 @@ impl Store {
         bytes: &[u8],
     ) -> Result<PathBuf, StoreError> {
         let path = self.files.compiled(engine, component)?;
+        // So that nobody deletes the component meanwhile.
+        let _claims = self.claims();
+        self.check_is_there(&Content::Component(component.to_owned()))?;
         let folder = files::folder_of(&path);
         files::make_folder(folder)?;
         files::sync_folder(files::folder_of(folder))?;
@@ -230,6 +234,29 @@ impl Store {
             versions.sort_by_key(|version| version.created_at_ms);
             Ok(versions)
         })
+    }
+
+    /// The latest version of a name that has this component and is what is meant.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn find_version(
+        &self,
+        name: &str,
+        component: &str,
+        is_it: impl Fn(&VersionRecord) -> bool,
+    ) -> Result<Option<VersionRecord>, StoreError> {
+        let digests: Vec<String> = self.index.look(name, |versions| {
+            let same = versions.iter().rev().filter(|it| it.component == component);
+            same.map(|version| version.digest.clone()).collect()
+        });
+        // One at a time: each may have large parameters.
+        for digest in digests {
+            if let Some(version) = self.version(name, &digest)?.filter(&is_it) {
+                return Ok(Some(version));
+            }
+        }
+        Ok(None)
     }
 
     /// All names that have versions, sorted.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rerankd_core::Limits;
+use rerankd_core::{Limits, Refused};
 use rerankd_inference::{InferenceError, Model};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -12,12 +12,12 @@ use wasmtime::component::Component;
 
 use crate::artifact::Artifact;
 use crate::bindings::{Reranker, RerankerPre};
-use crate::chores::{self, Budget, Undone};
+use crate::chores::{self, Budget, Undone, Whose};
 use crate::engine::PolicyEngine;
-use crate::error::{Fault, ReleaseError};
+use crate::error::{Fault, ReleaseError, Step};
 use crate::imports::GuestState;
 use crate::manifest::PolicyManifest;
-use crate::parameters::{MAX_PARAMETERS_BYTES, ParameterSchema, Unchecked};
+use crate::parameters::{Counts, MAX_PARAMETERS_BYTES, ParameterSchema, Unchecked};
 use crate::selector::short;
 use crate::traffic::{TrafficBook, VersionTraffic};
 
@@ -90,7 +90,9 @@ impl CompiledPolicy {
         artifact.check_world(options.allow_wasi)?;
         let component = Component::new(engine.engine(), artifact.bytes())
             .map_err(|error| ReleaseError::Compile(said(&one_line(&error))))?;
-        let describing = Self::describe(engine, component, artifact.sha256(), options, limits);
+        let sha256 = artifact.sha256();
+        let describing =
+            Self::describe(engine, component, sha256, options, limits, Counts::Bounded);
         engine.guests().block_on(describing)
     }
 
@@ -105,6 +107,7 @@ impl CompiledPolicy {
         sha256: &str,
         options: PolicyOptions,
         limits: &Limits,
+        counts: Counts,
     ) -> Result<Self, ReleaseError> {
         let pre = engine
             .linker(options.allow_wasi)
@@ -113,11 +116,15 @@ impl CompiledPolicy {
             .map_err(|error| ReleaseError::Contract(said(&one_line(&error))))?;
         let json = ask(engine, &pre, options.allow_wasi, limits).await?;
         let parameters = Value::Object(options.parameters.clone());
-        let read = chores::run(move |budget| read(json, &parameters, budget)).await;
+        let read = chores::run(Whose::Release, move |budget| {
+            read(json, &parameters, counts, budget)
+        })
+        .await;
         let parameter_bytes = Value::Object(options.parameters.clone()).to_string().len();
         let (json, manifest, schema) = read.map_err(|undone| match undone {
             Undone::Exhausted => ReleaseError::Manifest(undone.to_string()),
-            _ => ReleaseError::Host(format!("its manifest: {undone}")),
+            Undone::Busy => ReleaseError::Busy(Step::Describe),
+            Undone::Panicked => ReleaseError::Host(format!("its manifest: {undone}")),
         })??;
         check_grants(&manifest, options.grants.as_deref())?;
         Ok(Self {
@@ -322,18 +329,19 @@ pub(crate) fn with_guest_limits(limits: &Limits, recorded: &BTreeMap<String, u64
 fn read(
     json: String,
     parameters: &Value,
+    counts: Counts,
     budget: &Budget,
 ) -> Result<(String, PolicyManifest, ParameterSchema), ReleaseError> {
     let size = parameters.to_string().len();
-    if size > MAX_PARAMETERS_BYTES {
+    if size > MAX_PARAMETERS_BYTES && counts == Counts::Bounded {
         return Err(ReleaseError::Parameters(format!(
             "{size} bytes of JSON; at most {MAX_PARAMETERS_BYTES} are taken"
         )));
     }
-    let manifest =
-        PolicyManifest::parse(&json).map_err(|problem| ReleaseError::Manifest(said(&problem)))?;
+    let manifest = PolicyManifest::parse_with(&json, counts)
+        .map_err(|problem| ReleaseError::Manifest(said(&problem)))?;
     let late = |undone: Undone| format!("to read it {undone}");
-    let schema = ParameterSchema::compile(manifest.parameters.as_ref(), budget)
+    let schema = ParameterSchema::compile_with(manifest.parameters.as_ref(), counts, budget)
         .map_err(|refused| ReleaseError::Schema(said(&refused.unwrap_or_else(late))))?;
     schema
         .check_partial(parameters, budget)
@@ -391,7 +399,10 @@ async fn ask(
         String::new(),
         allow_wasi,
     )
-    .map_err(|refused| ReleaseError::Describe(refused.to_string()))?;
+    .map_err(|refused| match refused {
+        Refused::Call { .. } => ReleaseError::Describe(refused.to_string()),
+        Refused::Pool { .. } => ReleaseError::Busy(Step::Describe),
+    })?;
     let cpu = Arc::clone(&state.cpu);
     let mut store = crate::invoke::bounded_store(engine, state);
     let pre = pre.clone();
@@ -412,6 +423,9 @@ async fn ask(
                 // Before it waits for anybody to read it.
                 PolicyManifest::check_size(&json).map_err(ReleaseError::Manifest)?;
                 Ok(json)
+            }
+            Ok(Ok(Err(error))) if crate::invoke::is_no_room(store.data(), &error) => {
+                Err(ReleaseError::Busy(Step::Describe))
             }
             Ok(Ok(Err(error))) => Err(failed(crate::invoke::fault_of(
                 &limits,
@@ -477,7 +491,67 @@ pub(crate) fn one_line(error: &wasmtime::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    fn manifest(fields: usize, models: usize, parameters: &Value) -> String {
+        let models = (0..models)
+            .map(|n| json!({"name": format!("m{n}"), "kind": "cross-encoder", "default": "m"}));
+        let manifest = json!({
+            "manifest_version": 1, "name": "p", "version": "1.0.0", "description": "",
+            "score_kind": "blend", "fields": vec!["f"; fields],
+            "models": models.collect::<Vec<_>>(), "parameters": parameters,
+        });
+        manifest.to_string()
+    }
+
+    fn problem(json: &str, parameters: &Value, counts: Counts) -> Option<String> {
+        let read = chores::run(Whose::Release, {
+            let (json, parameters) = (json.to_owned(), parameters.clone());
+            move |budget| read(json, &parameters, counts, budget)
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let read = runtime.expect("the system gives one").block_on(read);
+        read.expect("there is room")
+            .err()
+            .map(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_an_older_release_took_is_read_whatever_there_is_of_it() {
+        let none = json!({});
+        let patterns: Vec<Value> = (0..200)
+            .map(|n| json!({"pattern": format!("^{n:0>100}$")}))
+            .collect();
+        let mut one_large: Vec<Value> = (0..40)
+            .map(|n| json!({"pattern": format!("^{n}$")}))
+            .collect();
+        one_large.push(json!({"pattern": r"^[\w ]{1,40}$"}));
+        let filler = json!({"a": "x".repeat(300_000)});
+        for (manifest, parameters, says) in [
+            (manifest(1025, 0, &none), &none, "at most 1024"),
+            (manifest(1, 65, &none), &none, "at most 64"),
+            (manifest(1, 0, &none), &filler, "at most 262144"),
+            (
+                manifest(1, 0, &json!({"pattern": "a".repeat(2000)})),
+                &none,
+                "at most 1024",
+            ),
+            (
+                manifest(1, 0, &json!({"anyOf": patterns})),
+                &none,
+                "at most 16384",
+            ),
+        ] {
+            let refused = problem(&manifest, parameters, Counts::Bounded);
+            let refused = refused.expect("it is above a bound");
+            assert!(refused.contains(says), "{refused}");
+            assert_eq!(problem(&manifest, parameters, Counts::AsRecorded), None);
+        }
+        let large = manifest(1, 0, &json!({"anyOf": one_large}));
+        assert_eq!(problem(&large, &none, Counts::Bounded), None);
+    }
 
     #[test]
     fn what_a_policy_asks_for_is_shown_in_part() {

@@ -182,7 +182,10 @@ async fn resolve(app: &App, target: Target, key: &str) -> Result<Ranker, RerankE
                 Ok(chosen) => {
                     refuse_set_relative(&chosen.placed.version).map(|()| Ranker::Policy(chosen))
                 }
-                Err(_) => Err(unknown_model(app, &selector)),
+                Err(error) if error.kind == ErrorKind::UnknownPolicy => {
+                    Err(unknown_model(app, &selector))
+                }
+                Err(error) => Err(error),
             }
         }
         Target::Named(name) => resolve_name(app, name.as_deref(), key)

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use rerankd_core::Limits;
 use rerankd_inference::Inference;
-use rerankd_policy::chores;
+use rerankd_policy::chores::{self, Undone, Whose};
+use rerankd_policy::error::{ReleaseError, Step};
 use rerankd_policy::release::{SelfTest, TestReport, TestRun};
 use rerankd_policy::{PolicyEngine, PolicyVersion};
 
@@ -29,9 +30,17 @@ impl SelfTest for CaseRunner {
         let limits = self.limits.clone();
         Box::pin(async move {
             // Made by whoever pushes: read by threads that serve nobody else.
-            let parsed = chores::run(move |_| Cases::parse(&text)).await;
-            let cases = parsed.map_err(|undone| format!("to read them {undone}"))??;
+            let parsed = chores::run(Whose::Release, move |_| Cases::parse(&text)).await;
+            let cases = parsed
+                .map_err(|undone| match undone {
+                    Undone::Busy => ReleaseError::Busy(Step::Cases),
+                    _ => ReleaseError::Cases(format!("to read them {undone}")),
+                })?
+                .map_err(ReleaseError::Cases)?;
             let report = cases::run(&engine, &inference, &version, &cases, &limits).await;
+            if report.failed > 0 && report.no_room {
+                return Err(ReleaseError::Busy(Step::Cases));
+            }
             let failures: Vec<String> = report
                 .results
                 .iter()
@@ -46,7 +55,8 @@ impl SelfTest for CaseRunner {
                 total: report.total,
                 failed: report.failed,
                 first_failure: (!failures.is_empty()).then(|| failures.join("; ")),
-                json: serde_json::to_value(&report).map_err(|error| error.to_string())?,
+                json: serde_json::to_value(&report)
+                    .map_err(|error| ReleaseError::Host(error.to_string()))?,
             })
         })
     }

@@ -1,6 +1,7 @@
 //! Which version somebody means, and where it is: with a role, in memory, or in the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rerankd_core::{ErrorKind, PolicySelector, RerankError};
 use rerankd_inference::{Inference, InferenceError, Model};
@@ -18,12 +19,13 @@ const MAX_LISTED: usize = 20;
 
 impl Releases {
     /// Who answers a request. `key` says on which side of a canary it is. A version that has no role
-    /// is loaded from the store.
+    /// is loaded from the store, a few at a time.
     ///
     /// # Errors
-    /// `UnknownPolicy`, naming what there is; `Internal` if a stored version cannot be loaded.
+    /// `UnknownPolicy`, naming what there is; `Overloaded` if too many are being loaded; `Internal` if a
+    /// stored version cannot be loaded.
     pub async fn resolve(
-        &self,
+        self: &Arc<Self>,
         selector: &PolicySelector,
         key: &str,
     ) -> Result<Chosen, RerankError> {
@@ -31,7 +33,6 @@ impl Releases {
             let chosen = self.catalog.choose(&selector.name, key);
             return chosen.ok_or_else(|| self.catalog.unknown(selector));
         };
-        let as_of = self.loaded().pins.as_of();
         let refused =
             |error: ReleaseError| RerankError::new(ErrorKind::UnknownPolicy, error.to_string());
         // In memory up to here: what is unknown costs little.
@@ -43,23 +44,47 @@ impl Releases {
         if let Some(version) = self.in_memory(&selector.name, &digest) {
             return Ok(Chosen::pinned(version));
         }
-        let found = match self.stored(&selector.name, &digest).await {
-            Ok(record) => self.load(&record, Priority::Background).await,
-            Err(error) => Err(error),
+        let Some(place) = self.loading.place().await else {
+            return Err(overloaded(format!(
+                "policy `{selector}` is not loaded, and too many other versions are to be loaded before it: try again"
+            )));
         };
-        match found {
-            Ok(version) => {
-                let dropped = self.loaded().pins.keep(Arc::clone(&version), as_of);
-                drop(dropped);
-                Ok(Chosen::pinned(version))
-            }
+        let (releases, name) = (Arc::clone(self), selector.name.clone());
+        // A task of its own: whoever hangs up does not make place for another while it goes on.
+        let loading = tokio::spawn(async move {
+            let _place = place;
+            releases.load_pinned(&name, &digest).await
+        });
+        let loaded = loading.await.unwrap_or(Err(ReleaseError::ShuttingDown));
+        match loaded {
+            Ok(version) => Ok(Chosen::pinned(version)),
             // It has just been deleted.
             Err(error @ ReleaseError::UnknownVersion { .. }) => Err(refused(error)),
+            Err(error @ ReleaseError::Busy(_)) => {
+                Err(overloaded(format!("policy `{selector}`: {error}")))
+            }
             Err(error) => Err(RerankError::new(
                 ErrorKind::Internal,
                 format!("policy `{selector}`: {error}"),
             )),
         }
+    }
+
+    /// Loads a version that has no role, and keeps it for a while; unless somebody else just did.
+    async fn load_pinned(
+        &self,
+        name: &str,
+        digest: &VersionDigest,
+    ) -> Result<Arc<PolicyVersion>, ReleaseError> {
+        if let Some(version) = self.in_memory(name, digest) {
+            return Ok(version);
+        }
+        let as_of = self.loaded().pins.as_of();
+        let record = self.stored(name, digest).await?;
+        let version = self.load(&record, Priority::Background).await?;
+        let dropped = self.loaded().pins.keep(Arc::clone(&version), as_of);
+        drop(dropped);
+        Ok(version)
     }
 
     /// A version that has a role, or that somebody asked for lately.
@@ -138,6 +163,13 @@ impl Releases {
             wanted: digest.short().to_owned(),
             known: "none with this digest".to_owned(),
         })
+    }
+}
+
+fn overloaded(message: String) -> RerankError {
+    RerankError {
+        retry_after: Some(Duration::from_secs(1)),
+        ..RerankError::new(ErrorKind::Overloaded, message)
     }
 }
 

@@ -57,8 +57,15 @@ impl Releases {
         let store = Arc::clone(&self.store);
         let asked = key.clone();
         let last = blocking(move || store.deployed(&asked)).await??;
-        if last.as_ref() == Some(&digest) && prepared.known.is_some() {
-            return Ok(Deployed::Unchanged);
+        if let Some(last) = last
+            && prepared.known.is_some()
+        {
+            // Its limits are the configuration's doing, not the file's.
+            match self.stored(&upload.name, &VersionDigest::known(last)).await {
+                Ok(last) if self.is_release_of(&last, &version) => return Ok(Deployed::Unchanged),
+                Ok(_) | Err(ReleaseError::UnknownVersion { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         self.stage(upload, prepared).await?;
         let selector = VersionSelector::Digest(VersionDigest::known(&*digest));

@@ -17,6 +17,7 @@ mod folder;
 #[cfg(test)]
 mod interleaving;
 mod journal;
+mod loading;
 mod pins;
 mod restore;
 mod roles;
@@ -36,6 +37,7 @@ use wasmtime::component::Component;
 
 use self::clock::Clock;
 pub use self::folder::{Deployed, components};
+use self::loading::Loading;
 use self::pins::Pins;
 pub use self::roles::Changed;
 use self::turns::Turns;
@@ -44,6 +46,7 @@ use crate::catalog::Catalog;
 use crate::compiler::{self, Code, Compiler, Priority};
 use crate::engine::PolicyEngine;
 use crate::error::{ReleaseError, Step};
+use crate::parameters::Counts;
 use crate::selector::{VersionDigest, VersionSelector, VersionString};
 use crate::store::{JournalDraft, NameRecord, Store, VersionRecord};
 use crate::sync::{Mutex, MutexGuard};
@@ -71,12 +74,12 @@ pub trait SelfTest: Send + Sync {
     /// Runs `cases`, JSON, on `version`.
     ///
     /// # Errors
-    /// What is wrong with the cases themselves.
+    /// What is wrong with the cases themselves, or that there is no room to run them.
     fn run(&self, version: Arc<PolicyVersion>, cases: String) -> TestRun;
 }
 
 /// A running self-test.
-pub type TestRun = Pin<Box<dyn Future<Output = Result<TestReport, String>> + Send>>;
+pub type TestRun = Pin<Box<dyn Future<Output = Result<TestReport, ReleaseError>> + Send>>;
 
 /// What became of a policy's cases.
 #[derive(Debug, Clone)]
@@ -139,6 +142,7 @@ pub struct Releases {
     catalog: Catalog,
     traffic: Arc<TrafficBook>,
     loaded: Mutex<Loaded>,
+    loading: Loading,
     /// Held while files of an upload are written: what is left of one that fails is its own.
     staging: Arc<Mutex<()>>,
     /// Held while roles change: one change at a time, and the catalog follows the store.
@@ -192,6 +196,7 @@ impl Releases {
             catalog: Catalog::default(),
             traffic: Arc::default(),
             loaded: Mutex::default(),
+            loading: Loading::default(),
             staging: Arc::default(),
             changing: Turns::default(),
             journal_moved: watch::Sender::new(0),
@@ -238,7 +243,7 @@ impl Releases {
     /// # Errors
     /// As [`upload`](Self::upload).
     pub async fn check(
-        &self,
+        self: &Arc<Self>,
         mut upload: Upload,
     ) -> Result<(Arc<PolicyVersion>, Option<Value>), ReleaseError> {
         let prepared = self.prepare(&mut upload).await?;
@@ -270,7 +275,7 @@ impl Releases {
     }
 
     /// All steps before `stage`. Takes the component out of the upload.
-    async fn prepare(&self, upload: &mut Upload) -> Result<Prepared, ReleaseError> {
+    async fn prepare(self: &Arc<Self>, upload: &mut Upload) -> Result<Prepared, ReleaseError> {
         let mut clock = Clock::start();
         let options = self.options(upload)?;
         let bytes = std::mem::take(&mut upload.component);
@@ -290,10 +295,15 @@ impl Releases {
             }
         };
         clock.ended(Step::Compile);
-        let limits = &self.rules.limits;
-        let compiled =
-            CompiledPolicy::describe(&self.engine, component, artifact.sha256(), options, limits)
-                .await?;
+        let compiled = CompiledPolicy::describe(
+            &self.engine,
+            component,
+            artifact.sha256(),
+            options,
+            &self.rules.limits,
+            Counts::Bounded,
+        )
+        .await?;
         if compiled.manifest().name != upload.name {
             return Err(ReleaseError::Name {
                 found: compiled.manifest().name.clone(),
@@ -301,10 +311,19 @@ impl Releases {
             });
         }
         clock.ended(Step::Describe);
-        let version = self.bind(compiled, None).await?;
+        let mut version = self.bind(compiled, None).await?;
         clock.ended(Step::Models);
-        let (store, bound) = (Arc::clone(&self.store), Arc::clone(&version));
-        let known = blocking(move || store.version(bound.name(), bound.digest())).await??;
+        let mut known = self.known(&version).await?;
+        if let Some(record) = known.take_if(|known| known.digest != version.digest()) {
+            // The one that the store has goes on; where it cannot be loaded any more, this one is new.
+            match self.load(&record, upload.priority).await {
+                Ok(same) => (version, known) = (same, Some(record)),
+                Err(error) => {
+                    let error = error.for_log();
+                    tracing::warn!(policy = upload.name, error, "a version is made anew");
+                }
+            }
+        }
         if known.is_none() {
             // What an older rerankd stored goes on as it is.
             VersionString::new(&version.manifest().version).map_err(ReleaseError::Manifest)?;
@@ -437,8 +456,7 @@ impl Releases {
         let report = self
             .self_test
             .run(Arc::clone(version), cases.to_owned())
-            .await
-            .map_err(ReleaseError::Cases)?;
+            .await?;
         if report.failed > 0 {
             return Err(ReleaseError::CasesFailed {
                 failed: report.failed,

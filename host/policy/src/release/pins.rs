@@ -36,11 +36,13 @@ impl<V> Pins<V> {
         self.pinned.iter().rfind(|version| fits(version)).cloned()
     }
 
-    /// Keeps a version that the store had, unless something was deleted meanwhile: it may be this one.
+    /// Keeps a version that the store had, once, unless something was deleted meanwhile: it may be this
+    /// one.
     /// Gives back what is not kept any more, to be dropped without a lock.
     #[must_use]
     pub(super) fn keep(&mut self, version: Arc<V>, as_of: AsOf) -> Option<Arc<V>> {
-        if as_of != self.as_of() {
+        let is_kept = |other: &Arc<V>| Arc::ptr_eq(other, &version);
+        if as_of != self.as_of() || self.pinned.iter().any(is_kept) {
             return Some(version);
         }
         self.pinned.push_back(version);
@@ -53,5 +55,25 @@ impl<V> Pins<V> {
     pub(super) fn deleted(&mut self, is_it: impl Fn(&V) -> bool) {
         self.deletions += 1;
         self.pinned.retain(|version| !is_it(version));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_takes_one_place_however_many_asked_for_it() {
+        let mut pins = Pins::default();
+        let as_of = pins.as_of();
+        let first = Arc::new(0);
+        assert!(pins.keep(Arc::clone(&first), as_of).is_none());
+        for _ in 0..2 * MOST {
+            assert!(pins.keep(Arc::clone(&first), as_of).is_some());
+        }
+        for other in 1..MOST {
+            assert!(pins.keep(Arc::new(other), as_of).is_none());
+        }
+        assert_eq!(pins.find(|&version| version == 0), Some(first));
     }
 }

@@ -1,5 +1,6 @@
 //! After a restart: the roles are what the store says. What it says of a version is written and read here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rerankd_core::Limits;
@@ -8,6 +9,7 @@ use wasmtime::component::Component;
 use super::{Prepared, Releases, Upload, blocking, now_ms};
 use crate::compiler::Priority;
 use crate::error::ReleaseError;
+use crate::parameters::Counts;
 use crate::selector::short;
 use crate::store::{ModelRef, VersionRecord};
 use crate::version::{
@@ -60,12 +62,7 @@ impl Releases {
             None => self.compile_again(record, priority).await?,
         };
         let limits = with_guest_limits(&self.rules.limits, &record.limits);
-        // Of CPU time it has what the configuration gives, where that is more.
-        let in_force = Limits {
-            guest_cpu: limits.guest_cpu.max(self.rules.limits.guest_cpu),
-            ..limits.clone()
-        };
-        if guest_limits(&in_force) != guest_limits(&self.rules.limits) {
+        if !self.has_limits_of_now(record) {
             tracing::warn!(
                 policy = record.name,
                 version = short(&record.digest),
@@ -82,9 +79,15 @@ impl Releases {
             allow_wasi: record.allow_wasi,
             grants: record.grants.clone(),
         };
-        let compiled =
-            CompiledPolicy::describe(&self.engine, component, &record.component, options, &limits)
-                .await?;
+        let compiled = CompiledPolicy::describe(
+            &self.engine,
+            component,
+            &record.component,
+            options,
+            &limits,
+            Counts::AsRecorded,
+        )
+        .await?;
         let version = self.bind(compiled, Some(record)).await?;
         if version.digest() != record.digest {
             return Err(ReleaseError::Host(format!(
@@ -94,6 +97,50 @@ impl Releases {
             )));
         }
         Ok(version)
+    }
+
+    /// Whether a stored version runs under the limits that the configuration gives.
+    fn has_limits_of_now(&self, record: &VersionRecord) -> bool {
+        let now = &self.rules.limits;
+        let limits = with_guest_limits(now, &record.limits);
+        // Of CPU time it has what the configuration gives, where that is more.
+        let in_force = Limits {
+            guest_cpu: limits.guest_cpu.max(now.guest_cpu),
+            ..limits
+        };
+        guest_limits(&in_force) == guest_limits(now)
+    }
+
+    /// Whether a stored version is what releasing `version` would give, but for limits that make no
+    /// difference, since those in force for it are the same: the defaults of a newer rerankd alone make
+    /// no other version.
+    pub(super) fn is_release_of(&self, record: &VersionRecord, version: &PolicyVersion) -> bool {
+        let options = version.options();
+        record.digest == version.digest()
+            || record.contract == CONTRACT
+                && record.component == version.component()
+                && record.parameters == options.parameters
+                && record.grants == options.grants
+                && record.allow_wasi == options.allow_wasi
+                && record.models == model_refs(version)
+                && self.has_limits_of_now(record)
+    }
+
+    /// What the store has of a version that was just made.
+    pub(super) async fn known(
+        self: &Arc<Self>,
+        version: &Arc<PolicyVersion>,
+    ) -> Result<Option<VersionRecord>, ReleaseError> {
+        let (releases, version) = (Arc::clone(self), Arc::clone(version));
+        let find = move || -> Result<_, ReleaseError> {
+            let (store, name) = (&releases.store, version.name());
+            let is_it = |record: &VersionRecord| releases.is_release_of(record, &version);
+            Ok(match store.version(name, version.digest())? {
+                Some(known) => Some(known),
+                None => store.find_version(name, version.component(), is_it)?,
+            })
+        };
+        blocking(find).await?
     }
 
     /// The store has the component, but no code for this engine.
@@ -121,13 +168,6 @@ impl Releases {
 pub(super) fn record(upload: &Upload, prepared: &Prepared) -> VersionRecord {
     let version = &prepared.version;
     let options = version.options();
-    let models = version.models().iter().map(|(slot, model)| {
-        let model = ModelRef {
-            name: model.name().to_owned(),
-            digest: model.digest().to_owned(),
-        };
-        (slot.clone(), model)
-    });
     VersionRecord {
         digest: version.digest().to_owned(),
         name: version.name().to_owned(),
@@ -137,7 +177,7 @@ pub(super) fn record(upload: &Upload, prepared: &Prepared) -> VersionRecord {
         contract: CONTRACT.to_owned(),
         imports: prepared.artifact.imports().to_vec(),
         manifest: serde_json::from_str(version.manifest_json()).unwrap_or_default(),
-        models: models.collect(),
+        models: model_refs(version),
         parameters: options.parameters.clone(),
         grants: options.grants.clone(),
         allow_wasi: options.allow_wasi,
@@ -148,4 +188,15 @@ pub(super) fn record(upload: &Upload, prepared: &Prepared) -> VersionRecord {
         by: upload.who.clone(),
         source: upload.source.clone(),
     }
+}
+
+fn model_refs(version: &PolicyVersion) -> BTreeMap<String, ModelRef> {
+    let models = version.models().iter().map(|(slot, model)| {
+        let model = ModelRef {
+            name: model.name().to_owned(),
+            digest: model.digest().to_owned(),
+        };
+        (slot.clone(), model)
+    });
+    models.collect()
 }

@@ -13,6 +13,10 @@ use crate::invoke::Invoked;
 use crate::selector::{VersionDigest, VersionSelector, short};
 use crate::store::{self, ChangeError, JournalDraft, NameRecord, VersionRecord};
 use crate::traffic::{Probation, ProbationRules};
+use crate::version::PolicyVersion;
+
+/// When a version is loaded again for which there was no room.
+const LOAD_AGAIN: Duration = Duration::from_millis(200);
 
 /// What a change of roles did.
 #[derive(Debug, Clone)]
@@ -224,7 +228,7 @@ impl Releases {
         let store = Arc::clone(&self.store);
         let digest = record.digest.clone();
         blocking(move || store.delete_version(&record.name, &record.digest, draft)).await??;
-        let is_it = |version: &crate::PolicyVersion| version.digest() == digest;
+        let is_it = |version: &PolicyVersion| version.digest() == digest;
         self.loaded().pins.deleted(is_it);
         self.traffic.forget(&digest);
         self.moved();
@@ -249,6 +253,8 @@ impl Releases {
         let (calls, faults) = placed.probation.as_ref().map_or((0, 0), |it| it.seen());
         let message = format!("{faults} of its {calls} calls ended in its own faults");
         let manifest_version = version.manifest().version.clone();
+        // Held, so that it is there when it has its role.
+        let _successor = self.successor(&name, &digest).await;
         let changed = self
             .change(&name, None, move |roles| {
                 let told = |to: &str| {
@@ -295,6 +301,28 @@ impl Releases {
             Err(error) => {
                 let error = error.for_log();
                 tracing::error!(policy = name, error, "a version could not be taken back");
+            }
+        }
+    }
+
+    /// The version that follows an active one that is taken back, loaded; waits for room. `None` if there
+    /// is none, or none that can be loaded.
+    async fn successor(&self, name: &str, active: &str) -> Option<Arc<PolicyVersion>> {
+        loop {
+            let roles = self.name(name).await.ok()??;
+            if roles.active.as_deref() != Some(active) {
+                return None;
+            }
+            let target = VersionDigest::known(roles.history.last()?.as_str());
+            let loaded = match self.stored(name, &target).await {
+                Ok(record) => self.load(&record, Priority::Background).await,
+                Err(error) => Err(error),
+            };
+            match loaded {
+                Err(ReleaseError::Busy(_)) if self.check_open().is_ok() => {
+                    tokio::time::sleep(LOAD_AGAIN).await;
+                }
+                loaded => return loaded.ok(),
             }
         }
     }
@@ -396,7 +424,7 @@ impl Releases {
         name: &str,
         digest: &str,
         priority: Priority,
-    ) -> Option<Arc<crate::PolicyVersion>> {
+    ) -> Option<Arc<PolicyVersion>> {
         let loaded = async {
             let record = self.stored(name, &VersionDigest::known(digest)).await?;
             self.load(&record, priority).await
@@ -413,7 +441,7 @@ impl Releases {
     /// A version in a role since some time; one that had it before keeps what is known of its faults.
     fn placed(
         &self,
-        version: Arc<crate::PolicyVersion>,
+        version: Arc<PolicyVersion>,
         before: Option<&Placed>,
         since_ms: Option<u64>,
     ) -> Placed {

@@ -7,6 +7,7 @@ use serde_json::{Map, Number, Value};
 use super::pattern::{self, Patterns};
 use super::{Bound, MAX_NESTING, MAX_VALUE_STEPS, Node, NodeId, Properties, Rule, Schema, words};
 use crate::chores::{Budget, Undone};
+use crate::parameters::Counts;
 
 /// Why there is no graph: the sentence, or the budget.
 pub(crate) type Refused = Result<String, Undone>;
@@ -16,8 +17,8 @@ impl Schema {
     ///
     /// # Errors
     /// What is wrong and where, or that the budget is used up.
-    pub(crate) fn compile(root: &Value, budget: &Budget) -> Result<Self, Refused> {
-        let patterns = pattern::compile_all(all_patterns(root).into_iter(), budget)?;
+    pub(crate) fn compile(root: &Value, counts: Counts, budget: &Budget) -> Result<Self, Refused> {
+        let patterns = pattern::compile_all(all_patterns(root).into_iter(), counts, budget)?;
         let mut compiler = Compiler {
             root,
             patterns,

@@ -8,6 +8,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::compile::Refused;
 use crate::chores::{Budget, Undone};
+use crate::parameters::Counts;
 
 /// Longest pattern, bytes.
 const MAX_PATTERN_TEXT: usize = 1024;
@@ -66,23 +67,39 @@ impl Pattern {
 /// Compiles all patterns of a schema, each once. One that is wrong is so only where it is used.
 pub(super) fn compile_all<'a>(
     sources: impl Iterator<Item = &'a str>,
+    counts: Counts,
     budget: &Budget,
 ) -> Result<Patterns, Refused> {
     let mut all: Vec<&str> = sources.collect();
     all.sort_unstable();
     all.dedup();
     let text: usize = all.iter().map(|source| source.len()).sum();
-    if text > MAX_PATTERNS_TEXT {
+    if text > MAX_PATTERNS_TEXT && counts == Counts::Bounded {
         let problem =
             format!("its patterns have {text} bytes; at most {MAX_PATTERNS_TEXT} are allowed");
         return Err(Ok(problem));
     }
-    let most = (MAX_COMPILED_BYTES / all.len().max(1)).min(MAX_PATTERN_BYTES);
     let automaton = (MAX_AUTOMATA_BYTES / all.len().max(1)).min(MAX_AUTOMATON_BYTES);
+    let (mut room, mut to_come) = (MAX_COMPILED_BYTES, all.len());
     let mut compiled = HashMap::new();
     for source in all {
-        let pattern = match compile(source, most, automaton, budget) {
-            Ok(pattern) => Ok(Arc::new(pattern)),
+        let text = source.len();
+        if text > MAX_PATTERN_TEXT && counts == Counts::Bounded {
+            let problem = format!("has {text} bytes; at most {MAX_PATTERN_TEXT} are allowed");
+            compiled.insert(source.to_owned(), Err(about(source, &problem)));
+            continue;
+        }
+        let sizes = Sizes {
+            share: (room / to_come).min(MAX_PATTERN_BYTES),
+            most: room.min(MAX_PATTERN_BYTES),
+            automaton,
+        };
+        to_come -= 1;
+        let pattern = match compile(source, &sizes, budget) {
+            Ok((pattern, bytes)) => {
+                room -= bytes;
+                Ok(Arc::new(pattern))
+            }
             Err(Ok(problem)) => Err(problem),
             Err(Err(undone)) => return Err(Err(undone)),
         };
@@ -91,26 +108,29 @@ pub(super) fn compile_all<'a>(
     Ok(compiled)
 }
 
-fn compile(
-    source: &str,
+/// How much memory a pattern may take, bytes.
+struct Sizes {
+    /// Its part of what is left, if all that are to come get the same: tried first.
+    share: usize,
+    /// All that one may have of what is left.
     most: usize,
+    /// What its automaton may take.
     automaton: usize,
-    budget: &Budget,
-) -> Result<Pattern, Refused> {
-    let wrong = |problem: &str| {
-        let shown: String = source.chars().take(80).collect();
-        Err(Ok(format!("the pattern `{shown}` {problem}")))
-    };
-    if source.len() > MAX_PATTERN_TEXT {
-        return wrong(&format!(
-            "has {} bytes; at most {MAX_PATTERN_TEXT} are allowed",
-            source.len()
-        ));
-    }
+}
+
+fn about(source: &str, problem: &str) -> String {
+    let shown: String = source.chars().take(80).collect();
+    format!("the pattern `{shown}` {problem}")
+}
+
+/// The pattern, and the size that it fits in.
+fn compile(source: &str, sizes: &Sizes, budget: &Budget) -> Result<(Pattern, usize), Refused> {
+    let wrong = |problem: &str| Err(Ok(about(source, problem)));
+    let most = sizes.most;
     let Ok(translated) = jsonschema_regex::to_rust_regex(source) else {
         return wrong("cannot be matched without backtracking, or is none");
     };
-    let mut limit = FIRST_TRY_BYTES.min(most);
+    let mut limit = FIRST_TRY_BYTES.min(sizes.share);
     loop {
         // About what compiling up to the limit takes.
         let kib = u64::try_from(limit >> 10).unwrap_or(u64::MAX);
@@ -118,18 +138,23 @@ fn compile(
         budget.look().map_err(Err)?;
         let built = RegexBuilder::new(&translated)
             .size_limit(limit)
-            .dfa_size_limit(automaton)
+            .dfa_size_limit(sizes.automaton)
             .build();
         match built {
             Ok(regex) => {
-                return Ok(Pattern {
+                let pattern = Pattern {
                     source: source.to_owned(),
                     regex,
                     steps_for_a_byte: kib.max(1),
-                });
+                };
+                return Ok((pattern, limit));
             }
             Err(regex::Error::CompiledTooBig(_)) if limit < most => {
-                limit = (limit * 4).min(most);
+                let next = limit.saturating_mul(4);
+                limit = match limit < sizes.share {
+                    true => next.min(sizes.share),
+                    false => next.min(most),
+                };
             }
             Err(regex::Error::CompiledTooBig(_)) => {
                 return wrong(&format!("takes more than {most} bytes compiled"));

@@ -150,6 +150,19 @@ fn compiled_code_with_a_bit_that_flipped_is_not_there() {
     assert!(store.compiled(ENGINE, &version.component).is_some());
 }
 
+/// Of a version that is deleted while it is compiled anew.
+#[test]
+fn code_of_a_component_that_is_gone_is_not_kept() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let version = stage(&store, "c", "1");
+    let deleted = store.delete_version("p", &version.digest, draft("deleted"));
+    assert!(deleted.expect("it has no role"));
+    let put = store.put_compiled(ENGINE, &version.component, b"late");
+    assert!(matches!(put, Err(StoreError::Unknown { .. })), "{put:?}");
+    assert_eq!(files(&folder.data().join("compiled").join(ENGINE)), [""; 0]);
+}
+
 /// What is asked before anybody is admitted reads no record.
 #[test]
 fn versions_are_selected_without_their_records() {

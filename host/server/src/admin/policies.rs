@@ -560,6 +560,9 @@ pub(super) fn refused(error: ReleaseError) -> AdminError {
         E::ShuttingDown => {
             AdminError::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", message)
         }
+        E::Busy(_) => AdminError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+            .with_step(step)
+            .with_header(header::RETRY_AFTER, header::HeaderValue::from_static("1")),
         E::Host(_) | E::Store(_) => {
             tracing::error!(error = message, "release failed on the host");
             AdminError::internal(message).with_step(step)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rerankd_core::Limits;
 use rerankd_inference::{Deadline, Inference};
-use rerankd_policy::{PolicyEngine, PolicyVersion, invoke_measured};
+use rerankd_policy::{PolicyEngine, PolicyError, PolicyVersion, invoke_measured};
 use serde::Serialize;
 
 use super::read::{Case, Cases};
@@ -29,6 +29,9 @@ pub struct Report {
     pub failed: usize,
     /// One each, in their order.
     pub results: Vec<CaseResult>,
+    /// Whether the server had no room for one: that says nothing of the policy.
+    #[serde(skip)]
+    pub no_room: bool,
 }
 
 /// What became of one case.
@@ -55,6 +58,7 @@ pub async fn run(
     let mut results = Vec::with_capacity(cases.len());
     let started = Instant::now();
     let mut cpu_time = Duration::ZERO;
+    let mut no_room = false;
     let set_cpu = limits.guest_cpu.saturating_mul(SET_CPU_CALLS);
     for case in &cases.cases {
         let spent = if started.elapsed() >= SET_TIME {
@@ -76,17 +80,25 @@ pub async fn run(
             });
             continue;
         }
-        let (result, took) = run_one(engine, inference, version, case, limits).await;
+        let (result, invoked) = run_one(engine, inference, version, case, limits).await;
         results.push(result);
-        cpu_time += took;
+        no_room |= invoked.no_room;
+        cpu_time += invoked.cpu_time;
     }
     let passed = results.iter().filter(|result| result.passed).count();
     Report {
         total: results.len(),
         passed,
         failed: results.len() - passed,
+        no_room,
         results,
     }
+}
+
+/// What a case's run was, apart from what was expected of it.
+struct Run {
+    cpu_time: Duration,
+    no_room: bool,
 }
 
 async fn run_one(
@@ -95,19 +107,26 @@ async fn run_one(
     version: &Arc<PolicyVersion>,
     case: &Case,
     limits: &Limits,
-) -> (CaseResult, Duration) {
+) -> (CaseResult, Run) {
     let started = Instant::now();
     let deadline = Deadline::after(started, limits.default_timeout);
     let request = case.request.clone();
     let (invoked, cpu_time) =
         invoke_measured(engine, inference, version, request, started, deadline).await;
+    let run = Run {
+        cpu_time,
+        no_room: matches!(
+            invoked,
+            Err(PolicyError::NoInstance | PolicyError::NoRoom { .. })
+        ),
+    };
     let message = case.expect.judge(&invoked.map(|invoked| invoked.reranked));
     let result = CaseResult {
         name: case.name.clone(),
         passed: message.is_none(),
         message: message.map(|message| one_line(&message)),
     };
-    (result, cpu_time)
+    (result, run)
 }
 
 /// A policy's own words may have line breaks.

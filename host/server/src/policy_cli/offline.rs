@@ -92,7 +92,7 @@ pub(super) fn check(flags: &CheckArgs) -> Result<Outcome, Failure> {
     let imports = inspected.map(|artifact| artifact.imports().to_vec());
     let host = Host::start(config)?;
     let (_scratch, releases) = host.releases()?;
-    let checked = host.runtime.block_on(releases.check(upload));
+    let checked = host.runtime.block_on(Arc::new(releases).check(upload));
 
     let failed_at = checked.as_ref().err().map(ReleaseError::step);
     let failed_at = failed_at.and_then(|step| STEPS.iter().position(|other| *other == step));
