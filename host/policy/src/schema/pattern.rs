@@ -18,6 +18,8 @@ const MAX_PATTERNS_TEXT: usize = 16 << 10;
 
 /// What all patterns of a schema may take compiled, and the most that one may, bytes.
 const MAX_COMPILED_BYTES: usize = 1 << 20;
+/// The same of a schema that was released before there was a bound.
+const MAX_RECORDED_BYTES: usize = 4 << 20;
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
 /// What the automata of all patterns of a schema may take, which matching makes and keeps, for each thread
@@ -80,7 +82,11 @@ pub(super) fn compile_all<'a>(
         return Err(Ok(problem));
     }
     let automaton = (MAX_AUTOMATA_BYTES / all.len().max(1)).min(MAX_AUTOMATON_BYTES);
-    let (mut room, mut to_come) = (MAX_COMPILED_BYTES, all.len());
+    let mut room = match counts {
+        Counts::Bounded => MAX_COMPILED_BYTES,
+        Counts::AsRecorded => MAX_RECORDED_BYTES,
+    };
+    let mut to_come = all.len();
     let mut compiled = HashMap::new();
     for source in all {
         let text = source.len();
