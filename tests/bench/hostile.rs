@@ -57,7 +57,7 @@ struct Line {
 
 /// One server for each kind of attack, so that peaks do not mix.
 pub(crate) fn measure(root: &Path, texts: &Texts, quick: bool) -> Result<Findings> {
-    let seconds = Duration::from_secs(if quick { 2 } else { 10 });
+    let seconds = Duration::from_secs(if quick { 2 } else { 5 });
     let start = || Server::start_as_it_comes(root, &Target::flags(root)?);
     let server = start()?;
     let target = Target::prepare(&server);

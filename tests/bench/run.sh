@@ -39,7 +39,7 @@ footprint() {
 }
 
 hostile() {
-    echo "bench: hostile policies, clients and pushers (about 8 minutes)"
+    echo "bench: hostile policies, clients and pushers (about 4 minutes)"
     target/release/rerankd-bench hostile docs/benchmarks.md
 }
 
