@@ -57,13 +57,7 @@ fn an_engine_that_is_down_is_an_error_and_one_that_is_back_is_used() {
         is_error(&answer, 503, path);
     }
     assert_eq!(server.get("/health/ready").status, 200);
-    let socket = TcpListener::bind(address).expect("the port is free still");
-    std::thread::spawn(move || {
-        for mut stream in socket.incoming().map_while(Result::ok) {
-            let _ = write_json(&mut stream, "200 OK", "{}");
-            let _ = wait_for_end(&mut stream);
-        }
-    });
+    let _engine = Upstream::start_on(address, |_, stream| write_json(stream, "200 OK", "{}"));
     ask(&server, "GET", "/").expect("an answer").ok();
 }
 

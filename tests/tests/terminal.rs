@@ -80,7 +80,8 @@ fn what_a_component_says_steers_no_terminal() {
         table.contains("\\u001b]0;mine\\u0007\\u009b2J\\u202e\\u000d\\u0008\\u000aok"),
         "{table}"
     );
-    assert!(table.contains("\\u001b[2J\\u009bm \\u0007k"), "{table}");
+    // What a policy says while it runs is cut and cleaned where it enters.
+    assert!(table.contains("\u{fffd}[2J\u{fffd}m"), "{table}");
     let pretends = table
         .lines()
         .any(|line| line.starts_with("ok") || line.starts_with("\\u000d"));
@@ -88,7 +89,7 @@ fn what_a_component_says_steers_no_terminal() {
     let as_json = policy(&[&arguments[..], &["--json"]].concat());
     let message = json_of(&as_json)["results"][0]["message"].clone();
     let message = message.as_str().expect("it failed").to_owned();
-    assert!(message.contains("\u{1b}[2J\u{9b}m \u{7}k"), "{message:?}");
+    assert!(message.contains("\u{fffd}[2J\u{fffd}m"), "{message:?}");
     // The file's name is somebody's text, too.
     let named = folder.write("\u{1b}[31m\u{9d}.wasm", "no component");
     let refused = policy(&["check", text(&named), "--name", "x"]);
