@@ -2,7 +2,7 @@
 //!
 //! Each plane has a [`Gate`] of its own, so that no plane starves another. A connection has a [`Seat`],
 //! which knows what is waited for: the client's head, its body, that it takes its answer, or nothing, as the server
-//! is at work. What waits on the client ends at a time of its own ([`Times`]). Where a plane is full, the
+//! is at work. What waits on the client ends at a time of its own (`Times`). Where a plane is full, the
 //! connection that has waited on its client longest makes room; where all are at work, a reserve takes a
 //! connection for one answer, which is health's, or that there is no room.
 
