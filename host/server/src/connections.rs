@@ -1,6 +1,6 @@
 //! Connections: who gets a place, how long anybody is waited for, and who goes when there is no room.
 //!
-//! Each plane has a [`Gate`] of its own, so that no plane starves another. A connection has a [`Seat`],
+//! Each plane has a [`Gate`] of its own, so that no plane starves another. A connection has a `Seat`,
 //! which knows what is waited for: the client's head, its body, that it takes its answer, or nothing, as the server
 //! is at work. What waits on the client ends at a time of its own (`Times`). Where a plane is full, the
 //! connection that has waited on its client longest makes room; where all are at work, a reserve takes a

@@ -99,7 +99,7 @@ pub(crate) fn link(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
 }
 
 impl Host for GuestState {
-    /// Shadowed by [`link`].
+    /// Shadowed by `link`.
     fn log(&mut self, level: Level, message: String) -> wasmtime::Result<()> {
         self.enter()?;
         self.log.push(level, &message);
