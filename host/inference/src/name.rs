@@ -41,7 +41,7 @@ mod tests {
             "tiny-cross-encoder",
             "bge_reranker.v2-m3",
             "all-MiniLM-L6-v2",
-            "Modell für Schuhe (2)",
+            "Schuhe für Damen (2)",
             "a..b",
             "x",
         ] {
