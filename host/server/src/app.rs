@@ -212,7 +212,9 @@ async fn deploy_folders(releases: &Arc<Releases>, config: &Config) -> anyhow::Re
             // What served before goes on.
             let refused = error.downcast_ref::<ReleaseError>();
             let error = refused.map_or_else(|| error.to_string(), ReleaseError::for_log);
-            tracing::error!(file = %path.display(), error, "a file of a policy folder was refused");
+            let file = path.display().to_string();
+            let file = crate::terminal::one_line(&file);
+            tracing::error!(%file, error, "a file of a policy folder was refused");
         } else if failed.is_ok() {
             failed = Err(error.context(path.display().to_string()));
         }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::app::App;
 use crate::checkout;
+use crate::terminal;
 
 /// A file that was not touched for this long is whole. One that is written more slowly is refused, and
 /// tried again at the next touch.
@@ -94,7 +95,9 @@ async fn deploy(app: &Arc<App>, path: &Path) {
     if !path.exists() {
         return;
     }
-    let file = path.display();
+    // A file's name is its maker's: it must not write lines of the log.
+    let file = path.display().to_string();
+    let file = terminal::one_line(&file);
     if let Err(problem) = checkout::check_component(path) {
         tracing::error!(problem, "a file of a policy folder is not loaded");
         return;

@@ -48,7 +48,7 @@ pub enum StoreError {
     },
     #[error(
         "policy `{name}` has a version whose digest begins with `{version}`, which cannot be the version \
-         of another: give this one another version in its manifest"
+         of another: give one of them another version in its manifest"
     )]
     LooksLikeDigest { name: String, version: String },
     #[error(

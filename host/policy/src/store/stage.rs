@@ -48,6 +48,17 @@ impl Store {
                     version: version.version.clone(),
                 });
             }
+            // The other way round, too: who asks for the head of this digest would get that version.
+            let taken = others.iter().find(|other| {
+                crate::selector::is_head(&other.version)
+                    && version.digest.starts_with(&other.version)
+            });
+            if let Some(other) = taken {
+                return Err(StoreError::LooksLikeDigest {
+                    name: other.name.clone(),
+                    version: other.version.clone(),
+                });
+            }
             if others.len() >= MAX_VERSIONS {
                 return Err(StoreError::TooManyVersions {
                     name: version.name.clone(),

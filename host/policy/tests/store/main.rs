@@ -121,6 +121,12 @@ fn a_version_string_that_is_the_head_of_a_digest_is_refused() {
         let refused = matches!(error, Some(StoreError::LooksLikeDigest { .. }));
         assert_eq!(refused, is_refused, "{version}: {error:?}");
     }
+    // Nor does the digest come after the string.
+    let mut later = put(&store, "later", "2.0.0");
+    later.digest = format!("01234568{}", "0".repeat(56));
+    let error = store.stage(&later, draft("staged")).err();
+    let refused = matches!(error, Some(StoreError::LooksLikeDigest { .. }));
+    assert!(refused, "{error:?}");
 }
 
 /// One bit, anywhere.
