@@ -38,8 +38,12 @@ const SHARE_OF_A_PEER: usize = 4;
 const HEAD_IN_RESERVE: Duration = Duration::from_secs(2);
 
 /// Who is waited for this long makes room for others where there is none, and is no running request when
-/// the process goes down.
+/// the process goes down, unless it reads an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The same for who reads an answer when the process goes down: what it takes out of the kernel's buffers is
+/// seen in steps of a megabyte or so, which a client of some hundred KB a second needs seconds for.
+const PATIENCE_WITH_READERS: Duration = Duration::from_secs(5);
 
 /// A head, or the next request, that is younger than this does not make room: it may be on its way.
 const JUST_BEGUN: Duration = Duration::from_millis(50);
@@ -339,7 +343,11 @@ impl Gate {
             return Some(end);
         }
         // What makes no progress is no running request.
-        (is_draining && waited >= PATIENCE).then_some(End::Draining)
+        let patience = match wait {
+            Wait::Answer => PATIENCE_WITH_READERS,
+            _ => PATIENCE,
+        };
+        (is_draining && waited >= patience).then_some(End::Draining)
     }
 
     fn end(&self, seats: &mut Seats, number: u64, end: End) {
