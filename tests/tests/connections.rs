@@ -346,6 +346,57 @@ fn clients_that_never_read_cost_a_bounded_memory_and_no_drain_time() {
 }
 
 #[test]
+fn bodies_that_trickle_do_not_hold_up_the_end_of_the_process() {
+    let upstream = engine();
+    let mut server = start(&upstream, &["--drain-ms", "60000", "--timeout-ms", "60000"]);
+    let length = [("Content-Length", "1000000")];
+    let json = ("Content-Type", "application/json");
+    let bearer = format!("Bearer {}", server.admin_token());
+    let admin = server.admin_address().to_string();
+    let wasm = [
+        ("Host", admin.as_str()),
+        length[0],
+        ("Content-Type", "application/wasm"),
+        ("Authorization", &bearer),
+    ];
+    let mut clients = vec![
+        send(
+            server.address(),
+            head("POST", "/v1/rerank/first-stage", &[length[0], json]),
+        ),
+        send(
+            server.admin_address(),
+            head("PUT", "/v1/policies/slow", &wasm),
+        ),
+        send(
+            server.proxy_address(),
+            head("POST", "/products/_bulk", &[length[0], json]),
+        ),
+    ];
+    eventually("all are waited for", || {
+        let waiting = ["data", "admin", "proxy"].map(|plane| {
+            let labels = [("plane", plane), ("state", "body")];
+            server.metric("rerankd_connections", &labels)
+        });
+        (waiting == [1.0; 3]).then_some(())
+    });
+    let trickling = std::thread::spawn(move || {
+        // Until the server has ended all of them.
+        while !clients.is_empty() {
+            clients.retain_mut(|client| client.send(" ").is_ok());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let started = Instant::now();
+    server.terminate();
+    assert_eq!(server.exit_status().code(), Some(0));
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert!(server.stderr().contains("drained"), "{}", server.stderr());
+    trickling.join().expect("it sees the end");
+}
+
+#[test]
 fn who_takes_nothing_of_an_answer_is_cut_off_in_time() {
     let upstream = engine();
     let server = start(&upstream, &["--stall-timeout-ms", "300"]);

@@ -347,7 +347,12 @@ impl Gate {
             Wait::Answer => PATIENCE_WITH_READERS,
             _ => PATIENCE,
         };
-        (is_draining && waited >= patience).then_some(End::Draining)
+        let trickles = match wait {
+            Wait::TimedBody | Wait::Body => seat.sends_slowly(now),
+            Wait::Answer => seat.is_slow(now),
+            Wait::Handshake | Wait::Head | Wait::Idle => false,
+        };
+        (is_draining && (waited >= patience || trickles)).then_some(End::Draining)
     }
 
     fn end(&self, seats: &mut Seats, number: u64, end: End) {

@@ -14,7 +14,8 @@ pub(super) fn now() -> u64 {
     START.elapsed().as_millis() as u64 + 1
 }
 
-/// What a client must take of its answer while there is no room for other answers, bytes a second.
+/// What a client must take of its answer while there is no room for other answers, and send of its body
+/// while the process goes down, bytes a second.
 const BRISK: usize = 64 << 10;
 
 /// The time over which that is measured, milliseconds.
@@ -114,7 +115,8 @@ pub(crate) struct Seat {
     body_wanted_since: AtomicU64,
     body_is_timed: AtomicBool,
     answer_bytes: AtomicUsize,
-    taking: Mutex<Taking>,
+    taking: Mutex<Pace>,
+    sending: Mutex<Pace>,
     ended_for_answer: AtomicBool,
     ended: Notify,
 }
@@ -132,7 +134,8 @@ impl Seat {
             body_wanted_since: AtomicU64::new(0),
             body_is_timed: AtomicBool::new(false),
             answer_bytes: AtomicUsize::new(0),
-            taking: Mutex::new(Taking::from(now())),
+            taking: Mutex::new(Pace::from(now())),
+            sending: Mutex::new(Pace::from(now())),
             ended_for_answer: AtomicBool::new(false),
             ended: Notify::new(),
         }
@@ -191,6 +194,7 @@ impl Seat {
     }
 
     pub(crate) fn begin_request(&self) {
+        *self.sending() = Pace::from(now());
         self.set(Phase::Busy);
     }
 
@@ -200,12 +204,24 @@ impl Seat {
     }
 
     /// Bytes came.
-    pub(super) fn read(&self) {
+    pub(super) fn read(&self, bytes: usize) {
         let now = now();
         self.read_at.store(now, Ordering::Relaxed);
+        if self.is(Phase::Busy) {
+            self.sending().moved(bytes, now);
+        }
         if self.is(Phase::Idle) {
             self.set(Phase::Head);
         }
+    }
+
+    /// Whether less of the request came than [`BRISK`] in the last window.
+    pub(super) fn sends_slowly(&self, now: u64) -> bool {
+        self.sending().is_slow(now)
+    }
+
+    fn sending(&self) -> MutexGuard<'_, Pace> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// There is no room for a byte of what is written.
@@ -218,7 +234,7 @@ impl Seat {
     /// Bytes went.
     pub(super) fn wrote(&self, bytes: usize) {
         if self.answer_bytes() > 0 {
-            self.taking().took(bytes, now());
+            self.taking().moved(bytes, now());
         }
     }
 
@@ -248,7 +264,7 @@ impl Seat {
 
     pub(super) fn add_answer_bytes(&self, bytes: usize) {
         if self.answer_bytes.fetch_add(bytes, Ordering::Relaxed) == 0 {
-            *self.taking() = Taking::from(now());
+            *self.taking() = Pace::from(now());
         }
     }
 
@@ -258,7 +274,7 @@ impl Seat {
         self.answer_bytes() > 0 && self.taking().is_slow(now)
     }
 
-    fn taking(&self) -> MutexGuard<'_, Taking> {
+    fn taking(&self) -> MutexGuard<'_, Pace> {
         self.taking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -292,28 +308,28 @@ impl Seat {
     }
 }
 
-/// How fast a client takes what is there for it, over the last window.
+/// How fast a client takes what is there for it, or sends what is wanted of it, over the last window.
 #[derive(Debug)]
-struct Taking {
+struct Pace {
     since: u64,
-    took: usize,
+    bytes: usize,
     /// What the window before said.
     was_slow: bool,
 }
 
-impl Taking {
+impl Pace {
     /// Nothing is known at first, and so nobody slow.
     fn from(now: u64) -> Self {
         Self {
             since: now,
-            took: 0,
+            bytes: 0,
             was_slow: false,
         }
     }
 
-    fn took(&mut self, bytes: usize, now: u64) {
+    fn moved(&mut self, bytes: usize, now: u64) {
         self.turn(now);
-        self.took += bytes;
+        self.bytes += bytes;
     }
 
     fn is_slow(&mut self, now: u64) -> bool {
@@ -326,7 +342,7 @@ impl Taking {
         if window >= WINDOW {
             let brisk = u128::from(window) * BRISK as u128 / 1000;
             *self = Self {
-                was_slow: (self.took as u128) < brisk,
+                was_slow: (self.bytes as u128) < brisk,
                 ..Self::from(now)
             };
         }
@@ -362,33 +378,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_takes_little_of_an_answer_is_slow_and_who_takes_enough_is_not() {
+    fn who_moves_little_is_slow_and_who_moves_enough_is_not() {
         for (bytes, slow) in [
             (0, true),
             (BRISK / 2, true),
             (2 * BRISK, false),
             (4 * BRISK, false),
         ] {
-            let mut taking = Taking::from(1);
-            assert!(!taking.is_slow(WINDOW), "nobody is before a window is over");
+            let mut pace = Pace::from(1);
+            assert!(!pace.is_slow(WINDOW), "nobody is before a window is over");
             // From second to second, for two windows.
             for second in 1..=10 {
-                taking.took(bytes, 1000 * second);
+                pace.moved(bytes, 1000 * second);
             }
-            assert_eq!(
-                taking.is_slow(2 * WINDOW + 1),
-                slow,
-                "{bytes} bytes a second"
-            );
+            assert_eq!(pace.is_slow(2 * WINDOW + 1), slow, "{bytes} bytes a second");
         }
     }
 
     #[test]
     fn who_was_slow_and_is_not_any_more_is_not() {
-        let mut taking = Taking::from(1);
-        assert!(taking.is_slow(WINDOW + 1));
-        taking.took(10 * BRISK, WINDOW + 2);
-        assert!(taking.is_slow(WINDOW + 2), "the window goes on");
-        assert!(!taking.is_slow(2 * WINDOW + 1));
+        let mut pace = Pace::from(1);
+        assert!(pace.is_slow(WINDOW + 1));
+        pace.moved(10 * BRISK, WINDOW + 2);
+        assert!(pace.is_slow(WINDOW + 2), "the window goes on");
+        assert!(!pace.is_slow(2 * WINDOW + 1));
     }
 }

@@ -50,8 +50,9 @@ impl AsyncRead for Watched {
     ) -> Poll<Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.seat.read();
+        let bytes = buffer.filled().len() - before;
+        if bytes > 0 {
+            self.seat.read(bytes);
         }
         read
     }
