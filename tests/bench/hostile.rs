@@ -160,6 +160,8 @@ impl Findings {
         let worst = self.lines.iter().filter(|line| line.attack.is_a_policy());
         let worst = worst.map(|line| ratio(&line.beside_one));
         let worst = worst.fold(f64::NAN, f64::max);
+        let honest = self.lines.iter().find(|line| line.attack == Attack::Honest);
+        let honest = honest.map_or(f64::NAN, |line| ratio(&line.beside_one));
         let lost: usize = self
             .lines
             .iter()
@@ -172,6 +174,7 @@ impl Findings {
              alone {:.1} ms at the median, {alone:.1} ms at 99 %.\n\n\
              | goal | limit | measured | |\n|---|---|---|---|\n\
              | a neighbour's 99 % beside one hostile policy, against alone, the worst | {MOST_P99} | {worst:.2} | {} |\n\
+             | the same, against beside one caller that ranks 100 new titles after the other | {MOST_P99} | {:.2} | {} |\n\
              | requests of a neighbour that were not answered within their deadline | 0 | {lost} | {} |\n\n\
              Memory is the most that was resident with {CROWD} at a time; CPU is what one attempt alone took.\n\n\
              | attack | tried | memory, MiB | CPU, s | neighbour's 99 %, ms, beside one (ratio) | beside {CROWD} | slowest | what the attacker is told |\n\
@@ -179,6 +182,8 @@ impl Findings {
             self.ready.resident,
             self.quiet.latencies.median(),
             met(worst <= MOST_P99),
+            worst / honest,
+            met(worst / honest <= MOST_P99),
             met(lost == 0),
         )?;
         for line in &self.lines {

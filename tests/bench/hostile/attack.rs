@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,6 +13,9 @@ use crate::server::Server;
 
 /// Connections of an attack that needs many, for each attacker.
 const CONNECTIONS: usize = 140;
+
+/// Documents of a ranking of the caller that means no harm.
+const HONEST_DOCUMENTS: usize = 100;
 
 /// What stands in the answers that nobody reads, bytes.
 const LARGE_BYTES: usize = 2 << 20;
@@ -26,11 +29,15 @@ pub(super) struct Target {
     pub(super) address: String,
     admin_address: String,
     token: String,
+    /// Rankings that the honest caller has asked for: no two have the same texts.
+    honest: AtomicUsize,
 }
 
 /// One kind of attack.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attack {
+    /// None: what a neighbour feels of a caller that means no harm and is as busy.
+    Honest,
     Loop,
     Fill,
     Log,
@@ -71,6 +78,7 @@ impl Target {
             address: server.address().to_owned(),
             admin_address: server.admin_address().to_owned(),
             token: server.token().to_owned(),
+            honest: AtomicUsize::new(0),
         }
     }
 
@@ -81,6 +89,18 @@ impl Target {
             "parameters": parameters, "on_failure": "error",
         });
         self.post("puppet", &body)
+    }
+
+    /// A ranking of [`HONEST_DOCUMENTS`] titles that no cache knows.
+    fn rank_new_titles(&self) -> Result<String> {
+        let ranking = self.honest.fetch_add(1, Ordering::Relaxed);
+        let titles: Vec<String> = (0..HONEST_DOCUMENTS)
+            .map(|title| format!("running shoe {title} of collection {ranking}"))
+            .collect();
+        self.post(
+            "semantic-blend",
+            &json!({"query": format!("red shoe {ranking}"), "documents": titles}),
+        )
     }
 
     fn post(&self, policy: &str, body: &Value) -> Result<String> {
@@ -109,7 +129,8 @@ impl Target {
 }
 
 impl Attack {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 18] = [
+        Self::Honest,
         Self::Loop,
         Self::Fill,
         Self::Log,
@@ -132,6 +153,7 @@ impl Attack {
     /// For tables.
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::Honest => "no attack: a caller that ranks 100 new titles after the other",
             Self::Loop => "a policy that loops",
             Self::Fill => "a policy that fills 100 MB of memory, a thousand times",
             Self::Log => "a policy that logs lines of 100 MB",
@@ -161,7 +183,7 @@ impl Attack {
 
     /// Whether one attempt is one request that is answered.
     pub(super) fn is_a_call(self) -> bool {
-        self.is_a_policy() || self == Self::Versions
+        self.is_a_policy() || matches!(self, Self::Honest | Self::Versions)
     }
 
     /// What the puppet is told.
@@ -204,6 +226,7 @@ impl Attack {
     pub(super) fn once(self, target: &Target) -> Result<String> {
         match self.steps() {
             Some(steps) => target.puppet(&steps),
+            None if self == Self::Honest => target.rank_new_titles(),
             None => target.post(
                 "semantic-blend@nothing",
                 &json!({"query": "q", "documents": ["d"]}),
