@@ -58,33 +58,29 @@ impl Artifact {
             }));
         }
         let (mut imports, mut exports, mut cases) = (Vec::new(), Vec::new(), None);
-        let mut depth = 0_usize;
-        for payload in Parser::new(0).parse_all(&bytes) {
-            match payload.map_err(|error| broken(&error))? {
-                Payload::Version { encoding, .. } => {
-                    depth += 1;
-                    if depth == 1 && encoding == Encoding::Module {
-                        return Err(not_a_component(
-                            "it is a core module: make a component of it with `rerankd policy build`, or with `wasm-tools component new`",
-                        ));
-                    }
+        walk(&bytes, |_, payload| {
+            match payload {
+                Payload::Version {
+                    encoding: Encoding::Module,
+                    ..
+                } => {
+                    return Err(not_a_component(
+                        "it is a core module: make a component of it with `rerankd policy build`, or with `wasm-tools component new`",
+                    ));
                 }
-                Payload::End(_) => depth = depth.saturating_sub(1),
-                Payload::ComponentImportSection(section) if depth == 1 => {
-                    for import in section {
+                Payload::ComponentImportSection(section) => {
+                    for import in section.clone() {
                         let import = import.map_err(|error| broken(&error))?;
                         imports.push(import.name.name.to_owned());
                     }
                 }
-                Payload::ComponentExportSection(section) if depth == 1 => {
-                    for export in section {
+                Payload::ComponentExportSection(section) => {
+                    for export in section.clone() {
                         let export = export.map_err(|error| broken(&error))?;
                         exports.push(export.name.name.to_owned());
                     }
                 }
-                Payload::CustomSection(section)
-                    if depth == 1 && section.name() == CASES_SECTION =>
-                {
+                Payload::CustomSection(section) if section.name() == CASES_SECTION => {
                     let first = cases.replace(read_cases(section.data())?).is_none();
                     if !first {
                         let problem = format!("there are two sections `{CASES_SECTION}`");
@@ -93,7 +89,8 @@ impl Artifact {
                 }
                 _ => {}
             }
-        }
+            Ok(())
+        })?;
         Ok(Self {
             sha256: hex::encode(Sha256::digest(&bytes)),
             bytes,
@@ -150,22 +147,16 @@ impl Artifact {
 /// [`ReleaseError::NotAComponent`].
 pub fn with_cases(component: &[u8], cases: &str) -> Result<Vec<u8>, ReleaseError> {
     let mut out = Vec::with_capacity(component.len() + cases.len() + 32);
-    let mut depth = 0_usize;
     let mut copied = 0;
-    for payload in Parser::new(0).parse_all(component) {
-        match payload.map_err(|error| broken(&error))? {
-            Payload::Version { .. } => depth += 1,
-            Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::CustomSection(section) if depth == 1 && section.name() == CASES_SECTION => {
-                let end = section.range().end;
-                // A section's id and length come before what the parser calls its range.
-                let start = section.range().start - 1 - leb128_bytes(section.range().len());
-                out.extend_from_slice(&component[copied..start]);
-                copied = end;
-            }
-            _ => {}
+    walk(component, |start, payload| {
+        if let Payload::CustomSection(section) = payload
+            && section.name() == CASES_SECTION
+        {
+            out.extend_from_slice(&component[copied..start]);
+            copied = section.range().end;
         }
-    }
+        Ok(())
+    })?;
     out.extend_from_slice(&component[copied..]);
     let mut content = leb128(CASES_SECTION.len());
     content.extend_from_slice(CASES_SECTION.as_bytes());
@@ -174,6 +165,40 @@ pub fn with_cases(component: &[u8], cases: &str) -> Result<Vec<u8>, ReleaseError
     out.extend(leb128(content.len()));
     out.extend(content);
     Ok(out)
+}
+
+/// Shows what the component itself consists of, and not what is nested in it: each section with the place
+/// where its id stands.
+fn walk<'a>(
+    bytes: &'a [u8],
+    mut show: impl FnMut(usize, &Payload<'a>) -> Result<(), ReleaseError>,
+) -> Result<(), ReleaseError> {
+    let (mut depth, mut start) = (0_usize, 0);
+    for payload in Parser::new(0).parse_all(bytes) {
+        let payload = payload.map_err(|error| broken(&error))?;
+        match payload {
+            Payload::Version { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth != 1 {
+            continue;
+        }
+        show(start, &payload)?;
+        let end = match &payload {
+            Payload::Version { range, .. } => range.end,
+            other => other.as_section().map_or(start, |(_, range)| range.end),
+        };
+        // The parser takes the end of the bytes for that of whatever is nested.
+        if end > bytes.len() {
+            return Err(not_a_component(format!(
+                "a section is said to end at byte {end}, and there are {} (was the upload cut off?)",
+                bytes.len()
+            )));
+        }
+        start = end;
+    }
+    Ok(())
 }
 
 fn leb128(mut value: usize) -> Vec<u8> {
@@ -187,10 +212,6 @@ fn leb128(mut value: usize) -> Vec<u8> {
         }
         bytes.push(low | 0x80);
     }
-}
-
-fn leb128_bytes(value: usize) -> usize {
-    leb128(value).len()
 }
 
 fn read_cases(data: &[u8]) -> Result<String, ReleaseError> {
@@ -241,6 +262,8 @@ mod tests {
         refused(&EMPTY[..6], "was the upload cut off?");
         let with = with_cases(&EMPTY, "{\"cases\": []}").expect("it is a component");
         refused(&with[..with.len() - 3], "was the upload cut off?");
+        let nested = [&EMPTY[..], &[4, 16], &EMPTY].concat();
+        refused(&nested, "was the upload cut off?");
         let error = Artifact::inspect(EMPTY.to_vec(), 7).expect_err("it is too large");
         assert!(error.to_string().contains("8 bytes"), "{error}");
     }
@@ -252,6 +275,18 @@ mod tests {
         let artifact = Artifact::inspect(second.clone(), 1 << 20).expect("it is a component");
         assert_eq!(artifact.cases(), Some("{}"));
         assert_eq!(second, with_cases(&EMPTY, "{}").expect("it is a component"));
+        // Other tools write a length in more bytes than it needs.
+        let padded = [
+            &EMPTY[..],
+            &[0, 0x8e, 0x80, 0x80, 0, 12],
+            b"rerank:cases",
+            b"x",
+        ]
+        .concat();
+        assert_eq!(
+            second,
+            with_cases(&padded, "{}").expect("it is a component")
+        );
         let error = artifact.check_world(false).expect_err("it exports nothing");
         assert!(error.to_string().contains(EXPORT), "{error}");
     }
