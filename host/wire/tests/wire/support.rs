@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use rerankd_core::{
-    FirstStage, Judgment, Limits, Outcome, Ranking, RerankError, RerankRequest, Reranked,
+    FirstStage, Judgment, Limits, Notes, Outcome, Ranking, RerankError, RerankRequest, Reranked,
     ScoreKind, Status, Timings, TokenCount, UnitMap,
 };
 use rerankd_wire::{Answer, Call, Decoded, Protocol};
@@ -91,6 +91,7 @@ pub(crate) fn reranked(judgments: Vec<Judgment>) -> Reranked {
         first_stage: FirstStage::Scored,
         ranking,
         query_truncated: false,
+        notes: Notes::default(),
         tokens: TokenCount::default(),
         timings: Timings {
             queue: Duration::from_micros(100),
