@@ -12,6 +12,8 @@ const MINILM: &str = "all-minilm-l6-v2";
 const TINY: &str = "tiny-cross-encoder";
 const BLEND: &str = "semantic-blend";
 const PAIRS: &str = "cross-encoder";
+/// The policy that asks.
+const READER: &str = "reader";
 
 /// What the default model cannot read: other scripts, in unknown tokens or letter by letter, and
 /// pictures.
@@ -377,7 +379,7 @@ fn an_answer_made_by_a_stand_in_warns() {
 fn a_policy_can_ask_how_much_is_read() {
     let ask = |query: &str| {
         let body = json!({"query": query, "explain": true, "documents": ["running shoes", "Nike 运动鞋", "运动鞋", "\u{200b}"]});
-        SERVER.post("/v1/rerank/reader", &body).ok()
+        SERVER.post(&format!("/v1/rerank/{READER}"), &body).ok()
     };
     let said = |answer: &Answer| -> Vec<String> {
         let results = answer.json()["results"]
@@ -428,7 +430,7 @@ fn unread_text_is_no_fault_of_the_policy() {
 }
 
 /// A copy of a model under another name, with a manifest that says more.
-fn model(folder: &Folder, of: &str, name: &str, more: &str) {
+fn copy_of_model(folder: &Folder, of: &str, name: &str, more: &str) {
     let from = require::model(of);
     folder.copy(&from, &format!("models/{name}"));
     let manifest = std::fs::read_to_string(from.join("manifest.toml")).expect("it is there");
@@ -442,12 +444,16 @@ fn model(folder: &Folder, of: &str, name: &str, more: &str) {
 #[test]
 fn a_models_manifest_says_which_scripts_it_reads() {
     let folder = Folder::new();
-    model(&folder, MINILM, "my-model", "scripts = [\"Cyrillic\"]");
+    copy_of_model(&folder, MINILM, "my-model", "scripts = [\"Cyrillic\"]");
     let ours = folder.path().join("models");
     let ours = ours.to_str().expect("the path is UTF-8");
+    let bundled = require::root().join("models");
+    let bundled = bundled.to_str().expect("the path is UTF-8");
     let bound = [
         "--models",
         ours,
+        "--models",
+        bundled,
         "--bind-model",
         "semantic-blend.bi-encoder=my-model",
     ];
@@ -461,7 +467,7 @@ fn a_models_manifest_says_which_scripts_it_reads() {
     );
     drop(server);
 
-    model(&folder, MINILM, "my-model", "scripts = [\"Latn\"]");
+    copy_of_model(&folder, MINILM, "my-model", "scripts = [\"Latn\"]");
     let serve = [&["serve", "--listen", "127.0.0.1:0"], &bound[..]].concat();
     let refusal = Rerankd::run(Rerankd::command(&serve));
     assert_eq!(refusal.code, Some(1), "{refusal:?}");
@@ -478,7 +484,7 @@ fn a_models_manifest_says_which_scripts_it_reads() {
 fn cases_inside_a_component_do_not_keep_the_operators_model_out() {
     let folder = Folder::new();
     // It reads no English: every case of the bundled policy fails on it.
-    model(
+    copy_of_model(
         &folder,
         TINY,
         "japanese",
@@ -486,9 +492,13 @@ fn cases_inside_a_component_do_not_keep_the_operators_model_out() {
     );
     let ours = folder.path().join("models");
     let ours = ours.to_str().expect("the path is UTF-8");
+    let bundled = require::root().join("models");
+    let bundled = bundled.to_str().expect("the path is UTF-8");
     let server = Rerankd::start(&[
         "--models",
         ours,
+        "--models",
+        bundled,
         "--bind-model",
         "cross-encoder.cross-encoder=japanese",
     ]);
