@@ -125,9 +125,12 @@ async fn run<'a>(
     let Decoded {
         target,
         requests,
-        reply,
+        mut reply,
     } = decoded;
     let ranker = resolve(app, target, split_key(incoming, requests.first())).await?;
+    if let Some(warning) = ranker.warning() {
+        reply.warn(warning);
+    }
     if requests.is_empty() {
         return Ok((reply, Vec::new()));
     }
@@ -211,6 +214,11 @@ pub(crate) async fn resolve_name(
         return app.releases.resolve(policy, key).await;
     }
     let selector = PolicySelector::parse(name);
+    let active = app.releases.catalog().active();
+    let is_policy = active.iter().any(|version| version.name() == selector.name);
+    if let Some(policy) = app.config.wire.catch_all().filter(|_| !is_policy) {
+        return app.releases.resolve(policy, key).await;
+    }
     let resolved = app.releases.resolve(&selector, key).await;
     resolved.map_err(|error| match error.kind {
         ErrorKind::UnknownPolicy => {
@@ -383,6 +391,20 @@ impl Ranker {
         }
     }
 
+    /// What a caller should know of it.
+    fn warning(&self) -> Option<String> {
+        let (name, stand_in) = match self {
+            Self::Policy(chosen) => {
+                let version = &chosen.placed.version;
+                (version.name(), stand_in(version)?)
+            }
+            Self::Model(_) => return None,
+        };
+        Some(format!(
+            "policy `{name}` ran on `{stand_in}`, a stand-in for tests: bind a trained model (--bind-model)"
+        ))
+    }
+
     /// Name, version, and what the scores would have been.
     fn identity(&self, first_stage: FirstStage) -> (String, String, ScoreKind) {
         match self {
@@ -402,6 +424,13 @@ impl Ranker {
             ),
         }
     }
+}
+
+/// The stand-in among a version's models, if there is one.
+pub(crate) fn stand_in(version: &PolicyVersion) -> Option<&str> {
+    let mut models = version.models().values();
+    let stand_in = models.find(|model| model.manifest().test_only);
+    stand_in.map(|model| model.name())
 }
 
 async fn run_policy(
