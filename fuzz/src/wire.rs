@@ -68,7 +68,13 @@ fn body(choice: u8, body: &[u8]) {
         let paths = protocol.paths();
         let targets = ["", "_default", "semantic-blend", "p@0123456789abcdef"];
         let call = Call {
-            path: paths[usize::from(choice) % paths.len()],
+            path: match paths.len() {
+                0 => {
+                    rerankd_wire::SHARED_PATHS
+                        [usize::from(choice) % rerankd_wire::SHARED_PATHS.len()]
+                }
+                count => paths[usize::from(choice) % count],
+            },
             target: targets[usize::from(choice >> 2) % targets.len()],
             body,
             limits: &limits,

@@ -74,6 +74,65 @@ fn only_who_has_a_key_is_answered() {
 }
 
 #[test]
+fn a_key_may_stand_in_three_headers_and_each_that_is_sent_must_be_known() {
+    let (_folder, file) = key_file(&format!("{KEY}\n{OTHER}\n"), 0o600);
+    let server = Rerankd::start(&["--api-key-file", &file, "--log", "debug"]);
+    let (good, bad) = (format!("Bearer {KEY}"), "Bearer undefined".to_owned());
+    let wrong = &format!("{KEY}x");
+    for headers in [
+        &[("x-api-key", KEY)][..],
+        &[("api-key", KEY)],
+        &[("Api-Key", OTHER)],
+        &[("Authorization", &good), ("x-api-key", OTHER)],
+        &[
+            ("Authorization", &good),
+            ("x-api-key", KEY),
+            ("api-key", OTHER),
+        ],
+        // Continue sends the header even where it has no key for it.
+        &[("Authorization", &good), ("x-api-key", "")],
+    ] {
+        assert_eq!(rank(&server, headers).status, 200, "{headers:?}");
+    }
+    for (headers, says) in [
+        (&[("x-api-key", &**wrong)][..], "the API key is not known"),
+        (&[("x-api-key", "")], "no API key: send it as"),
+        (&[("api-key", &good)], "the API key is not known"),
+        (
+            &[("Authorization", &good), ("x-api-key", wrong)],
+            "not all are known",
+        ),
+        (
+            &[("Authorization", &bad), ("x-api-key", KEY)],
+            "not all are known",
+        ),
+        (
+            &[("x-api-key", KEY), ("x-api-key", wrong)],
+            "not all are known",
+        ),
+        (
+            &[("x-api-key", KEY), ("api-key", wrong)],
+            "not all are known",
+        ),
+        (
+            &[("Authorization", KEY), ("x-api-key", KEY)],
+            "has no API key",
+        ),
+    ] {
+        let answer = rank(&server, headers);
+        assert_eq!(answer.status, 401, "{headers:?}");
+        assert!(answer.error_message().contains(says), "{}", answer.text());
+        let shown = format!("{answer:?}");
+        assert!(
+            !shown.contains(KEY) && !answer.text().contains(KEY),
+            "{shown}"
+        );
+    }
+    let log = server.stderr();
+    assert!(!log.contains(KEY) && !log.contains(OTHER), "{log}");
+}
+
+#[test]
 fn keys_change_while_the_server_runs() {
     let (folder, file) = key_file(KEY, 0o640);
     let server = Rerankd::start(&["--api-key-file", &file]);

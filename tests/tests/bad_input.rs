@@ -89,8 +89,9 @@ fn what_is_no_json_is_refused_everywhere() {
             b"{\"query\": \"caf\xe9\"}",
             "the body is not UTF-8: byte 14 starts no character",
         );
-        check(b"\xff\xfe{\0}\0", "the body is not UTF-8: byte 0");
-        check("\u{feff}{}".as_bytes(), "the body is not JSON");
+        check(b"\xff\xfe{\0}\0", "the body is UTF-16; expected JSON in UTF-8");
+        check("\u{feff}{".as_bytes(), "the body is not JSON");
+        check("\u{feff}\u{feff}{}".as_bytes(), "the body is not JSON");
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// Modules of clients, by the environment that they run in: Python's two, as some packages exclude each
 /// other, and Node.js.
-const JUDGED: [(&str, &str); 14] = [
+const JUDGED: [(&str, &str); 15] = [
     (CLIENTS, "cohere_sdk"),
     (CLIENTS, "haystack_rankers"),
     (CLIENTS, "hugging_face_hub"),
@@ -26,6 +26,7 @@ const JUDGED: [(&str, &str); 14] = [
     (OLDER, "infinity_sdk"),
     (OLDER, "langchain_compressors"),
     (OLDER, "llama_index_postprocessors"),
+    (NODE, "ai_sdk"),
     (NODE, "cohere_ai"),
     (NODE, "voyageai"),
 ];
@@ -203,6 +204,11 @@ fn huggingface_hub_of_litellm() {
 }
 
 #[test]
+fn ai_sdk() {
+    judge(NODE, "ai_sdk");
+}
+
+#[test]
 fn cohere_in_javascript() {
     judge(NODE, "cohere_ai");
 }
@@ -210,6 +216,29 @@ fn cohere_in_javascript() {
 #[test]
 fn voyageai_in_javascript() {
     judge(NODE, "voyageai");
+}
+
+/// What docs/clients.md says of applications names what was recorded of them.
+#[test]
+fn the_table_of_applications_names_recorded_requests() {
+    let page = std::fs::read_to_string(require::root().join("docs/clients.md"));
+    let page = page.expect("the checkout has it");
+    let (_, table) = page.split_once("## Applications").expect("it has the part");
+    let (table, _) = table.split_once("\n## ").expect("the part ends");
+    let mut records = 0;
+    for line in table.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, application, _, set, sends, _] = cells[..] else {
+            panic!("a line of four cells: {line}");
+        };
+        assert!(!application.is_empty() && !set.is_empty(), "{line}");
+        for name in sends.split('`').filter(|part| part.contains('/')) {
+            let file = format!("host/wire/fixtures/{name}.request.json");
+            assert!(require::root().join(&file).is_file(), "{file}: {line}");
+            records += 1;
+        }
+    }
+    assert!(records > 20, "{records}");
 }
 
 /// Each line of the table in docs/clients.md is a client that is judged here in that version, and none

@@ -35,7 +35,7 @@ fn with_config(content: &str, flags: &[&str]) -> Rerankd {
 }
 
 /// Where each protocol's recorded requests go.
-const PATHS: [(&str, &[&str]); 10] = [
+const PATHS: [(&str, &[&str]); 13] = [
     (
         "superset",
         &[
@@ -47,14 +47,28 @@ const PATHS: [(&str, &[&str]); 10] = [
         ],
     ),
     ("tei", &["/", "/invocations", "/rerank", "/reranking"]),
-    ("tei-predict", &["/predict"]),
+    ("tei-predict", &["/predict", "/"]),
     ("voyage", &["/v1/rerank", "/voyage/v1/rerank"]),
     ("xinference", &["/v1/rerank"]),
+    ("mixedbread", &["/v1/reranking", "/v1/rerank"]),
+    ("ollama", &["/api/rerank"]),
     ("vllm", &["/rerank", "/v1/rerank", "/v2/rerank"]),
     ("vllm-score", &["/score", "/v1/score"]),
     ("infinity", &["/infinity/rerank"]),
-    ("nvidia", &["/v1/ranking"]),
+    (
+        "nvidia",
+        &[
+            "/v1/ranking",
+            "/reranking",
+            "/v1/retrieval/nvidia/reranking",
+            "/v1/retrieval/nvidia/nv-rerankqa-mistral-4b-v3/reranking",
+        ],
+    ),
     ("bedrock", &["/bedrock/rerank"]),
+    (
+        "dashscope",
+        &["/api/v1/services/rerank/text-rerank/text-rerank"],
+    ),
 ];
 
 fn recorded(protocol: &str) -> Vec<(PathBuf, Vec<u8>)> {
@@ -263,6 +277,12 @@ fn elasticsearch_finds_no_key_that_it_refuses() {
         .as_array()
         .expect("results")
     {
+        assert_eq!(keys(result), set(&["index", "relevance_score", "document"]));
+        assert!(result["document"]["text"].is_string(), "{result}");
+    }
+    body["return_documents"] = json!(false);
+    let answer = SERVER.post("/v2/rerank", &body).ok().json();
+    for result in answer["results"].as_array().expect("results") {
         assert_eq!(keys(result), set(&["index", "relevance_score"]));
     }
     body["return_documents"] = json!(true);

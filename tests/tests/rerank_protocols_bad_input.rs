@@ -160,7 +160,7 @@ fn wrong_types_are_named_with_their_place() {
         (
             "/v1/rerank",
             Superset,
-            r#"{"query":"q","documents":["a"],"top_k":"3","truncation":true}"#,
+            r#"{"query":"q","documents":["a"],"top_k":"three","truncation":true}"#,
             400,
             "`top_k`",
         ),

@@ -376,6 +376,8 @@ pub struct Timings {
 pub struct TokenCount {
     /// Tokens of all rows, as models saw them: special tokens included, cut texts as cut.
     pub total: u64,
+    /// Tokens of the longest row, as its model saw it.
+    pub longest: u64,
     /// Tokens of the longest row that was cut, before the cut; at least, where the text is many
     /// times longer than the model's window.
     pub longest_cut: Option<u64>,
@@ -387,6 +389,7 @@ impl TokenCount {
     /// The count of both.
     pub fn add(&mut self, other: Self) {
         self.total += other.total;
+        self.longest = self.longest.max(other.longest);
         if other.longest_cut > self.longest_cut {
             self.longest_cut = other.longest_cut;
             self.window = other.window;
@@ -486,20 +489,21 @@ mod tests {
 
     #[test]
     fn token_counts_add_up_and_keep_the_longest_text_that_was_cut() {
-        let count = |total, longest_cut, window| TokenCount {
+        let count = |total, longest, longest_cut, window| TokenCount {
             total,
+            longest,
             longest_cut,
             window,
         };
         let mut sum = TokenCount::default();
         for next in [
-            count(7, None, 256),
-            count(512, Some(600), 512),
-            count(256, Some(300), 256),
+            count(7, 7, None, 256),
+            count(512, 512, Some(600), 512),
+            count(256, 256, Some(300), 256),
         ] {
             sum.add(next);
         }
-        assert_eq!(sum, count(775, Some(600), 512));
+        assert_eq!(sum, count(775, 512, Some(600), 512));
     }
 
     #[test]

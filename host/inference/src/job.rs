@@ -497,6 +497,7 @@ impl EncodeJob {
             if encoding.is_run(position) {
                 encoding.tokens.add(TokenCount {
                     total: row.ids.len() as u64,
+                    longest: row.ids.len() as u64,
                     longest_cut: (given > row.ids.len()).then_some(given as u64),
                     window: self.tokenizer.max_tokens() as u64,
                 });

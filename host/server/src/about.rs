@@ -8,15 +8,16 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use rerankd_core::{ErrorKind, RerankError};
+use rerankd_core::{ErrorKind, FirstStage, RerankError};
 use rerankd_wire::models::{self, ModelName};
 use rerankd_wire::native::Native;
 use rerankd_wire::{Answer, DEFAULT_POLICY, Protocol, tei};
 
 use crate::app::App;
+use crate::config::CATCH_ALL;
 use crate::data_plane::{request_id, respond};
 use crate::fields;
-use crate::rerank::{default_policy, resolve_name};
+use crate::rerank::{self, default_policy, resolve_name};
 
 /// The paths, answered on `GET`.
 pub(crate) const PATHS: &[&str] = &[
@@ -83,6 +84,18 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
     }
 }
 
+/// Where a name stands in the list.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// It is the default policy.
+    Default,
+    Other,
+    /// Without a first stage, as on the routes of rerank APIs, it has nothing to go by.
+    NoUse,
+    /// It runs on a model that is there for tests.
+    StandIn,
+}
+
 /// As text-embeddings-inference says it: an empty 200, or its 503.
 pub(crate) async fn health(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     if !app.draining.is_on() {
@@ -127,11 +140,29 @@ async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
         policy: version.name().to_owned(),
     });
     let aliases = app.config.wire.aliases.iter();
+    let aliases = aliases.filter(|(alias, _)| *alias != CATCH_ALL);
     let aliases = aliases.map(|(alias, policy)| ModelName {
         name: alias.clone(),
         policy: policy.name.clone(),
     });
-    let names: Vec<ModelName> = policies.chain(aliases).collect();
+    let mut names: Vec<ModelName> = policies.chain(aliases).collect();
+    // Clients take the first.
+    let default = default_policy(&app).ok();
+    names.sort_by_cached_key(|name| {
+        if default
+            .as_ref()
+            .is_some_and(|default| default.name == name.policy)
+        {
+            return (Rank::Default, name.name != name.policy);
+        }
+        let version = active.iter().find(|version| version.name() == name.policy);
+        let rank = match version {
+            Some(version) if version.stand_in().is_some() => Rank::StandIn,
+            Some(version) if version.manifest().is_set_relative(FirstStage::None) => Rank::NoUse,
+            _ => Rank::Other,
+        };
+        (rank, false)
+    });
     respond(models::encode_list(&names), &request_id(&headers))
 }
 

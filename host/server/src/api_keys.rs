@@ -1,4 +1,5 @@
-//! Who may call the data plane: keys out of a file, asked for as `Authorization: Bearer KEY`.
+//! Who may call the data plane: keys out of a file, asked for as `Authorization: Bearer KEY`, or as
+//! `x-api-key: KEY` or `api-key: KEY`, as some clients send them. Whoever sends several must know each.
 //!
 //! The file has one key a line; empty lines and lines that begin with `#` do not count. It is read anew
 //! when it changes, so a key can be added or taken away while the server runs. A file that cannot be read
@@ -20,6 +21,9 @@ const MIN_KEY_BYTES: usize = 16;
 
 /// Far more keys than a file should have; bounds what a wrong file costs.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Headers that have a key and nothing else.
+const PLAIN: [&str; 2] = ["x-api-key", "api-key"];
 
 type Sha256Digest = [u8; 32];
 
@@ -60,25 +64,41 @@ impl ApiKeys {
             return Ok(());
         };
         let refused = |problem: &str| Err(RerankError::new(ErrorKind::Unauthorized, problem));
-        let Some(given) = headers.get(header::AUTHORIZATION) else {
-            return refused("no API key: send it as `Authorization: Bearer KEY`");
-        };
-        let Some(key) = bearer(given.as_bytes()) else {
-            return refused("`Authorization` has no API key: expected `Bearer KEY`");
-        };
-        let digest: Sha256Digest = Sha256::digest(key).into();
-        // All are compared: how long it takes says nothing of where one fits.
+        let mut given = Vec::new();
+        for value in headers.get_all(header::AUTHORIZATION) {
+            let Some(key) = bearer(value.as_bytes()) else {
+                return refused("`Authorization` has no API key: expected `Bearer KEY`");
+            };
+            given.push(key);
+        }
+        let plain = PLAIN.into_iter().flat_map(|name| headers.get_all(name));
+        let plain = plain.map(|value| value.as_bytes().trim_ascii());
+        // Clients without a key send the header all the same.
+        given.extend(plain.filter(|key| !key.is_empty()));
+        if given.is_empty() {
+            return refused(
+                "no API key: send it as `Authorization: Bearer KEY`, `x-api-key: KEY` or `api-key: KEY`",
+            );
+        }
         let keys = keys.get();
-        let known = keys
-            .iter()
-            .flat_map(|keys| keys.iter())
-            .fold(subtle::Choice::from(0), |known, one| {
-                known | one.ct_eq(&digest)
-            });
-        if bool::from(known) {
-            Ok(())
-        } else {
-            refused("the API key is not known")
+        let is_known = |key: &[u8]| {
+            let digest: Sha256Digest = Sha256::digest(key).into();
+            // All are compared: how long it takes says nothing of where one fits.
+            let known = keys
+                .iter()
+                .flat_map(|keys| keys.iter())
+                .fold(subtle::Choice::from(0), |known, one| {
+                    known | one.ct_eq(&digest)
+                });
+            bool::from(known)
+        };
+        let several = given.len() > 1;
+        match given.into_iter().all(is_known) {
+            true => Ok(()),
+            false if several => refused(
+                "of the API keys that were sent (`Authorization`, `x-api-key`, `api-key`) not all are known",
+            ),
+            false => refused("the API key is not known"),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod caches;
 mod connections;
+mod cors;
 mod hosts;
 mod proxy;
 mod releases;
@@ -22,10 +23,13 @@ pub use self::caches::CacheFlags;
 use self::caches::FileCaches;
 use self::connections::FileConnections;
 pub use self::connections::{ConnectionFlags, ConnectionSettings};
+pub use self::cors::CorsSettings;
+use self::cors::FileCors;
 use self::proxy::FileIndex;
 pub use self::proxy::{ProxyFlags, ProxySettings, UpstreamSettings};
 use self::releases::FileReleases;
 pub use self::releases::{ReleaseFlags, ReleaseSettings};
+pub(crate) use self::wire::CATCH_ALL;
 use self::wire::FileWire;
 pub use self::wire::WireSettings;
 use crate::checkout;
@@ -78,6 +82,8 @@ pub struct Config {
     pub default_policy: Option<PolicySelector>,
     /// How rerank APIs are served.
     pub wire: WireSettings,
+    /// Which web pages may call the data plane.
+    pub cors: CorsSettings,
     /// The search proxy, where there is one.
     pub proxy: Option<ProxySettings>,
     /// How long running requests may take to finish at shutdown.
@@ -132,6 +138,8 @@ struct File {
     caches: FileCaches,
     #[serde(default)]
     wire: FileWire,
+    #[serde(default)]
+    cors: FileCors,
     #[serde(default)]
     releases: FileReleases,
     #[serde(default)]
@@ -300,6 +308,7 @@ impl Config {
         let default_policy =
             default_policy.and_then(|text| wire::selector("--default-policy", &text, &mut faults));
         let wire = WireSettings::resolve(&flags, file.wire, &mut faults);
+        let cors = CorsSettings::resolve(file.cors, &mut faults);
         let releases = ReleaseSettings::resolve(&flags.releases, &file.releases, &mut faults);
         let own_runtime = flags
             .onnxruntime
@@ -333,6 +342,7 @@ impl Config {
             releases,
             default_policy,
             wire,
+            cors,
             proxy,
             drain: Duration::from_millis(flags.drain_ms.or(file.drain_ms).unwrap_or(30_000)),
             log,
@@ -423,6 +433,7 @@ impl Config {
             },
             connections: connections::to_file(&self.connections),
             caches: caches::to_file(&self.caches),
+            cors: self.cors.to_file(),
             wire: self.wire.to_file(),
             releases: self.releases.to_file(),
             policies: self

@@ -8,6 +8,7 @@
 
 mod answers;
 pub mod descriptors;
+pub(crate) mod linger;
 mod peers;
 mod seat;
 mod stream;

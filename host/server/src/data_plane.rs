@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{MatchedPath, Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::post;
@@ -22,6 +22,8 @@ use crate::about;
 use crate::admission::Permit;
 use crate::app::App;
 use crate::body;
+use crate::config::CorsSettings;
+use crate::cors;
 use crate::host_names::HostNames;
 use crate::rerank::{self, Incoming};
 
@@ -37,8 +39,8 @@ const ENCODER_PATH: &str = "/inference/encoder/{model}";
 /// Longest request id that is taken over from a caller.
 const MAX_REQUEST_ID: usize = 128;
 
-/// The path's parameter, if it is text.
-type Target = Result<Path<String>, PathRejection>;
+/// The path's parameters, if they are text.
+type Target = Result<Path<Vec<(String, String)>>, PathRejection>;
 
 /// All routes.
 pub fn routes(app: &Arc<App>) -> Router {
@@ -63,11 +65,15 @@ pub fn routes(app: &Arc<App>) -> Router {
             methods.fallback(move |request| wrong_method(fallback, request)),
         );
     }
-    router
+    let mut router = router
         // What is above asks for a key, what is below does not.
         .route_layer(from_fn_with_state(Arc::clone(app), require_key))
         .merge(about::open_routes(app.config.wire.tei_metrics))
-        .fallback(unknown_route)
+        .fallback(unknown_route);
+    if app.config.cors != CorsSettings::Off {
+        router = router.layer(from_fn_with_state(Arc::clone(app), cors::allow));
+    }
+    router
         .layer(from_fn_with_state((Arc::clone(app), names), check_host))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(panicked))
         .with_state(Arc::clone(app))
@@ -140,8 +146,38 @@ fn refusal(app: &App, path: &str, error: &RerankError, headers: &HeaderMap) -> R
     respond(answer, &request_id)
 }
 
+/// Makes one path of those that clients put together of a base that ends in a slash, or of a path that does:
+/// `//v1/rerank/` is `/v1/rerank`.
+pub(crate) fn tidy_path(uri: &mut Uri) {
+    let path = uri.path();
+    if !path.contains("//") && (path.len() == 1 || !path.ends_with('/')) {
+        return;
+    }
+    let mut tidy: String = path
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .flat_map(|part| ["/", part])
+        .collect();
+    if tidy.is_empty() {
+        tidy.push('/');
+    }
+    if let Some(query) = uri.query() {
+        tidy.push('?');
+        tidy.push_str(query);
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = tidy.parse().ok();
+    if let Ok(tidy) = Uri::from_parts(parts) {
+        *uri = tidy;
+    }
+}
+
+/// The path's first parameter.
 fn name(target: Target) -> Result<String, RerankError> {
-    target.map(|Path(name)| name).map_err(|rejection| {
+    let first = |parameters: Vec<(String, String)>| parameters.into_iter().next();
+    let first =
+        target.map(|Path(parameters)| first(parameters).map_or_else(String::new, |(_, name)| name));
+    first.map_err(|rejection| {
         RerankError::new(
             ErrorKind::BadRequest,
             format!("the path: {}", rejection.body_text()),

@@ -16,6 +16,7 @@ pub mod checkout;
 pub mod cli;
 pub mod config;
 pub mod connections;
+mod cors;
 pub mod data_folder;
 pub mod data_plane;
 mod fields;

@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::app::App;
-use crate::connections::{Counted, Entered, Gate, Seat, Watched};
+use crate::connections::{Counted, Entered, Gate, Seat, Watched, linger};
 use crate::proxy::Proxy;
 use crate::{about, admin, data_plane, fresh};
 
@@ -63,7 +63,10 @@ impl Routes {
     async fn answer(self, request: http::Request<Incoming>) -> Response {
         match self {
             Self::Data(router) | Self::Admin(router) => {
-                let Ok(response) = router.oneshot(request).await;
+                let (request, rest) = linger::lend(request);
+                let headers = request.headers().clone();
+                let Ok(mut response) = router.oneshot(request).await;
+                rest.read_on(&headers, &mut response);
                 response
             }
             Self::Proxied(proxy) => proxy.answer(request).await,
@@ -104,6 +107,9 @@ impl Service<http::Request<Incoming>> for Requests {
 
     fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
         self.seat.begin_request();
+        if let Routes::Data(_) = self.routes {
+            data_plane::tidy_path(request.uri_mut());
+        }
         let (routes, gate, seat) = (self.routes.clone(), self.gate.clone(), self.seat.clone());
         request.extensions_mut().insert(Arc::clone(&seat));
         Box::pin(async move {
@@ -111,9 +117,10 @@ impl Service<http::Request<Incoming>> for Requests {
                 None => routes.answer(request).await,
                 Some(error) => {
                     let mut response = routes.refuse(&error, request.headers());
-                    // What is left of the request is not read.
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(header::CONNECTION, close);
+                    let (head, body) = request.into_parts();
+                    linger::read_on(body, &head.headers, &mut response, seat.is_reserve());
                     response
                 }
             };

@@ -229,6 +229,11 @@ pub(crate) async fn resolve_name(
         return app.releases.resolve(policy, key).await;
     }
     let selector = PolicySelector::parse(name);
+    let active = app.releases.catalog().active();
+    let is_policy = active.iter().any(|version| version.name() == selector.name);
+    if let Some(policy) = app.config.wire.catch_all().filter(|_| !is_policy) {
+        return app.releases.resolve(policy, key).await;
+    }
     let resolved = app.releases.resolve(&selector, key).await;
     resolved.map_err(|error| match error.kind {
         ErrorKind::UnknownPolicy => {

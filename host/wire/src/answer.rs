@@ -95,24 +95,6 @@ pub(crate) fn one_result(results: &[Reranked], documents: usize) -> Result<&Rera
     }
 }
 
-/// For callers who want an error where a text does not fit the model.
-///
-/// # Errors
-/// `TooLong`, in the words of text-embeddings-inference, which clients know.
-pub(crate) fn refuse_cut_texts(results: &[Reranked]) -> Result<(), RerankError> {
-    let mut cut = results.iter().map(|result| result.tokens);
-    let Some((given, window)) = cut.find_map(|tokens| Some((tokens.longest_cut?, tokens.window)))
-    else {
-        return Ok(());
-    };
-    Err(RerankError::new(
-        ErrorKind::TooLong,
-        format!(
-            "Input validation error: `inputs` must have less than {window} tokens. Given: {given}"
-        ),
-    ))
-}
-
 /// The results are not those of the requests.
 pub(crate) fn misfit() -> RerankError {
     RerankError::new(ErrorKind::Internal, "the ranking does not fit the request")

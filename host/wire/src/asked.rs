@@ -1,5 +1,5 @@
 //! What rerank APIs share in reading a request: a query, documents, a model's name, how many results,
-//! and rerankd's own options beside them.
+//! what becomes of long texts (`cuts`), and rerankd's own options (`own`).
 //!
 //! `null` is the default everywhere, and unknown keys are no error: clients send what other servers
 //! know.
@@ -9,20 +9,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use rerankd_core::{Document, RerankError, RerankRequest};
 
-use crate::decode::{Place, take_common};
+use crate::cuts::Cuts;
+use crate::decode::Place;
 use crate::json::{self, Json, Kind, quoted};
-use crate::{Call, Target, answer, value};
-
-/// rerankd's own keys, which the body of any rerank API may have.
-pub(crate) const OWN_OPTIONS: &[&str] = &[
-    "parameters",
-    "signals",
-    "timeout_ms",
-    "on_failure",
-    "min_score",
-    "key",
-    "explain",
-];
+use crate::own::Options;
+use crate::{Call, Target, answer, lax, value};
 
 /// A request that was read.
 pub(crate) struct Asked<'a> {
@@ -30,10 +21,12 @@ pub(crate) struct Asked<'a> {
     pub(crate) request: RerankRequest,
     /// What the body calls a model.
     pub(crate) model: Option<String>,
-    /// Whether documents are to come back.
-    pub(crate) return_documents: bool,
+    /// Whether documents are to come back; `None` where the body does not say.
+    pub(crate) return_documents: Option<bool>,
     /// The documents as they came.
     pub(crate) documents: Documents<'a>,
+    /// What is to become of texts that do not fit.
+    pub(crate) cuts: Cuts,
 }
 
 /// How a protocol spells its request.
@@ -42,12 +35,15 @@ pub(crate) struct Form {
     pub(crate) documents: &'static str,
     /// Whether documents are strings, and nothing else.
     pub(crate) texts_only: bool,
+    /// Whether the answer has a place for explanations.
+    pub(crate) explains: bool,
 }
 
 /// The usual spelling.
 pub(crate) const USUAL: Form = Form {
     documents: "documents",
     texts_only: false,
+    explains: false,
 };
 
 /// Reads a body. `take` gets each key that is not null, and says whether it took it; the others are
@@ -58,32 +54,51 @@ pub(crate) const USUAL: Form = Form {
 pub(crate) fn read<'a>(
     call: &Call<'a>,
     form: &Form,
-    mut take: impl FnMut(&str, Place<'_>, Json<'a>) -> Result<bool, RerankError>,
+    take: impl FnMut(&str, Place<'_>, Json<'a>) -> Result<bool, RerankError>,
 ) -> Result<Asked<'a>, RerankError> {
     let body = json::parse(call.body)?;
     Place::Body.expect(Kind::Object, body)?;
+    read_members(call, form, body.members(), take)
+}
+
+/// The same for members of which some may stand deeper in the body.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_members<'a>(
+    call: &Call<'a>,
+    form: &Form,
+    members: impl Iterator<Item = (Cow<'a, str>, Json<'a>)>,
+    mut take: impl FnMut(&str, Place<'_>, Json<'a>) -> Result<bool, RerankError>,
+) -> Result<Asked<'a>, RerankError> {
     let mut request = RerankRequest::new("", Vec::new());
     let (mut query, mut documents, mut rank_fields, mut model) = (None, None, None, None);
-    let mut return_documents = false;
-    for (key, value) in body.members() {
+    let (mut own, mut shared) = (Options::default(), Shared::default());
+    for (key, value) in members {
         let place = Place::Body.key(&key);
-        if value.is_null() || take(&key, place, value)? {
+        if value.is_null()
+            || take(&key, place, value)?
+            || own.take(&key, value)
+            || shared.take(&key, place, value)?
+        {
             continue;
         }
         match &*key {
             "query" => query = Some(value),
             "model" => model = name(place, value)?,
-            // Voyage's word for it.
-            "top_n" | "top_k" => request.top_n = top(place, value)?,
-            "return_documents" => return_documents = place.boolean(value)?,
+            // An empty list names none, as a missing one does.
+            "rank_fields" if value.kind() == Kind::Array && value.items().next().is_none() => {
+                rank_fields = None;
+            }
             "rank_fields" => rank_fields = Some(place.field_names(value)?),
             key if key == form.documents => documents = Some(value),
-            key if OWN_OPTIONS.contains(&key) => {
-                take_common(&mut request, key, Place::Body.key(key), value)?
-            }
             _ => {}
         }
     }
+    if let Some(parameters) = own.finish(&mut request, form.explains)? {
+        shared.take_all(Place::Body.key("parameters"), parameters)?;
+    }
+    request.top_n = shared.top_n;
     let place = Place::Body.key("query");
     let query = query.ok_or_else(|| place.missing("the text that was searched for"))?;
     request.query = text_of_query(place, query)?;
@@ -95,9 +110,50 @@ pub(crate) fn read<'a>(
     Ok(Asked {
         request,
         model,
-        return_documents,
+        return_documents: shared.return_documents,
         documents,
+        cuts: shared.cuts,
     })
+}
+
+/// Keys that mean the same wherever they stand.
+#[derive(Default)]
+pub(crate) struct Shared {
+    pub(crate) top_n: Option<usize>,
+    pub(crate) return_documents: Option<bool>,
+    pub(crate) cuts: Cuts,
+}
+
+impl Shared {
+    /// Takes the value of a key that is one of them; false where it is none.
+    ///
+    /// # Errors
+    /// `BadRequest` at `place`.
+    fn take(&mut self, key: &str, place: Place<'_>, value: Json<'_>) -> Result<bool, RerankError> {
+        match key {
+            // Voyage's word for it.
+            "top_n" | "top_k" => self.top_n = top(place, value)?,
+            "return_documents" => self.return_documents = Some(lax::boolean(place, value)?),
+            key => return self.cuts.take(key, place, value),
+        }
+        Ok(true)
+    }
+
+    /// Takes what an object has of them.
+    ///
+    /// # Errors
+    /// `BadRequest` with the place in it; also where it is no object.
+    pub(crate) fn take_all(
+        &mut self,
+        place: Place<'_>,
+        object: Json<'_>,
+    ) -> Result<(), RerankError> {
+        place.expect(Kind::Object, object)?;
+        for (key, value) in object.members().filter(|(_, value)| !value.is_null()) {
+            self.take(&key, place.key(&key), value)?;
+        }
+        Ok(())
+    }
 }
 
 impl Asked<'_> {
@@ -114,11 +170,12 @@ pub(crate) fn name(place: Place<'_>, value: Json<'_>) -> Result<Option<String>, 
 
 /// How many results; 0 is all of them.
 pub(crate) fn top(place: Place<'_>, value: Json<'_>) -> Result<Option<usize>, RerankError> {
-    if value.text() == "0" {
-        return Ok(None);
+    const WANTED: &str = "an integer of at least 1, or 0 for all";
+    match lax::integer(place, value, WANTED)? {
+        0 => Ok(None),
+        count @ 1.. => Ok(Some(usize::try_from(count).unwrap_or(usize::MAX))),
+        _ => Err(place.expected(WANTED, value)),
     }
-    let count = place.count(value)?;
-    Ok(Some(usize::try_from(count).unwrap_or(usize::MAX)))
 }
 
 /// A query: a string, `{"text": ".."}`, or parts of which only text can be ranked.
@@ -266,47 +323,45 @@ impl<'a> Documents<'a> {
         self.sent.len()
     }
 
-    /// A document as JSON text, as an object with at least `text`.
+    /// A document as JSON text, as an object with at least `text`; one that had `text` is as it was sent.
     pub(crate) fn object(&self, index: usize) -> String {
         let sent = self.sent[index];
-        if sent.kind() == Kind::Object {
-            let text = sent
-                .member("text")
-                .filter(|text| text.kind() == Kind::String);
-            if text.is_some() {
-                return sent.text().to_owned();
-            }
-            let mut object = format!("{{\"text\":{}", self.text(index));
-            for (key, value) in sent.members().filter(|(key, _)| key != "text") {
-                object.push(',');
-                object.push_str(&string(&key));
-                object.push(':');
-                object.push_str(value.text());
-            }
-            object.push('}');
-            return object;
+        if sent.kind() != Kind::Object {
+            return format!("{{\"text\":{}}}", sent.text());
         }
-        format!("{{\"text\":{}}}", sent.text())
+        if sent.member("text").is_some_and(|text| !text.is_null()) {
+            return sent.text().to_owned();
+        }
+        let mut object = format!("{{\"text\":{}", self.text(index));
+        for (key, value) in sent.members().filter(|(key, _)| key != "text") {
+            object.push(',');
+            object.push_str(&string(&key));
+            object.push(':');
+            object.push_str(value.text());
+        }
+        object.push('}');
+        object
     }
 
-    /// A document's text as a JSON string.
+    /// A document as JSON text, as it was sent.
+    pub(crate) fn sent(&self, index: usize) -> &'a str {
+        self.sent[index].text()
+    }
+
+    /// A document's text as a JSON string: the document where it is a string, else its `text`, else its
+    /// parts, else the fields that count, joined by spaces.
     pub(crate) fn text(&self, index: usize) -> Cow<'_, str> {
         let sent = self.sent[index];
-        if sent.kind() == Kind::String {
-            return Cow::Borrowed(sent.text());
-        }
-        match sent
-            .member("text")
-            .filter(|text| text.kind() == Kind::String)
-        {
-            Some(text) => Cow::Borrowed(text.text()),
-            None => Cow::Owned(string(&self.joined(index))),
+        match own_text(sent).unwrap_or(sent) {
+            text if text.kind() == Kind::String => Cow::Borrowed(text.text()),
+            object if object.kind() == Kind::Object => Cow::Owned(string(&self.joined(index))),
+            other => Cow::Owned(string(&printed(other))),
         }
     }
 
     fn joined(&self, index: usize) -> String {
         let sent = self.sent[index];
-        if sent.member("content").is_some() {
+        if sent.member("content").is_some() && self.rank_fields.is_empty() {
             // It was read so before.
             return text_of_object(Place::Body, sent).unwrap_or_default();
         }
@@ -317,11 +372,26 @@ impl<'a> Documents<'a> {
                 found.insert(position, value);
             }
         }
-        let texts = found.values().map(|value| match value.string() {
-            Some(text) => text,
-            None => Cow::Borrowed(value.text()),
-        });
+        let texts = found.values().map(|value| printed(*value));
         texts.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// What a document has as `text`, unless that is null or an object.
+fn own_text(document: Json<'_>) -> Option<Json<'_>> {
+    let text = document.member("text")?;
+    (!matches!(text.kind(), Kind::Null | Kind::Object)).then_some(text)
+}
+
+/// A value as text, as policies read it: a list of texts joined by spaces.
+fn printed(value: Json<'_>) -> Cow<'_, str> {
+    if let Some(text) = value.string() {
+        return text;
+    }
+    let parts: Option<Vec<_>> = value.items().map(Json::string).collect();
+    match parts.filter(|parts| !parts.is_empty()) {
+        Some(parts) => Cow::Owned(parts.join(" ")),
+        None => Cow::Borrowed(value.text()),
     }
 }
 

@@ -15,9 +15,11 @@ use rerankd_core::{Document, OnFailure, RerankError, RerankRequest, Reranked};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::decode::{Place, take_common};
+use crate::cuts::Cuts;
+use crate::decode::Place;
 use crate::json::{self, Json, Kind};
 use crate::listing::{self, Scale, Ties, Wish};
+use crate::own::Options;
 use crate::{Answer, Call, Decoded, Protocol, Reply, Target, answer, asked, list_body, value};
 
 /// Bedrock's form.
@@ -41,17 +43,21 @@ impl Protocol for Bedrock {
         Place::Body.expect(Kind::Object, body)?;
         let mut request = RerankRequest::new("", Vec::new());
         let (mut model, mut sources) = (None, None);
+        let (mut own, mut cuts) = (Options::default(), Cuts::default());
         for (key, value) in body.members().filter(|(_, value)| !value.is_null()) {
             let place = Place::Body.key(&key);
             match &*key {
                 "queries" => request.query = query(place, value)?,
                 "sources" => sources = Some(value),
-                "rerankingConfiguration" => model = configuration(place, value, &mut request)?,
-                key if asked::OWN_OPTIONS.contains(&key) => {
-                    take_common(&mut request, key, Place::Body.key(key), value)?
+                "rerankingConfiguration" => {
+                    model = configuration(place, value, &mut request, &mut cuts)?;
                 }
+                key if own.take(key, value) || cuts.take(key, place, value)? => {}
                 _ => {}
             }
+        }
+        if let Some(parameters) = own.finish(&mut request, false)? {
+            cuts.take_all(Place::Body.key("parameters"), parameters)?;
         }
         if request.query.is_empty() {
             let place = Place::Body.key("queries");
@@ -66,6 +72,7 @@ impl Protocol for Bedrock {
         request.documents = documents.collect::<Result<_, _>>()?;
         let reply = BedrockReply {
             sources: request.documents.len(),
+            cuts,
             wish: Wish {
                 scale: Scale::Unit,
                 ties: Ties::InOrder,
@@ -122,11 +129,13 @@ fn source(place: Place<'_>, json: Json<'_>) -> Result<Document, RerankError> {
     place.string(text).map(Document::from_text)
 }
 
-/// The model's name; the number of results goes into the request.
+/// The model's name; the number of results goes into the request, what a model is told of cutting into
+/// `cuts`.
 fn configuration(
     place: Place<'_>,
     json: Json<'_>,
     request: &mut RerankRequest,
+    cuts: &mut Cuts,
 ) -> Result<Option<String>, RerankError> {
     let place = place.key("bedrockRerankingConfiguration");
     let Some(inner) = json.member("bedrockRerankingConfiguration") else {
@@ -140,6 +149,10 @@ fn configuration(
     }
     let place = place.key("modelConfiguration");
     let model = inner.member("modelConfiguration");
+    let more = model.and_then(|model| model.member("additionalModelRequestFields"));
+    if let Some(more) = more.filter(|more| !more.is_null()) {
+        cuts.take_all(place.key("additionalModelRequestFields"), more)?;
+    }
     match model.and_then(|model| model.member("modelArn")) {
         Some(name) if !name.is_null() => asked::name(place.key("modelArn"), name),
         _ => Ok(None),
@@ -148,12 +161,14 @@ fn configuration(
 
 struct BedrockReply {
     sources: usize,
+    cuts: Cuts,
     wish: Wish,
 }
 
 impl Reply for BedrockReply {
     fn encode(self: Box<Self>, results: &[Reranked]) -> Result<Answer, RerankError> {
         let result = answer::one_result(results, self.sources)?;
+        self.cuts.check(results)?;
         let listing = listing::list(result, &self.wish)?;
         let results_of = listing.lines.into_iter().map(|line| Item {
             index: line.index,

@@ -252,6 +252,19 @@ pub(crate) fn take_common(
     Ok(())
 }
 
+/// Refuses `explain: true` in forms that show no explanations: nobody shall look for them in vain.
+///
+/// # Errors
+/// `BadRequest` at `place`, where they are `wanted`.
+pub(crate) fn refuse_explanations(place: Place<'_>, wanted: bool) -> Result<(), RerankError> {
+    if wanted {
+        return Err(place.error(
+            "answers of this form have no place for explanations; leave it out, or ask /v1/rerank/{policy}",
+        ));
+    }
+    Ok(())
+}
+
 fn on_failure(place: Place<'_>, value: Json<'_>) -> Result<OnFailure, RerankError> {
     const WANTED: &str = "`first-stage` or `error`";
     match value.string().as_deref() {

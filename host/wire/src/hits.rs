@@ -20,7 +20,7 @@
 //! the engine's score as `fields._first_stage_score` too.
 //!
 //! A ranking that failed or was skipped leaves the response exactly as it was, and so does one
-//! without hits. Explanations have no place in this form; `explain` is accepted and shows nothing.
+//! without hits. Explanations have no place in this form: `explain: true` is refused.
 //!
 //! A document's fields are the leaves of `_source` by their dotted paths, and the hit's `fields`
 //! where `_source` lacks the name; an array of objects gives one field with all its values. The
@@ -28,7 +28,7 @@
 
 use rerankd_core::{Limits, OnFailure, Ranking, RerankError, RerankRequest, Reranked, Status};
 
-use crate::decode::{Place, read_body};
+use crate::decode::{Place, read_body, refuse_explanations};
 use crate::engine;
 use crate::engine::order::Order;
 use crate::engine::page::{Edition, Page};
@@ -90,6 +90,7 @@ fn read_call<'a>(
         Ok(())
     })?;
 
+    refuse_explanations(Place::Body.key("explain"), request.explain)?;
     let place = Place::Body.key("response");
     let response = response.ok_or_else(|| place.missing("the engine's answer to a `_search`"))?;
     let page = Page::read(place, response)?;

@@ -13,7 +13,7 @@ use rerankd_core::{ErrorKind, OnFailure, RerankError, Reranked};
 use serde::Serialize;
 
 use crate::list_body::{self, Common, Item, Returned, Usage};
-use crate::{Answer, Call, Decoded, Protocol, Reply, Target, answer, asked};
+use crate::{Answer, Call, Decoded, Protocol, Reply, Target, answer, asked, lax};
 
 /// What its clients call the model if nobody names one.
 const NO_MODEL: &str = "default/not-specified";
@@ -38,7 +38,7 @@ impl Protocol for Infinity {
         let mut raw_scores = false;
         let mut asked = asked::read(call, &asked::USUAL, |key, place, value| {
             if key == "raw_scores" {
-                raw_scores = place.boolean(value)?;
+                raw_scores = lax::boolean(place, value)?;
             }
             Ok(key == "raw_scores")
         })?;
@@ -71,7 +71,7 @@ impl Reply for InfinityReply<'_> {
         let (result, listing) = common.list(results)?;
         let body = Body {
             object: "rerank",
-            results: common.items(listing, Returned::Text),
+            results: common.items(listing, Returned::Text, false),
             model: common.model(result),
             usage: Usage::of(results),
             id: format!("infinity-{}", common.request_id),

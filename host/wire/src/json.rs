@@ -54,12 +54,19 @@ impl Number {
     }
 }
 
-/// Checks that `body` is JSON in UTF-8 and gives its one value.
+/// What some writers put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Checks that `body` is JSON in UTF-8 and gives its one value. A byte order mark before it is skipped.
 ///
 /// # Errors
 /// `BadRequest` with the byte, or the line and column.
 pub(crate) fn parse(body: &[u8]) -> Result<Json<'_>, RerankError> {
     let bad = |message: String| RerankError::new(ErrorKind::BadRequest, message);
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    if is_utf_16(body) {
+        return Err(bad("the body is UTF-16; expected JSON in UTF-8".to_owned()));
+    }
     let source = std::str::from_utf8(body).map_err(|error| {
         bad(format!(
             "the body is not UTF-8: byte {} starts no character",
@@ -75,6 +82,18 @@ pub(crate) fn parse(body: &[u8]) -> Result<Json<'_>, RerankError> {
     let start = source.bytes().position(|byte| !is_space(byte)).unwrap_or(0);
     let end = source.trim_end_matches([' ', '\t', '\n', '\r']).len();
     Ok(Json { source, start, end })
+}
+
+/// Whether a text is UTF-16: it has that mark, or every other of its first bytes is zero, as JSON begins
+/// with ASCII (RFC 4627, section 3).
+fn is_utf_16(body: &[u8]) -> bool {
+    match body {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+        &[a, b, c, d, ..] => {
+            matches!([a == 0, b == 0, c == 0, d == 0], [x, y, z, w] if x != y && x == z && y == w)
+        }
+        _ => false,
+    }
 }
 
 impl<'a> Json<'a> {

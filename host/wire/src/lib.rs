@@ -5,9 +5,11 @@
 //!
 //! - rerankd's own forms: [`native`], [`hits`];
 //! - rerank APIs: [`superset`] (Cohere, Jina and all who look like them), [`voyage`],
-//!   [`xinference`], [`infinity`], [`vllm`], [`tei`], [`nvidia`], [`bedrock`], [`metarank`];
-//! - what rerank APIs share: `asked` (reading), `listing` (scores and order), `numbers`, `pairs`
-//!   (protocols with a score for each pair), `list_body` (writing), [`models`] (who is there);
+//!   [`xinference`], [`infinity`], [`vllm`], [`tei`], [`nvidia`], [`mixedbread`], [`dashscope`],
+//!   [`ollama`], [`bedrock`], [`metarank`];
+//! - what rerank APIs share: `asked` (reading), `own` (rerankd's options), `cuts` (long texts), `lax`
+//!   (types), `listing` (scores and order), `numbers`, `pairs` (protocols with a score for each pair),
+//!   `list_body` (writing), [`models`] (who is there);
 //! - [`search`]: the search proxy, and `engine`: search responses;
 //! - what all share: [`status`] (the `Rerank-Status` header), `decode`, `value`, `json` (reading),
 //!   `answer` (writing).
@@ -18,18 +20,24 @@
 mod answer;
 mod asked;
 pub mod bedrock;
+mod cuts;
+pub mod dashscope;
 mod decode;
 mod engine;
 pub mod hits;
 pub mod infinity;
 mod json;
+mod lax;
 mod list_body;
 mod listing;
 pub mod metarank;
+pub mod mixedbread;
 pub mod models;
 pub mod native;
 mod numbers;
 pub mod nvidia;
+pub mod ollama;
+mod own;
 mod pairs;
 pub mod search;
 pub mod status;
@@ -44,38 +52,61 @@ use std::borrow::Cow;
 
 use rerankd_core::{Limits, OnFailure, PolicySelector, RerankError, RerankRequest, Reranked};
 
-/// Every protocol that is served. Where several share a path, the first that claims a body has it.
+/// Every protocol that is served. Where a path is shared, the first that claims a body has it.
 pub static PROTOCOLS: &[&dyn Protocol] = &[
     &native::Native,
     &hits::Hits,
     &metarank::Cross,
+    &nvidia::Nvidia,
+    &mixedbread::Mixedbread,
+    &dashscope::DashScope,
     &tei::Rerank,
     &tei::Predict,
-    &voyage::Voyage,
     &xinference::Xinference,
     &vllm::Rerank,
     &vllm::Score,
+    &voyage::Voyage,
     &infinity::Infinity,
-    &nvidia::Nvidia,
+    &ollama::Ollama,
     &bedrock::Bedrock,
     &superset::Superset,
 ];
 
-/// Every path with the protocols that are spoken there, in the order of [`PROTOCOLS`].
+/// Paths where a client may have been pointed that speaks another protocol than the path's own: what is
+/// in the body decides.
+pub const SHARED_PATHS: &[&str] = &[
+    "/v1/rerank",
+    "/v2/rerank",
+    "/rerank",
+    "/v1/reranking",
+    "/reranking",
+    "/v1/ranking",
+    "/v1/retrieval/{vendor}/reranking",
+    "/v1/retrieval/{vendor}/{model}/reranking",
+    "/",
+    "/invocations",
+];
+
+/// Every path with the protocols that are spoken there.
 pub fn routes() -> Vec<Route> {
-    let mut routes: Vec<Route> = Vec::new();
-    for &protocol in PROTOCOLS {
-        for &path in protocol.paths() {
-            match routes.iter_mut().find(|route| route.path == path) {
-                Some(route) => route.protocols.push(protocol),
-                None => routes.push(Route {
-                    path,
-                    protocols: vec![protocol],
-                }),
-            }
+    let own = |protocol: &'static dyn Protocol| {
+        protocol.paths().iter().map(move |path| (*path, protocol))
+    };
+    let routes = PROTOCOLS.iter().copied().flat_map(own);
+    let routes = routes.map(|(path, home)| {
+        let shared = SHARED_PATHS.contains(&path);
+        let others = PROTOCOLS.iter().copied();
+        Route {
+            path,
+            home,
+            others: others
+                .filter(|other| {
+                    shared && other.speaks_where_shared() && other.name() != home.name()
+                })
+                .collect(),
         }
-    }
-    routes
+    });
+    routes.collect()
 }
 
 /// One path of the data plane.
@@ -83,29 +114,25 @@ pub fn routes() -> Vec<Route> {
 pub struct Route {
     /// The path, as an axum pattern.
     pub path: &'static str,
-    protocols: Vec<&'static dyn Protocol>,
+    home: &'static dyn Protocol,
+    /// Who else may be spoken there, in the order of [`PROTOCOLS`].
+    others: Vec<&'static dyn Protocol>,
 }
 
 impl Route {
     /// The protocol that a body speaks.
     pub fn protocol(&self, body: &[u8]) -> &'static dyn Protocol {
-        let [several @ .., _] = self.protocols.as_slice() else {
-            return self.fallback();
-        };
-        if several.is_empty() {
-            return self.fallback();
+        if self.others.is_empty() {
+            return self.home;
         }
         let keys = Keys::of(body);
-        let claimed = several.iter().find(|protocol| protocol.claims(&keys));
-        claimed.copied().unwrap_or_else(|| self.fallback())
+        let claimed = self.others.iter().find(|protocol| protocol.claims(&keys));
+        claimed.copied().unwrap_or(self.home)
     }
 
     /// The protocol of bodies that no other claims, and of errors that come before there is a body.
     pub fn fallback(&self) -> &'static dyn Protocol {
-        self.protocols
-            .last()
-            .copied()
-            .expect("`routes` makes no path without a protocol")
+        self.home
     }
 }
 
@@ -135,14 +162,18 @@ pub trait Protocol: Sync {
     /// One word, used in metrics and as the folder's name in `fixtures/`.
     fn name(&self) -> &'static str;
 
-    /// The paths, answered on `POST`, as axum patterns with at most one parameter:
-    /// `/v1/rerank/{policy}`.
+    /// Its own paths, answered on `POST`, as axum patterns: `/v1/rerank/{policy}`. No two protocols have
+    /// the same; one may have none.
     fn paths(&self) -> &'static [&'static str];
 
-    /// Whether a body is of this protocol, where the path alone does not say. The last protocol of
-    /// a path is not asked.
+    /// Whether it is spoken on [`SHARED_PATHS`], too, where it claims a body.
+    fn speaks_where_shared(&self) -> bool {
+        false
+    }
+
+    /// Whether a body on a path that is another's is of this protocol.
     fn claims(&self, _body: &Keys<'_>) -> bool {
-        true
+        false
     }
 
     /// Whether `Content-Type` means nothing; else it must be JSON's, if it is there.
@@ -167,9 +198,9 @@ pub trait Protocol: Sync {
 /// One call of a protocol's route.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
-    /// The pattern of the path: one of [`Protocol::paths`].
+    /// The pattern of the path: one of [`Protocol::paths`], or of [`SHARED_PATHS`].
     pub path: &'a str,
-    /// What stands in the path for its parameter, percent-decoded; empty if it has none.
+    /// What stands in the path for its first parameter, percent-decoded; empty if it has none.
     pub target: &'a str,
     /// The whole body, decompressed.
     pub body: &'a [u8],

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::asked::{Asked, Documents};
+use crate::cuts::Cuts;
 use crate::listing::{self, Listing, Scale, Ties, Wish};
 use crate::{Answer, Call, answer};
 
@@ -51,7 +52,9 @@ pub(crate) struct Common<'a> {
     pub(crate) unix_seconds: u64,
     model: Option<String>,
     documents: Documents<'a>,
-    pub(crate) return_documents: bool,
+    /// What the body says of it.
+    pub(crate) return_documents: Option<bool>,
+    cuts: Cuts,
     wish: Wish,
     pub(crate) explain: bool,
 }
@@ -63,6 +66,8 @@ pub(crate) enum Returned {
     Object,
     /// `".."`.
     Text,
+    /// Whatever it was.
+    AsSent,
 }
 
 impl<'a> Common<'a> {
@@ -75,6 +80,7 @@ impl<'a> Common<'a> {
             model: asked.model,
             documents: asked.documents,
             return_documents: asked.return_documents,
+            cuts: asked.cuts,
             wish: Wish {
                 scale: if request.raw_scores {
                     Scale::Raw
@@ -93,13 +99,16 @@ impl<'a> Common<'a> {
     /// The one result and its listing.
     ///
     /// # Errors
-    /// `Internal` where the results are not of this request; and those of [`listing::list`].
+    /// `Internal` where the results are not of this request, `TooLong` where a text was cut otherwise than
+    /// the caller allows; and those of [`listing::list`].
     pub(crate) fn list<'r>(
         &self,
         results: &'r [Reranked],
     ) -> Result<(&'r Reranked, Listing), RerankError> {
         let result = answer::one_result(results, self.documents.len())?;
-        Ok((result, listing::list(result, &self.wish)?))
+        self.cuts.check(results)?;
+        let listing = listing::list(result, &self.wish)?;
+        Ok((result, listing))
     }
 
     /// What the answer calls the model: as the request did, or the policy's name.
@@ -107,29 +116,39 @@ impl<'a> Common<'a> {
         self.model.as_deref().unwrap_or(&result.policy)
     }
 
-    /// The listing as results.
-    pub(crate) fn items(&self, listing: Listing, returned: Returned) -> Vec<Item> {
-        let document = |index| {
-            let text = match returned {
-                Returned::Object => self.documents.object(index),
-                Returned::Text => self.documents.text(index).into_owned(),
-            };
-            RawValue::from_string(text).expect("a part of a JSON text is JSON")
-        };
+    /// The listing as results, with documents where the body wants them; where it does not say,
+    /// `by_default` does.
+    pub(crate) fn items(
+        &self,
+        listing: Listing,
+        returned: Returned,
+        by_default: bool,
+    ) -> Vec<Item> {
+        let wanted = self.return_documents.unwrap_or(by_default);
         let items = listing.lines.into_iter().map(|line| Item {
+            document: wanted.then(|| self.document(line.index, returned)),
             index: line.index,
             relevance_score: line.score,
-            document: self.return_documents.then(|| document(line.index)),
         });
         items.collect()
+    }
+
+    /// A document as a part of an answer.
+    pub(crate) fn document(&self, index: usize, returned: Returned) -> Box<RawValue> {
+        let text = match returned {
+            Returned::Object => self.documents.object(index),
+            Returned::Text => self.documents.text(index).into_owned(),
+            Returned::AsSent => self.documents.sent(index).to_owned(),
+        };
+        RawValue::from_string(text).expect("a part of a JSON text is JSON")
     }
 }
 
 /// A result.
 #[derive(Serialize)]
 pub(crate) struct Item {
-    index: usize,
-    relevance_score: Box<RawValue>,
+    pub(crate) index: usize,
+    pub(crate) relevance_score: Box<RawValue>,
     // Null in its place fails in LiteLLM.
     #[serde(skip_serializing_if = "Option::is_none")]
     document: Option<Box<RawValue>>,
@@ -139,6 +158,8 @@ pub(crate) struct Item {
 #[derive(Serialize)]
 pub(crate) struct Usage {
     prompt_tokens: u64,
+    /// Nothing is generated; Together's schema wants the key.
+    completion_tokens: u64,
     total_tokens: u64,
 }
 
@@ -148,6 +169,7 @@ impl Usage {
         let total = results.iter().map(|result| result.tokens.total).sum();
         Self {
             prompt_tokens: total,
+            completion_tokens: 0,
             total_tokens: total,
         }
     }

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use rerankd_core::{ErrorKind, Outcome, RerankError, Reranked, SkipReason, Status};
+use rerankd_core::{ErrorKind, Outcome, RerankError, Reranked, SkipReason, Status, UnitMap};
 use serde_json::value::RawValue;
 
 use crate::json::quoted;
@@ -52,7 +52,7 @@ pub(crate) struct Listing {
 }
 
 /// A listed document.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Line {
     /// Its position in the request.
     pub(crate) index: usize,
@@ -164,6 +164,23 @@ fn by_place(documents: usize, scale: Scale) -> Listed {
         .collect()
 }
 
+/// The raw score of documents without one: the lower bound of the scale, or, where that has none or the
+/// lowest score reaches it, one below the lowest score; of logits at most [`NO_LOGIT`].
+fn below(map: UnitMap, lowest: Option<f64>) -> f64 {
+    let bound = match map {
+        UnitMap::Identity => 0.0,
+        UnitMap::Cosine => -1.0,
+        UnitMap::Sigmoid => NO_LOGIT,
+    };
+    match lowest {
+        Some(lowest) if lowest <= bound => lowest - 1.0,
+        _ => bound,
+    }
+}
+
+/// A logit whose sigmoid is 2e-9.
+const NO_LOGIT: f64 = -20.0;
+
 /// The scored by their printed scores, then the unscored, then the filtered.
 fn by_score(result: &Reranked, wish: &Wish) -> Result<(Listed, Vec<String>), RerankError> {
     let mut listed: Listed = Vec::with_capacity(result.ranking.documents());
@@ -187,9 +204,12 @@ fn by_score(result: &Reranked, wish: &Wish) -> Result<(Listed, Vec<String>), Rer
     }
     // Stable: ties stay as they are.
     listed.sort_by(|(_, a), (_, b)| b.value.total_cmp(&a.value));
-    let last = match (wish.scale, listed.last()) {
-        (Scale::Raw, Some((_, lowest))) => lowest.clone(),
-        _ => Printed::unit(0.0),
+    let last = match wish.scale {
+        Scale::Unit => Printed::unit(0.0),
+        Scale::Raw => Printed::raw(below(
+            result.unit_map,
+            listed.last().map(|(_, lowest)| lowest.value),
+        )),
     };
     let mut warnings = Vec::new();
     if !unscored.is_empty() {

@@ -1,4 +1,5 @@
-//! NVIDIA's ranking form, `POST /v1/ranking`, which Elasticsearch's service `nvidia` speaks.
+//! NVIDIA's ranking form, `POST /v1/ranking`, which Elasticsearch's service `nvidia` speaks, and
+//! `POST /v1/retrieval/{vendor}/reranking`, with or without a model behind the vendor, which its hosted API has.
 //!
 //! ```json
 //! {"model": "semantic-blend", "query": {"text": "q"}, "passages": [{"text": "a"}, {"text": "b"}]}
@@ -12,9 +13,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::asked::{self, Form};
+use crate::cuts::Cuts;
 use crate::list_body::{self, Usage};
 use crate::listing::{self, Scale, Ties, Wish};
-use crate::{Answer, Call, Decoded, Protocol, Reply, answer};
+use crate::{Answer, Call, Decoded, Keys, Protocol, Reply, answer};
 
 /// NVIDIA's form.
 pub struct Nvidia;
@@ -25,7 +27,19 @@ impl Protocol for Nvidia {
     }
 
     fn paths(&self) -> &'static [&'static str] {
-        &["/v1/ranking"]
+        &[
+            "/v1/ranking",
+            "/v1/retrieval/{vendor}/reranking",
+            "/v1/retrieval/{vendor}/{model}/reranking",
+        ]
+    }
+
+    fn speaks_where_shared(&self) -> bool {
+        true
+    }
+
+    fn claims(&self, body: &Keys<'_>) -> bool {
+        body.has("passages")
     }
 
     fn on_failure(&self) -> OnFailure {
@@ -35,12 +49,13 @@ impl Protocol for Nvidia {
     fn decode<'a>(&self, call: &Call<'a>) -> Result<Decoded<'a>, RerankError> {
         let form = Form {
             documents: "passages",
-            texts_only: false,
+            ..asked::USUAL
         };
         let mut asked = asked::read(call, &form, |_, _, _| Ok(false))?;
         asked.request.raw_scores = true;
         let reply = NvidiaReply {
             passages: asked.documents.len(),
+            cuts: asked.cuts.clone(),
             wish: Wish {
                 scale: Scale::Raw,
                 ties: Ties::InOrder,
@@ -62,12 +77,14 @@ impl Protocol for Nvidia {
 
 struct NvidiaReply {
     passages: usize,
+    cuts: Cuts,
     wish: Wish,
 }
 
 impl Reply for NvidiaReply {
     fn encode(self: Box<Self>, results: &[Reranked]) -> Result<Answer, RerankError> {
         let result = answer::one_result(results, self.passages)?;
+        self.cuts.check(results)?;
         let listing = listing::list(result, &self.wish)?;
         let entries = listing.lines.into_iter().map(|line| Entry {
             index: line.index,

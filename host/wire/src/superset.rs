@@ -11,14 +11,17 @@
 //!
 //! ```json
 //! {"id":"6f-1","object":"list","model":"semantic-blend",
-//!  "results":[{"index":1,"relevance_score":0.971},{"index":0,"relevance_score":0.213}],
+//!  "results":[{"index":1,"relevance_score":0.971,"document":{"text":"Washington, D.C."}},
+//!    {"index":0,"relevance_score":0.213,"document":{"text":"Carson City"}}],
 //!  "data":[{"index":1,"relevance_score":0.971},{"index":0,"relevance_score":0.213}],
-//!  "usage":{"prompt_tokens":31,"total_tokens":31},
-//!  "meta":{"api_version":{"version":"2"},"billed_units":{"search_units":1}}}
+//!  "usage":{"prompt_tokens":31,"completion_tokens":0,"total_tokens":31},
+//!  "meta":{"api_version":{"version":"2"},"billed_units":{"search_units":1},
+//!    "tokens":{"input_tokens":31,"output_tokens":0}}}
 //! ```
 //! `data` says again what `results` says, for readers of Voyage's answer who cannot be told from
-//! others. With `return_documents` each result has `document`, an object with `text`; Elasticsearch
-//! refuses any other key there, so explanations are under `meta`.
+//! others. Each result has `document`, an object with `text`, unless `return_documents` is false; `data` has
+//! them only where it is true. Elasticsearch refuses any other key in a result, so explanations are under
+//! `meta`.
 //!
 //! Broken JSON tells nobody from anybody: an error has the fields of all of them,
 //! `{"message":"..","detail":"..","error":{"message":"..","type":"..","code":400}}`.
@@ -26,10 +29,10 @@
 use rerankd_core::{OnFailure, RerankError, Reranked};
 use serde::Serialize;
 
-use crate::asked;
+use crate::asked::{self, Form};
 use crate::list_body::{self, Common, Item, Returned, Usage};
 use crate::listing::Listing;
-use crate::{Answer, Call, Decoded, Protocol, Reply, answer};
+use crate::{Answer, Call, Decoded, Keys, Protocol, Reply, answer};
 
 /// The form of all who look alike.
 pub struct Superset;
@@ -49,12 +52,24 @@ impl Protocol for Superset {
         ]
     }
 
+    fn speaks_where_shared(&self) -> bool {
+        true
+    }
+
+    fn claims(&self, body: &Keys<'_>) -> bool {
+        body.has("documents")
+    }
+
     fn on_failure(&self) -> OnFailure {
         OnFailure::Error
     }
 
     fn decode<'a>(&self, call: &Call<'a>) -> Result<Decoded<'a>, RerankError> {
-        let asked = asked::read(call, &asked::USUAL, |_, _, _| Ok(false))?;
+        let form = Form {
+            explains: true,
+            ..asked::USUAL
+        };
+        let asked = asked::read(call, &form, |_, _, _| Ok(false))?;
         let target = asked.target();
         let (request, common) = Common::of(asked, call);
         let reply = SupersetReply {
@@ -87,24 +102,42 @@ impl Reply for SupersetReply<'_> {
         let (result, mut listing) = self.common.list(results)?;
         let warnings = std::mem::take(&mut listing.warnings);
         let explanations = self.common.explain.then(|| explanations(result, &listing));
-        let items = self.common.items(listing, Returned::Object);
+        let (results_of, data) = self.both(listing);
         let body = Body {
             id: &self.common.request_id,
             object: "list",
             model: self.common.model(result),
-            results: &items,
-            data: &items,
+            results: results_of,
+            data,
             usage: Usage::of(results),
             meta: Meta {
                 api_version: ApiVersion {
                     version: self.version,
                 },
                 billed_units: BilledUnits { search_units: 1 },
+                tokens: Tokens {
+                    input_tokens: result.tokens.total,
+                    output_tokens: 0,
+                },
                 warnings,
                 explanations,
             },
         };
         Ok(answer::ranked(answer::to_json(&body), results))
+    }
+}
+
+impl SupersetReply<'_> {
+    /// The results, and the same as `data`. Documents that nobody asked for are in `results` alone: who
+    /// needs them reads those.
+    fn both(&self, listing: Listing) -> (Vec<Item>, Vec<Item>) {
+        let copy = listing.lines.clone();
+        let data = Listing {
+            lines: copy,
+            warnings: Vec::new(),
+        };
+        let results = self.common.items(listing, Returned::Object, true);
+        (results, self.common.items(data, Returned::Object, false))
     }
 }
 
@@ -125,8 +158,8 @@ struct Body<'r> {
     id: &'r str,
     object: &'static str,
     model: &'r str,
-    results: &'r [Item],
-    data: &'r [Item],
+    results: Vec<Item>,
+    data: Vec<Item>,
     usage: Usage,
     meta: Meta<'r>,
 }
@@ -135,6 +168,7 @@ struct Body<'r> {
 struct Meta<'r> {
     api_version: ApiVersion,
     billed_units: BilledUnits,
+    tokens: Tokens,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,6 +183,13 @@ struct ApiVersion {
 #[derive(Serialize)]
 struct BilledUnits {
     search_units: u32,
+}
+
+/// SiliconFlow's readers add them up.
+#[derive(Serialize)]
+struct Tokens {
+    input_tokens: u64,
+    output_tokens: u64,
 }
 
 #[derive(Serialize)]

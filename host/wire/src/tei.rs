@@ -7,8 +7,7 @@
 //! [{"index":1,"score":0.9976},{"index":0,"score":0.1234}]
 //! ```
 //! An array and nothing else; equal scores come with the higher index first. The server itself knows no
-//! `model` in a body and no `top_n`, but clients send both, so they count. `truncate: false` asks for an
-//! error where a text does not fit.
+//! `model` in a body and no `top_n`, but clients send both, so they count.
 //!
 //! ```json
 //! {"inputs": [["What is Deep Learning?", "Deep learning is..."]]}
@@ -23,11 +22,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::asked::{self, Documents, Form};
-use crate::decode::{Place, take_common};
-use crate::json::{self, Json, Kind, quoted};
+use crate::cuts::Cuts;
+use crate::decode::Place;
+use crate::json::{self, Json, Kind};
 use crate::listing::{self, Scale, Ties, Wish};
 use crate::pairs::{PairPlaces, Pairs};
-use crate::{Answer, Call, Decoded, Keys, Protocol, Reply, Target, answer};
+use crate::{Answer, Call, Decoded, Keys, Protocol, Reply, Target, answer, lax, own};
 
 /// The label of a model that has only one.
 const LABEL: &str = "LABEL_0";
@@ -41,7 +41,11 @@ impl Protocol for Rerank {
     }
 
     fn paths(&self) -> &'static [&'static str] {
-        &["/", "/invocations", "/rerank", "/reranking"]
+        &["/", "/invocations"]
+    }
+
+    fn speaks_where_shared(&self) -> bool {
+        true
     }
 
     fn claims(&self, body: &Keys<'_>) -> bool {
@@ -57,6 +61,7 @@ impl Protocol for Rerank {
         let form = Form {
             documents: "texts",
             texts_only: true,
+            ..asked::USUAL
         };
         let mut asked = asked::read(call, &form, |key, place, value| {
             options.take(key, place, value)
@@ -72,6 +77,7 @@ impl Protocol for Rerank {
             },
             characters: characters(&request),
             texts: asked.documents,
+            cuts: asked.cuts,
             options,
         };
         Ok(Decoded {
@@ -91,41 +97,16 @@ impl Protocol for Rerank {
 struct Options {
     raw_scores: bool,
     return_text: bool,
-    /// Whether a text that does not fit is an error.
-    whole_texts: bool,
-    /// Whether texts may be cut at their start alone.
-    whole_starts: bool,
 }
 
 impl Options {
     fn take(&mut self, key: &str, place: Place<'_>, value: Json<'_>) -> Result<bool, RerankError> {
         match key {
-            "raw_scores" => self.raw_scores = place.boolean(value)?,
-            "return_text" => self.return_text = place.boolean(value)?,
-            "truncate" => self.whole_texts = !place.boolean(value)?,
-            "truncation_direction" => self.whole_starts = !cuts_the_end(place, value)?,
+            "raw_scores" => self.raw_scores = lax::boolean(place, value)?,
+            "return_text" => self.return_text = lax::boolean(place, value)?,
             _ => return Ok(false),
         }
         Ok(true)
-    }
-
-    /// Texts are cut at their end; who wants anything else is told when one was cut.
-    fn check_cuts(&self, results: &[Reranked]) -> Result<(), RerankError> {
-        if self.whole_texts {
-            answer::refuse_cut_texts(results)?;
-        }
-        if self.whole_starts
-            && results
-                .iter()
-                .any(|result| result.tokens.longest_cut.is_some())
-        {
-            return Err(RerankError::new(
-                ErrorKind::TooLong,
-                "a text is longer than the model's window, and `truncation_direction` is `left`: \
-                 texts can be cut at their end only (`right`)",
-            ));
-        }
-        Ok(())
     }
 
     fn scale(&self) -> Scale {
@@ -134,17 +115,6 @@ impl Options {
         } else {
             Scale::Unit
         }
-    }
-}
-
-/// Whether texts may be cut at their end.
-fn cuts_the_end(place: Place<'_>, value: Json<'_>) -> Result<bool, RerankError> {
-    const WANTED: &str = "`left` or `right`";
-    match value.string().as_deref() {
-        Some("Right" | "right") => Ok(true),
-        Some("Left" | "left") => Ok(false),
-        Some(other) => Err(place.error(format_args!("expected {WANTED}, got {}", quoted(other)))),
-        None => Err(place.expected(WANTED, value)),
     }
 }
 
@@ -162,13 +132,14 @@ fn characters(request: &RerankRequest) -> usize {
 struct RerankReply<'a> {
     wish: Wish,
     options: Options,
+    cuts: Cuts,
     texts: Documents<'a>,
     characters: usize,
 }
 
 impl Reply for RerankReply<'_> {
     fn encode(self: Box<Self>, results: &[Reranked]) -> Result<Answer, RerankError> {
-        self.options.check_cuts(results)?;
+        self.cuts.check(results)?;
         let result = answer::one_result(results, self.texts.len())?;
         let lines = listing::list(result, &self.wish)?.lines.into_iter();
         let ranks: Vec<Rank> = lines
@@ -247,6 +218,14 @@ impl Protocol for Predict {
         &["/predict"]
     }
 
+    fn speaks_where_shared(&self) -> bool {
+        true
+    }
+
+    fn claims(&self, body: &Keys<'_>) -> bool {
+        body.has("inputs")
+    }
+
     fn on_failure(&self) -> OnFailure {
         OnFailure::Error
     }
@@ -256,21 +235,23 @@ impl Protocol for Predict {
         Place::Body.expect(Kind::Object, body)?;
         let mut template = RerankRequest::new("", Vec::new());
         let mut options = Options::default();
+        let (mut own, mut cuts) = (own::Options::default(), Cuts::default());
         let mut inputs = None;
         for (key, value) in body.members().filter(|(_, value)| !value.is_null()) {
             let place = Place::Body.key(&key);
             match &*key {
                 "inputs" => inputs = Some(value),
-                // Hugging Face's clients send an object of their own under this name, mostly empty.
-                "parameters" if value.members().next().is_none() => {}
-                key if options.take(key, place, value)? => {}
-                "min_score" => {}
-                key if asked::OWN_OPTIONS.contains(&key) => {
-                    take_common(&mut template, key, Place::Body.key(key), value)?;
-                }
+                key if options.take(key, place, value)?
+                    || own.take(key, value)
+                    || cuts.take(key, place, value)? => {}
                 _ => {}
             }
         }
+        if let Some(parameters) = own.finish(&mut template, false)? {
+            cuts.take_all(Place::Body.key("parameters"), parameters)?;
+        }
+        // Each pair has its score: there is nothing to leave out.
+        template.min_score = None;
         template.raw_scores = options.raw_scores;
         let place = Place::Body.key("inputs");
         let inputs = inputs.ok_or_else(|| place.missing(PAIRS))?;
@@ -297,6 +278,7 @@ impl Protocol for Predict {
                 places,
                 is_one_pair,
                 options,
+                cuts,
             }),
             requests,
         })
@@ -324,12 +306,13 @@ struct PredictReply {
     places: PairPlaces,
     is_one_pair: bool,
     options: Options,
+    cuts: Cuts,
     characters: usize,
 }
 
 impl Reply for PredictReply {
     fn encode(self: Box<Self>, results: &[Reranked]) -> Result<Answer, RerankError> {
-        self.options.check_cuts(results)?;
+        self.cuts.check(results)?;
         let scores = self.places.scores(results, |index| {
             let place = Place::Body.key("inputs");
             if self.is_one_pair {

@@ -21,12 +21,14 @@ use rerankd_core::{OnFailure, RerankError, RerankRequest, Reranked};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::decode::{Place, take_common};
+use crate::cuts::Cuts;
+use crate::decode::Place;
 use crate::json::{self, Json, Kind};
 use crate::list_body::{self, Common, Item, Returned, Usage};
 use crate::listing::{self, Scale};
+use crate::own::Options;
 use crate::pairs::{PairPlaces, Pairs};
-use crate::{Answer, Call, Decoded, Keys, Protocol, Reply, Target, answer, asked};
+use crate::{Answer, Call, Decoded, Keys, Protocol, Reply, Target, answer, asked, lax};
 
 /// Keys of a rerank request that nobody else has.
 const OWN_KEYS: &[&str] = &[
@@ -45,7 +47,11 @@ impl Protocol for Rerank {
     }
 
     fn paths(&self) -> &'static [&'static str] {
-        &["/v1/rerank", "/v2/rerank", "/rerank"]
+        &[]
+    }
+
+    fn speaks_where_shared(&self) -> bool {
+        true
     }
 
     fn claims(&self, body: &Keys<'_>) -> bool {
@@ -60,12 +66,12 @@ impl Protocol for Rerank {
         let mut raw_scores = false;
         let mut asked = asked::read(call, &asked::USUAL, |key, place, value| {
             if key == "use_activation" {
-                raw_scores = !place.boolean(value)?;
+                raw_scores = !lax::boolean(place, value)?;
             }
             Ok(key == "use_activation")
         })?;
         asked.request.raw_scores = raw_scores;
-        asked.return_documents = true;
+        asked.return_documents = Some(true);
         let target = asked.target();
         let (request, common) = Common::of(asked, call);
         Ok(Decoded {
@@ -90,7 +96,7 @@ impl Reply for RerankReply<'_> {
             id: format!("rerank-{}", common.request_id),
             model: common.model(result),
             usage: Usage::of(results),
-            results: common.items(listing, Returned::Object),
+            results: common.items(listing, Returned::Object, true),
         };
         Ok(answer::ranked(answer::to_json(&body), results))
     }
@@ -123,6 +129,7 @@ impl Protocol for Score {
     fn decode<'a>(&self, call: &Call<'a>) -> Result<Decoded<'a>, RerankError> {
         let mut template = RerankRequest::new("", Vec::new());
         let (mut queries, mut texts, mut model) = (None, None, None);
+        let (mut own, mut cuts) = (Options::default(), Cuts::default());
         let body = json::parse(call.body)?;
         Place::Body.expect(Kind::Object, body)?;
         for (key, value) in body.members().filter(|(_, value)| !value.is_null()) {
@@ -131,15 +138,16 @@ impl Protocol for Score {
                 "queries" | "query" | "text_1" | "data_1" => queries = Some((key, value)),
                 "documents" | "text_2" | "data_2" | "items" => texts = Some((key, value)),
                 "model" => model = asked::name(place, value)?,
-                "use_activation" => template.raw_scores = !place.boolean(value)?,
-                // Each text has its score: there is nothing to leave out.
-                "min_score" => {}
-                key if asked::OWN_OPTIONS.contains(&key) => {
-                    take_common(&mut template, key, Place::Body.key(key), value)?;
-                }
+                "use_activation" => template.raw_scores = !lax::boolean(place, value)?,
+                key if own.take(key, value) || cuts.take(key, place, value)? => {}
                 _ => {}
             }
         }
+        if let Some(parameters) = own.finish(&mut template, false)? {
+            cuts.take_all(Place::Body.key("parameters"), parameters)?;
+        }
+        // Each text has its score: there is nothing to leave out.
+        template.min_score = None;
         let raw_scores = template.raw_scores;
         let missing = |key: &str| {
             Place::Body
@@ -173,6 +181,7 @@ impl Protocol for Score {
             requests,
             reply: Box::new(ScoreReply {
                 places,
+                cuts,
                 texts_key: texts_key.into_owned(),
                 model,
                 scale: if raw_scores { Scale::Raw } else { Scale::Unit },
@@ -206,6 +215,7 @@ fn strings(
 
 struct ScoreReply {
     places: PairPlaces,
+    cuts: Cuts,
     /// Where in the body the texts stand.
     texts_key: String,
     model: Option<String>,
@@ -216,6 +226,7 @@ struct ScoreReply {
 
 impl Reply for ScoreReply {
     fn encode(self: Box<Self>, results: &[Reranked]) -> Result<Answer, RerankError> {
+        self.cuts.check(results)?;
         let scores = self.places.scores(results, |index| {
             Place::Body.key(&self.texts_key).item(index).to_string()
         })?;

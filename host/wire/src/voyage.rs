@@ -5,7 +5,7 @@
 //! {"object":"list","data":[{"index":1,"relevance_score":0.86}],"model":"semantic-blend","usage":{"total_tokens":57}}
 //! ```
 //! With `return_documents` a result has `document`, a string. Errors are `{"detail": ".."}` among
-//! others. `truncation: false` asks for an error where a text does not fit the model.
+//! others. `results` says again what `data` says: AstrBot's general reranker sends `top_k` and reads those.
 
 use rerankd_core::{OnFailure, RerankError, Reranked};
 use serde::Serialize;
@@ -24,7 +24,11 @@ impl Protocol for Voyage {
     }
 
     fn paths(&self) -> &'static [&'static str] {
-        &["/voyage/v1/rerank", "/v1/rerank", "/rerank"]
+        &["/voyage/v1/rerank"]
+    }
+
+    fn speaks_where_shared(&self) -> bool {
+        true
     }
 
     fn claims(&self, body: &Keys<'_>) -> bool {
@@ -36,22 +40,13 @@ impl Protocol for Voyage {
     }
 
     fn decode<'a>(&self, call: &Call<'a>) -> Result<Decoded<'a>, RerankError> {
-        let mut whole_texts = false;
-        let asked = asked::read(call, &asked::USUAL, |key, place, value| {
-            if key == "truncation" {
-                whole_texts = !place.boolean(value)?;
-            }
-            Ok(key == "truncation")
-        })?;
+        let asked = asked::read(call, &asked::USUAL, |_, _, _| Ok(false))?;
         let target = asked.target();
         let (request, common) = Common::of(asked, call);
         Ok(Decoded {
             target,
             requests: vec![request],
-            reply: Box::new(VoyageReply {
-                common,
-                whole_texts,
-            }),
+            reply: Box::new(VoyageReply { common }),
         })
     }
 
@@ -62,19 +57,16 @@ impl Protocol for Voyage {
 
 struct VoyageReply<'a> {
     common: Common<'a>,
-    whole_texts: bool,
 }
 
 impl Reply for VoyageReply<'_> {
     fn encode(self: Box<Self>, results: &[Reranked]) -> Result<Answer, RerankError> {
-        if self.whole_texts {
-            answer::refuse_cut_texts(results)?;
-        }
         let (result, listing) = self.common.list(results)?;
-        let items = self.common.items(listing, Returned::Text);
+        let items = self.common.items(listing, Returned::Text, false);
         let body = Body {
             object: "list",
-            data: items,
+            data: &items,
+            results: &items,
             model: self.common.model(result),
             usage: Usage::of(results),
         };
@@ -85,7 +77,8 @@ impl Reply for VoyageReply<'_> {
 #[derive(Serialize)]
 struct Body<'r> {
     object: &'static str,
-    data: Vec<Item>,
+    data: &'r [Item],
+    results: &'r [Item],
     model: &'r str,
     usage: Usage,
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::asked;
 use crate::list_body::{self, Common, Item, Returned};
-use crate::{Answer, Call, Decoded, Keys, Protocol, Reply, answer};
+use crate::{Answer, Call, Decoded, Keys, Protocol, Reply, answer, lax};
 
 /// Xinference's form.
 pub struct Xinference;
@@ -24,7 +24,11 @@ impl Protocol for Xinference {
     }
 
     fn paths(&self) -> &'static [&'static str] {
-        &["/v1/rerank"]
+        &[]
+    }
+
+    fn speaks_where_shared(&self) -> bool {
+        true
     }
 
     fn claims(&self, body: &Keys<'_>) -> bool {
@@ -39,7 +43,7 @@ impl Protocol for Xinference {
         let mut return_len = false;
         let asked = asked::read(call, &asked::USUAL, |key, place, value| {
             if key == "return_len" {
-                return_len = place.boolean(value)?;
+                return_len = lax::boolean(place, value)?;
             }
             Ok(key == "return_len")
         })?;
@@ -73,7 +77,7 @@ impl Reply for XinferenceReply<'_> {
         let body = Body {
             id: &self.common.request_id,
             model: self.common.model(result),
-            results: self.common.items(listing, Returned::Object),
+            results: self.common.items(listing, Returned::Object, false),
             meta: Meta {
                 api_version: None,
                 billed_units: None,

@@ -1,6 +1,9 @@
 // The clients: each is a class that says what it is, how it is pointed at a server, and what it makes of
 // refusals. `rank` gives [{index, score, text}], best first.
 
+import { createCohere } from "@ai-sdk/cohere";
+import { createTogetherAI } from "@ai-sdk/togetherai";
+import { APICallError, RetryError, rerank } from "ai";
 import { Cohere, CohereClient, CohereClientV2, CohereError } from "cohere-ai";
 import { VoyageAIClient, VoyageAIError } from "voyageai";
 
@@ -69,6 +72,55 @@ class Voyage {
     }
 }
 
+// Each package of the AI SDK may have its own class of this name; users ask by `isInstance`.
+class CallError extends Error {
+    constructor(error) {
+        super(error.message);
+        this.statusCode = error.statusCode;
+        this.body = error.responseBody;
+    }
+}
+
+class AiSdkCohere {
+    static clientName = "AI SDK, @ai-sdk/cohere";
+    static package = "@ai-sdk/cohere";
+    static model = "rerank-v3.5";
+    static errors = {
+        400: CallError,
+        401: CallError,
+        404: CallError,
+        424: CallError,
+        429: CallError,
+    };
+    static tries = 3;
+
+    constructor(url, key) {
+        this.provider = createCohere({ apiKey: key, baseURL: `${url}/v2` });
+    }
+
+    async rank(query, documents, model, topN) {
+        try {
+            const answer = await rerank({ model: this.provider.reranking(model), query, documents, topN });
+            return answer.ranking.map((result) => ({ index: result.originalIndex, score: result.score }));
+        } catch (error) {
+            // What it says after its last try is within.
+            const last = RetryError.isInstance(error) ? error.lastError : error;
+            throw APICallError.isInstance(last) ? new CallError(last) : last;
+        }
+    }
+}
+
+class AiSdkTogether extends AiSdkCohere {
+    static clientName = "AI SDK, @ai-sdk/togetherai";
+    static package = "@ai-sdk/togetherai";
+    static model = "BAAI/bge-reranker-base";
+
+    constructor(url, key) {
+        super(url, key);
+        this.provider = createTogetherAI({ apiKey: key, baseURL: `${url}/v1` });
+    }
+}
+
 function cohereResults(answer) {
     return answer.results.map((result) => ({
         index: result.index,
@@ -85,4 +137,8 @@ function voyageResults(answer) {
     }));
 }
 
-export const modules = { cohere_ai: [CohereV1, CohereV2], voyageai: [Voyage] };
+export const modules = {
+    ai_sdk: [AiSdkCohere, AiSdkTogether],
+    cohere_ai: [CohereV1, CohereV2],
+    voyageai: [Voyage],
+};

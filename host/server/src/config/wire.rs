@@ -18,10 +18,14 @@ pub(super) struct FileWire {
     aliases: BTreeMap<String, String>,
 }
 
+/// The alias of whatever a client calls its model.
+pub(crate) const CATCH_ALL: &str = "*";
+
 /// How rerank APIs are served.
 #[derive(Debug, Clone)]
 pub struct WireSettings {
-    /// Which policy answers to a foreign model's name.
+    /// Which policy answers to a foreign model's name; [`CATCH_ALL`] is every name that is neither another
+    /// alias nor a policy.
     pub aliases: BTreeMap<String, PolicySelector>,
     /// What their routes answer when reranking fails and the request does not say.
     pub on_failure: OnFailure,
@@ -30,6 +34,11 @@ pub struct WireSettings {
 }
 
 impl WireSettings {
+    /// Which policy answers to names that nobody knows.
+    pub(crate) fn catch_all(&self) -> Option<&PolicySelector> {
+        self.aliases.get(CATCH_ALL)
+    }
+
     pub(super) fn resolve(flags: &ServeFlags, file: FileWire, faults: &mut Vec<String>) -> Self {
         let on_failure = match file.on_failure.as_deref() {
             None | Some("error") => OnFailure::Error,

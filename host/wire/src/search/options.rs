@@ -10,7 +10,7 @@ use rerankd_core::{Limits, OnFailure, PolicySelector, RerankError, RerankRequest
 
 use super::rules::IndexRule;
 use super::url::{self, Params};
-use crate::decode::{Place, UnknownKeys, take_common};
+use crate::decode::{Place, UnknownKeys, refuse_explanations, take_common};
 use crate::json::{self, Json, Kind, quoted};
 
 /// All options.
@@ -284,6 +284,7 @@ impl Level<'_> {
                 options.window = window;
             }
             "keep_scores" => options.keep_scores = place.boolean(value)?,
+            "explain" => refuse_explanations(place, place.boolean(value)?)?,
             _ => {
                 take_common(&mut options.request, key, place, value)?;
                 self.has_query |= key == "query";

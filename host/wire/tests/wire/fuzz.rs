@@ -13,7 +13,7 @@ use rerankd_wire::{Call, Decoded, Protocol};
 use serde_json::json;
 
 use crate::search::{Fields, rule, rules};
-use crate::support::{reranked, scored};
+use crate::support::{path, reranked, scored};
 
 #[path = "../../../../fuzz/src/replay.rs"]
 #[allow(unreachable_pub, reason = "it is public where it is a library")]
@@ -44,7 +44,7 @@ fn in_time<T>(what: &str, work: impl FnOnce() -> T) -> T {
 
 fn decode<'a>(protocol: &dyn Protocol, body: &'a [u8], limits: &'a Limits) -> Decoded<'a> {
     let decoded = protocol.decode(&Call {
-        path: protocol.paths()[0],
+        path: path(protocol),
         target: "",
         body,
         limits,
@@ -76,12 +76,12 @@ fn options_beside_many_queries_are_not_multiplied() {
         ),
         (
             &Score,
-            json!({"text_1": queries, "text_2": queries, "parameters": {"p": long}}),
+            json!({"text_1": queries, "text_2": queries, "rerankd": {"parameters": {"p": long}}}),
         ),
     ] {
         let body = body.to_string();
         let call = Call {
-            path: protocol.paths()[0],
+            path: path(protocol),
             target: "",
             body: body.as_bytes(),
             limits: &limits,

@@ -10,6 +10,7 @@ mod native;
 mod properties;
 mod rerank_apis;
 mod rerank_bad_input;
+mod rerank_requests;
 mod search;
 mod status;
 mod support;

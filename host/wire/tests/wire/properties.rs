@@ -7,13 +7,13 @@ use rerankd_wire::hits::Hits;
 use rerankd_wire::native::Native;
 use rerankd_wire::{Call, PROTOCOLS, Protocol};
 
-use crate::support::{answer, body, decode, fixture, limits, request, reranked, scored};
+use crate::support::{answer, body, decode, fixture, limits, path, request, reranked, scored};
 
 /// Decodes with every protocol, and if it can be, makes an answer too.
 fn use_everywhere(body: &[u8]) {
     for protocol in PROTOCOLS {
         let call = Call {
-            path: protocol.paths()[0],
+            path: path(*protocol),
             target: "p",
             body,
             limits: limits(),
@@ -54,6 +54,9 @@ fn valid_bodies() -> Vec<Vec<u8>> {
         ("infinity", "litellm.request.json"),
         ("nvidia", "elasticsearch.request.json"),
         ("bedrock", "ml-commons.request.json"),
+        ("mixedbread", "dify.request.json"),
+        ("dashscope", "sdk.request.json"),
+        ("ollama", "dify.request.json"),
     ]
     .map(|(protocol, file)| fixture(protocol, file))
     .into()
@@ -157,7 +160,7 @@ proptest! {
 
     #[test]
     fn decoding_a_damaged_body_never_panics(
-        which in 0..15_usize,
+        which in 0..18_usize,
         damage in vec((any::<prop::sample::Index>(), 0..4_usize, any::<u8>()), 1..6),
     ) {
         let mut body = valid_bodies().swap_remove(which);

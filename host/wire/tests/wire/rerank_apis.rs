@@ -7,8 +7,13 @@ use rerankd_core::{
     ErrorKind, FailReason, Judgment, Outcome, Ranking, RerankError, Reranked, ScoreKind, Status,
     TokenCount, UnitMap,
 };
+use rerankd_wire::dashscope::DashScope;
+use rerankd_wire::mixedbread::Mixedbread;
+use rerankd_wire::ollama::Ollama;
 use rerankd_wire::superset::Superset;
-use rerankd_wire::{PROTOCOLS, Protocol, infinity, nvidia, routes, tei, vllm, voyage};
+use rerankd_wire::{
+    PROTOCOLS, Protocol, SHARED_PATHS, infinity, nvidia, routes, tei, vllm, voyage,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -19,7 +24,7 @@ use crate::support::{
 };
 
 /// A finished request of a policy that gives probabilities.
-fn probabilities(judgments: Vec<Judgment>) -> Reranked {
+pub(crate) fn probabilities(judgments: Vec<Judgment>) -> Reranked {
     Reranked {
         score_kind: ScoreKind::Probability,
         tokens: TokenCount {
@@ -82,42 +87,71 @@ fn a_body_says_which_protocol_it_speaks() {
         let route = routes.iter().find(|route| route.path == path).unwrap();
         route.protocol(body.as_bytes()).name()
     };
-    let usual = r#"{"model":"m","query":"q","documents":["a"],"top_n":1}"#;
-    for path in [
-        "/v1/rerank",
-        "/v2/rerank",
-        "/rerank",
-        "/v1/reranking",
-        "/reranking",
-    ] {
-        for body in [usual, "", "{", "[]", "null", r#"{"top_n":1,"top_k":1}"#] {
-            assert_eq!(told(path, body), "superset", "{path} {body}");
+    for &path in SHARED_PATHS {
+        for (body, name) in [
+            (r#"{"documents":["a"],"query":"q","top_n":1}"#, "superset"),
+            (r#"{"documents":[],"top_n":1,"top_k":1}"#, "superset"),
+            (
+                r#"{"documents":[],"top_k":null,"truncation":true}"#,
+                "voyage",
+            ),
+            (r#"{"documents":[],"top_k":3}"#, "voyage"),
+            (r#"{"documents":[],"kwargs":"{}"}"#, "xinference"),
+            (r#"{"documents":[],"return_len":null}"#, "xinference"),
+            (r#"{"documents":[],"use_activation":null}"#, "vllm"),
+            (r#"{"texts":[]}"#, "tei"),
+            (r#"{"texts":null,"top_n":1}"#, "tei"),
+            (r#"{"inputs":[]}"#, "tei-predict"),
+            (r#"{"query":{"text":"q"},"passages":[]}"#, "nvidia"),
+            (r#"{"query":"q","input":[],"top_k":1}"#, "mixedbread"),
+            (r#"{"input":{"query":"q"}}"#, "dashscope"),
+        ] {
+            assert_eq!(told(path, body), name, "{path} {body}");
         }
     }
+    for (path, name) in [
+        ("/v1/rerank", "superset"),
+        ("/v2/rerank", "superset"),
+        ("/rerank", "superset"),
+        ("/v1/reranking", "superset"),
+        ("/reranking", "superset"),
+        ("/", "tei"),
+        ("/invocations", "tei"),
+        ("/v1/ranking", "nvidia"),
+        ("/v1/retrieval/{vendor}/reranking", "nvidia"),
+        ("/v1/retrieval/{vendor}/{model}/reranking", "nvidia"),
+    ] {
+        for body in ["", "{", "[]", "null", "{}", r#"{"query":"q"}"#] {
+            assert_eq!(told(path, body), name, "{path} {body}");
+        }
+    }
+    // Paths of one protocol alone.
     for (path, body, name) in [
-        (
-            "/v1/rerank",
-            r#"{"top_k":null,"truncation":true}"#,
-            "voyage",
-        ),
-        ("/v1/rerank", r#"{"top_k":3}"#, "voyage"),
-        ("/voyage/v1/rerank", "{}", "voyage"),
-        ("/v1/rerank", r#"{"kwargs":"{}"}"#, "xinference"),
-        ("/v1/rerank", r#"{"return_len":null}"#, "xinference"),
-        ("/v2/rerank", r#"{"use_activation":null}"#, "vllm"),
-        ("/rerank", r#"{"texts":[]}"#, "tei"),
-        ("/reranking", r#"{"texts":null}"#, "tei"),
-        ("/", "{", "tei"),
-        ("/invocations", "{}", "tei"),
-        ("/predict", "{}", "tei-predict"),
-        ("/score", "{}", "vllm-score"),
+        ("/voyage/v1/rerank", r#"{"documents":[]}"#, "voyage"),
+        ("/predict", r#"{"texts":[]}"#, "tei-predict"),
+        ("/score", r#"{"texts":[]}"#, "vllm-score"),
         ("/v1/score", "{}", "vllm-score"),
         ("/infinity/rerank", r#"{"texts":[]}"#, "infinity"),
-        ("/v1/ranking", "{}", "nvidia"),
-        ("/bedrock/rerank", "{}", "bedrock"),
+        ("/bedrock/rerank", r#"{"documents":[]}"#, "bedrock"),
+        ("/api/rerank", r#"{"top_k":1}"#, "ollama"),
+        (
+            "/api/v1/services/rerank/text-rerank/text-rerank",
+            r#"{"documents":[]}"#,
+            "dashscope",
+        ),
     ] {
         assert_eq!(told(path, body), name, "{path} {body}");
     }
+}
+
+#[test]
+fn no_path_belongs_to_two_protocols() {
+    let mut paths: Vec<&str> = routes().iter().map(|route| route.path).collect();
+    let count = paths.len();
+    paths.sort_unstable();
+    paths.dedup();
+    assert_eq!(paths.len(), count);
+    assert!(SHARED_PATHS.iter().all(|path| paths.contains(path)));
 }
 
 /// Scores of one document each, as the superset prints them.
@@ -244,8 +278,9 @@ fn all_documents_come_back_and_warnings_count_those_without_a_score() {
             "1 of 6 documents were filtered by the policy and follow at 0.0"
         ])
     );
-    assert_eq!(json["results"], json["data"]);
-    assert!(json["results"].as_array().unwrap().iter().all(|result| {
+    // What nobody asked for is there once.
+    assert_eq!(json["results"][0]["document"], json!({"text": "e"}));
+    assert!(json["data"].as_array().unwrap().iter().all(|result| {
         result
             .as_object()
             .unwrap()
@@ -253,7 +288,7 @@ fn all_documents_come_back_and_warnings_count_those_without_a_score() {
             .all(|key| key == "index" || key == "relevance_score")
     }));
 
-    // Where scores have no floor, they are at the lowest.
+    // Of a probability the floor is known, raw or not.
     let raw = r#"{"query":"q","texts":["a","b","c","d","e","f"],"raw_scores":true}"#;
     let listed = answer(
         decode(&tei::Rerank, raw.as_bytes()).unwrap(),
@@ -271,7 +306,7 @@ fn all_documents_come_back_and_warnings_count_those_without_a_score() {
         .collect();
     assert_eq!(
         order,
-        [(4, 0.9), (2, 0.2), (5, 0.2), (3, 0.2), (1, 0.2), (0, 0.2)]
+        [(4, 0.9), (2, 0.2), (5, 0.0), (3, 0.0), (1, 0.0), (0, 0.0)]
     );
 }
 
@@ -349,6 +384,7 @@ fn a_text_that_does_not_fit_is_an_error_only_for_those_who_want_it_whole() {
     let cut = || Reranked {
         tokens: TokenCount {
             total: 512,
+            longest: 512,
             longest_cut: Some(534),
             window: 512,
         },
@@ -432,32 +468,6 @@ fn documents_may_be_objects_whose_fields_are_named() {
 }
 
 #[test]
-fn rerankds_own_keys_are_read_and_foreign_ones_are_none_of_our_business() {
-    let body =
-        br#"{"query":"q","documents":["a"],"parameters":{"weight":0.5},"signals":{"country":"FR"},
-        "timeout_ms":250,"on_failure":"error","min_score":0.1,"key":"user-17","explain":true,
-        "priority":3,"user":"u","unheard-of":{"a":[1]}}"#;
-    let request = request(&Superset, body);
-    assert_eq!(request.parameters.as_deref(), Some(r#"{"weight":0.5}"#));
-    assert_eq!(request.signals.len(), 1);
-    assert_eq!(request.timeout, Some(std::time::Duration::from_millis(250)));
-    assert_eq!((request.min_score, request.explain), (Some(0.1), true));
-    assert_eq!(request.key.as_deref(), Some("user-17"));
-
-    let mut judged = scored(0.5);
-    judged.explanation = Some("since it is so".into());
-    let listed = answer(
-        decode(&Superset, body).unwrap(),
-        &[probabilities(vec![judged])],
-    );
-    let json: Value = serde_json::from_slice(&listed.body).unwrap();
-    assert_eq!(
-        json["meta"]["explanations"],
-        json!([{"index": 0, "explanation": "since it is so"}])
-    );
-}
-
-#[test]
 fn null_means_the_default_everywhere() {
     for (protocol, required) in [
         (
@@ -471,6 +481,9 @@ fn null_means_the_default_everywhere() {
         (&nvidia::Nvidia, r#""query":"q","passages":["a"]"#),
         (&tei::Rerank, r#""query":"q","texts":["a"]"#),
         (&tei::Predict, r#""inputs":["q","a"]"#),
+        (&Mixedbread, r#""query":"q","input":["a"]"#),
+        (&Ollama, r#""query":"q","documents":["a"]"#),
+        (&DashScope, r#""input":{"query":"q","documents":["a"]}"#),
     ] {
         let keys = [
             "model",
@@ -488,6 +501,10 @@ fn null_means_the_default_everywhere() {
             "truncation_direction",
             "return_len",
             "kwargs",
+            "return_input",
+            "truncation_side",
+            "truncate_prompt_tokens",
+            "rerankd",
             "parameters",
             "signals",
             "timeout_ms",
@@ -516,13 +533,12 @@ fn top_n_of_none_null_or_too_many_is_all() {
         ("1", 1),
         ("3", 3),
         ("99999999999999999999", 3),
+        ("\"2\"", 2),
+        ("2.0", 2),
+        ("true", 1),
     ] {
         let sent = format!(r#"{{"query":"q","documents":["a","b","c"],"top_n":{top}}}"#);
-        let Ok(decoded) = decode(&Superset, sent.as_bytes()) else {
-            // No 64 bits hold it.
-            assert_eq!(top.len(), 20);
-            continue;
-        };
+        let decoded = decode(&Superset, sent.as_bytes()).unwrap();
         let results = results(&decoded);
         assert_eq!(
             lines(body(&answer(decoded, &results))).len(),

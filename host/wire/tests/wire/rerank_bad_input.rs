@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use rerankd_core::{ErrorKind, RerankError};
 use rerankd_wire::bedrock::Bedrock;
+use rerankd_wire::dashscope::DashScope;
 use rerankd_wire::infinity::Infinity;
+use rerankd_wire::mixedbread::Mixedbread;
 use rerankd_wire::nvidia::Nvidia;
+use rerankd_wire::ollama::Ollama;
 use rerankd_wire::superset::Superset;
 use rerankd_wire::voyage::Voyage;
 use rerankd_wire::xinference::Xinference;
@@ -36,14 +39,25 @@ fn refusals_name_the_place() {
         r#"{"query":"q","documents":[{"image":"u"}]}"#,
         r#"{"query":"q","documents":[{"title":"t"}]}"#,
         r#"{"query":"q","documents":[{"title":"t"}],"rank_fields":["body"]}"#,
-        r#"{"query":"q","documents":[{"title":"t"}],"rank_fields":[]}"#,
         r#"{"query":"q","documents":["d"],"top_n":-1}"#,
         r#"{"query":"q","documents":["d"],"top_n":1.5}"#,
-        r#"{"query":"q","documents":["d"],"top_n":"3"}"#,
+        r#"{"query":"q","documents":["d"],"top_n":"three"}"#,
         r#"{"query":"q","documents":["d"],"model":7}"#,
-        r#"{"query":"q","documents":["d"],"return_documents":"yes"}"#,
+        r#"{"query":"q","documents":["d"],"return_documents":"perhaps"}"#,
+        r#"{"query":"q","documents":["d"],"return_documents":2}"#,
         r#"{"query":"q","documents":["d"],"timeout_ms":0}"#,
         r#"{"query":"q","documents":["d"],"on_failure":"retry"}"#,
+        r#"{"query":"q","documents":["d"],"rerankd":7}"#,
+        r#"{"query":"q","documents":["d"],"rerankd":{"min_score":"0.5","explan":true}}"#,
+        r#"{"query":"q","documents":["d"],"rerankd":{"min-score":0.5,"explan":true}}"#,
+        r#"{"query":"q","documents":["d"],"rerankd":{"key":"k"},"key":"k"}"#,
+        r#"{"query":"q","documents":["d"],"truncate":"MIDDLE"}"#,
+        r#"{"query":"q","documents":["d"],"truncate":7}"#,
+        r#"{"query":"q","documents":["d"],"parameters":{"truncate":"MIDDLE"}}"#,
+        r#"{"query":"q","documents":["d"],"truncation":"perhaps"}"#,
+        r#"{"query":"q","documents":["d"],"truncation_side":"both"}"#,
+        r#"{"query":"q","documents":["d"],"max_tokens_per_doc":0}"#,
+        r#"{"query":"q","documents":["d"],"truncate_prompt_tokens":-2}"#,
         &many,
     ];
     let folder_and_refusals = [
@@ -52,21 +66,25 @@ fn refusals_name_the_place() {
             "voyage",
             refusals(
                 &Voyage,
-                &[r#"{"query":"q","documents":["d"],"truncation":1}"#],
+                &[
+                    r#"{"query":"q","documents":["d"],"truncation":7}"#,
+                    r#"{"query":"q","documents":["d"],"explain":true}"#,
+                    r#"{"query":"q","documents":["d"],"rerankd":{"explain":true}}"#,
+                ],
             ),
         ),
         (
             "xinference",
             refusals(
                 &Xinference,
-                &[r#"{"query":"q","documents":["d"],"return_len":"1"}"#],
+                &[r#"{"query":"q","documents":["d"],"return_len":"many"}"#],
             ),
         ),
         (
             "infinity",
             refusals(
                 &Infinity,
-                &[r#"{"query":"q","documents":["d"],"raw_scores":1}"#],
+                &[r#"{"query":"q","documents":["d"],"raw_scores":7}"#],
             ),
         ),
         (
@@ -76,7 +94,7 @@ fn refusals_name_the_place() {
                 &[
                     r#"{"query":{"content":[{"type":"image_url"}]},"documents":["d"]}"#,
                     r#"{"query":"q","documents":{"content":[{"image_url":{}}]}}"#,
-                    r#"{"query":"q","documents":["d"],"use_activation":1}"#,
+                    r#"{"query":"q","documents":["d"],"use_activation":7}"#,
                 ],
             ),
         ),
@@ -107,7 +125,7 @@ fn refusals_name_the_place() {
                     r#"{"query":"","texts":["a"]}"#,
                     r#"{"query":"q","texts":["a",{"text":"b"}]}"#,
                     r#"{"query":"q","texts":["a"],"truncation_direction":"up"}"#,
-                    r#"{"query":"q","texts":["a"],"raw_scores":"no"}"#,
+                    r#"{"query":"q","texts":["a"],"raw_scores":"perhaps"}"#,
                     &many.replace("documents", "texts"),
                 ],
             ),
@@ -133,7 +151,39 @@ fn refusals_name_the_place() {
                 &[
                     r#"{"query":{"text":"q"},"passages":[{"text":"a"},{"image":"b"}]}"#,
                     r#"{"query":"q"}"#,
+                    r#"{"query":"q","passages":[]}"#,
                 ],
+            ),
+        ),
+        (
+            "mixedbread",
+            refusals(
+                &Mixedbread,
+                &[
+                    r#"{"query":"q","input":[]}"#,
+                    r#"{"query":"q","input":"a"}"#,
+                    r#"{"query":"q","input":["a"],"top_k":"many"}"#,
+                    r#"{"query":"q","input":["a"],"return_input":"perhaps"}"#,
+                ],
+            ),
+        ),
+        (
+            "dashscope",
+            refusals(
+                &DashScope,
+                &[
+                    "{}",
+                    r#"{"input":"q"}"#,
+                    r#"{"input":{"query":"q"}}"#,
+                    r#"{"input":{"query":"q","documents":["a"]},"parameters":{"top_n":"many"}}"#,
+                ],
+            ),
+        ),
+        (
+            "ollama",
+            refusals(
+                &Ollama,
+                &[r#"{"query":"q"}"#, r#"{"query":"q","documents":[7]}"#],
             ),
         ),
         (
@@ -146,6 +196,7 @@ fn refusals_name_the_place() {
                     r#"{"queries":[{"type":"TEXT"}]}"#,
                     r#"{"queries":[{"textQuery":{"text":"q"}}]}"#,
                     r#"{"queries":[{"textQuery":{"text":"q"}}],"sources":[]}"#,
+                    r#"{"rerankingConfiguration":{"bedrockRerankingConfiguration":{"modelConfiguration":{"additionalModelRequestFields":{"max_tokens_per_doc":"few"}}}}}"#,
                     r#"{"queries":[{"textQuery":{"text":"q"}}],"sources":[{}]}"#,
                     r#"{"queries":[{"textQuery":{"text":"q"}}],"sources":[{"inlineDocumentSource":{"textDocument":{"text":1}}}]}"#,
                 ],
@@ -184,6 +235,8 @@ fn one_error_body_serves_all_who_look_alike() {
         &vllm::Score,
         &Nvidia,
         &Bedrock,
+        &Mixedbread,
+        &Ollama,
     ] {
         assert_eq!(
             json_of(protocol, &error),

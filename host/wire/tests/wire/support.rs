@@ -8,7 +8,7 @@ use rerankd_core::{
     FirstStage, Judgment, Limits, Notes, Outcome, Ranking, RerankError, RerankRequest, Reranked,
     ScoreKind, Status, Timings, TokenCount, UnitMap,
 };
-use rerankd_wire::{Answer, Call, Decoded, Protocol};
+use rerankd_wire::{Answer, Call, Decoded, Protocol, SHARED_PATHS};
 
 pub(crate) fn fixture_folder(protocol: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "fixtures", protocol]
@@ -38,13 +38,18 @@ pub(crate) fn limits() -> &'static Limits {
     &LIMITS
 }
 
+/// A path where the protocol is spoken.
+pub(crate) fn path(protocol: &dyn Protocol) -> &'static str {
+    protocol.paths().first().unwrap_or(&SHARED_PATHS[0])
+}
+
 /// Decodes with [`limits`].
 pub(crate) fn decode<'a>(
     protocol: &dyn Protocol,
     body: &'a [u8],
 ) -> Result<Decoded<'a>, RerankError> {
     protocol.decode(&Call {
-        path: protocol.paths()[0],
+        path: path(protocol),
         target: "semantic-blend@1.2",
         body,
         limits: limits(),

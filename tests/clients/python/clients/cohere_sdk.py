@@ -54,7 +54,8 @@ def results(answer):
 
 def text_of(result):
     document = getattr(result, "document", None)
-    return document and document.text
+    # The second version of the API has none in its schema, but the server sends it all the same.
+    return document["text"] if isinstance(document, dict) else document and document.text
 
 
 CLIENTS = [V1, V2]

@@ -19,11 +19,11 @@ fn with_ext(options: &str) -> Search {
 fn full() -> [Search; 3] {
     let ext = r#"{"policy":"semantic-blend@1.2","query":"red crocs","fields":["title","text"],
         "window":7,"min_score":0.5,"keep_scores":true,"timeout_ms":250,"on_failure":"error",
-        "parameters":{"weight":0.8},"signals":{"country":"FR"},"key":"user-17","explain":true}"#;
+        "parameters":{"weight":0.8},"signals":{"country":"FR"},"key":"user-17","explain":false}"#;
     let params = "rerankd_policy=semantic-blend%401.2&rerankd_query=red+crocs&rerankd_fields=title,text\
         &rerankd_window=7&rerankd_min_score=0.5&rerankd_keep_scores=true&rerankd_timeout_ms=250\
         &rerankd_on_failure=error&rerankd_parameters=%7B%22weight%22%3A0.8%7D\
-        &rerankd_signals=%7B%22country%22%3A%22FR%22%7D&rerankd_key=user-17&rerankd_explain";
+        &rerankd_signals=%7B%22country%22%3A%22FR%22%7D&rerankd_key=user-17&rerankd_explain=false";
     let headers = Search::of(QUERY)
         .header("Rerankd-Policy", "semantic-blend@1.2")
         .header("Rerankd-Query", "red crocs")
@@ -36,7 +36,7 @@ fn full() -> [Search; 3] {
         .header("Rerankd-Parameters", r#"{"weight":0.8}"#)
         .header("Rerankd-Signals", r#"{"country":"FR"}"#)
         .header("Rerankd-Key", "user-17")
-        .header("Rerankd-Explain", "true");
+        .header("Rerankd-Explain", "false");
     [with_ext(ext), headers, Search::of(QUERY).at(params)]
 }
 
@@ -65,7 +65,23 @@ fn each_carrier_takes_all_options() {
             value: Value::Text("FR".into()),
         };
         assert_eq!(request.signals, [country]);
-        assert!(request.explain);
+        assert!(!request.explain);
+    }
+}
+
+#[test]
+fn explanations_that_no_page_shows_are_refused_by_name() {
+    for (search, at) in [
+        (with_ext(r#"{"explain":true}"#), "ext.rerankd.explain"),
+        (
+            Search::of(QUERY).header("Rerankd-Explain", "true"),
+            "Rerankd-explain",
+        ),
+        (Search::of(QUERY).at("rerankd_explain"), "rerankd_explain"),
+    ] {
+        let error = search.plan_with(&super::rules()).map(|_| ()).unwrap_err();
+        assert_eq!(error.at.as_deref(), Some(at));
+        assert!(error.message.contains("/v1/rerank/{policy}"), "{error}");
     }
 }
 

@@ -310,7 +310,7 @@ fn options_are_taken_out_and_nothing_else() {
     ];
     for (body, expected) in cases {
         let search = Search::of(body)
-            .at("a=1&rerankd_explain&b=%20&rerankd_key=x")
+            .at("a=1&rerankd_explain=false&b=%20&rerankd_key=x")
             .header("Rerankd-Signals", "{}")
             .header("X-Opaque-Id", "7");
         let forward = search.pass().forward;
@@ -324,7 +324,7 @@ fn options_are_taken_out_and_nothing_else() {
 #[test]
 fn a_widened_search_asks_for_the_window_and_keeps_the_rest() {
     let body = r#"{"size": 5,"query":{"match":{"title":"crocs"}},"from":10 ,"aggs":{"a":{"max":{"field":"p"}}},"ext":{"rerankd":{"window":30},"x":{}},"pit":{"id":"p=="}}"#;
-    let search = Search::of(body).at("routing=a%2Fb&from=3&pretty&rerankd_explain=true");
+    let search = Search::of(body).at("routing=a%2Fb&from=3&pretty&rerankd_keep_scores");
     let rewritten = search.rewritten();
     assert_eq!(rewritten.target, PolicySelector::parse("semantic-blend"));
     assert_eq!(rewritten.window, 30);
