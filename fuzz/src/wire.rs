@@ -2,7 +2,7 @@
 //!
 //! The first byte says what the rest is, the second one picks paths, targets and results:
 //! - `s`: a search, in parts that byte 0xFF separates: URL query, headers (a line each), body, the
-//!   engine's answer, path;
+//!   engine's answer, path, the engine's answers to look-ups: fields, names, defaults;
 //! - `m`: an `_msearch` in the same parts, and the engine's answer to what was asked again;
 //! - anything else: a body, given to each protocol.
 //!
@@ -13,6 +13,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use rerankd_core::{
@@ -20,8 +21,8 @@ use rerankd_core::{
     RerankRequest, Reranked, ScoreKind, Status, Timings, TokenCount, UnitMap,
 };
 use rerankd_wire::search::{
-    Forward, Found, IndexRule, ItemPlan, MultiAnswer, Plan, Policies, Rules, SearchCall, endpoint,
-    plan, plan_multi,
+    FieldChoice, Forward, Found, IndexRule, ItemPlan, Mapping, MultiAnswer, Plan, Policies, Rules,
+    SearchCall, Seen, Target, endpoint, plan, plan_multi,
 };
 use rerankd_wire::{Call, Decoded, PROTOCOLS, Protocol};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
@@ -217,12 +218,31 @@ fn result(request: &RerankRequest, choice: u8) -> Reranked {
 }
 
 /// A policy that reads `title` and `brand.name`.
-struct Fields;
+/// A server, and what its engine has said of the target.
+struct Fields(Option<Arc<Mapping>>);
 
 impl Policies for Fields {
     fn fields(&self, _selector: &PolicySelector) -> Option<Vec<String>> {
         Some(vec!["title".into(), "brand.name".into()])
     }
+
+    fn choice(&self, _selector: &PolicySelector) -> Option<FieldChoice> {
+        Some(FieldChoice::default())
+    }
+
+    fn mapping(&self, target: &Target) -> Seen {
+        target.paths();
+        self.0.clone().map_or(Seen::Unknown, Seen::Known)
+    }
+}
+
+/// What look-ups with these answers say of the target.
+fn mapping<'a>(mut answers: impl Iterator<Item = &'a [u8]>, rules: &Rules) -> Option<Arc<Mapping>> {
+    let fields = answers.next()?;
+    let (names, defaults) = (answers.next(), answers.next());
+    let target = Target::of_indices("products");
+    let mapping = Mapping::read(&target, rules, fields, names, defaults).ok()?;
+    Some(Arc::new(mapping))
 }
 
 fn rules(choice: u8) -> Rules {
@@ -288,7 +308,8 @@ fn search(choice: u8, rest: &[u8]) {
         headers: &headers,
         body,
     };
-    let plan = match plan(&call, &rules, &Fields, &limits) {
+    let server = Fields(mapping(parts, &rules));
+    let plan = match plan(&call, &rules, &server, &limits) {
         Err(error) => {
             assert!(is_callers_fault(&error), "{error:?}");
             return;
@@ -404,7 +425,7 @@ fn multi_search(choice: u8, rest: &[u8]) {
         headers: &headers,
         body,
     };
-    let plan = match plan_multi(&call, &rules, &Fields, &limits) {
+    let plan = match plan_multi(&call, &rules, &Fields(None), &limits) {
         Err(error) => {
             assert!(is_callers_fault(&error), "{error:?}");
             return;

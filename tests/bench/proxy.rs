@@ -38,6 +38,7 @@ pub(crate) struct Findings {
     throughput: Vec<passing::Line>,
     /// By policy.
     reranked: Vec<(&'static str, Reranked)>,
+    look_ups: LookUps,
     quick: bool,
 }
 
@@ -49,6 +50,16 @@ struct Reranked {
     engine: Samples,
     rerank: Samples,
     proxied: Samples,
+}
+
+/// The same searches by a policy that ranks nothing, through a proxy that looks mappings up and has them, and one
+/// that does not, milliseconds.
+#[derive(Default)]
+struct LookUps {
+    with: Samples,
+    without: Samples,
+    /// The differences of neighbours.
+    added: Samples,
 }
 
 /// Measures all of it.
@@ -115,10 +126,22 @@ pub(crate) fn measure(root: &Path, texts: &Texts, quick: bool) -> Result<Finding
             samples.measure([&direct, &data, &proxied], policy, set, &query)?;
         }
     }
+    eprintln!("  mappings that are known:");
+    let data = root.join("target/tmp/rerankd-bench/without-look-ups");
+    let log = data.with_extension("log");
+    let flags = [&flags[..], &["--upstream-lookups", "false"]].concat();
+    let other = Server::start_on(root, &data, &log, &flags)?;
+    let without = Client::new(other.proxy_address()?);
+    let mut look_ups = LookUps::default();
+    for round in 0..if quick { 60 } else { 3000 } {
+        let query = format!("{} again {round}", texts.searches[0].query);
+        look_ups.measure(&proxied, &without, &query, round)?;
+    }
     Ok(Findings {
         passed,
         throughput,
         reranked: reranked.into(),
+        look_ups,
         quick,
     })
 }
@@ -187,6 +210,39 @@ impl Reranked {
     }
 }
 
+impl LookUps {
+    /// One search, asked of both, who begins by turns.
+    fn measure(
+        &mut self,
+        with: &Client,
+        without: &Client,
+        query: &str,
+        round: usize,
+    ) -> Result<()> {
+        let mut search = search(0, query, 10);
+        search.path = format!("{}?rerankd_policy=first-stage", search.path);
+        let ask = |client: &Client| -> Result<f64> {
+            let (time, _, status) = client.call(&search)?;
+            applied(&status)?;
+            if status.contains("mapping=unknown") {
+                return Err(format!("the mapping is not known: {status}").into());
+            }
+            Ok(milliseconds(time))
+        };
+        let (one, other) = match round % 2 {
+            0 => (ask(with)?, ask(without)?),
+            _ => {
+                let other = ask(without)?;
+                (ask(with)?, other)
+            }
+        };
+        self.with.push(one);
+        self.without.push(other);
+        self.added.push(one - other);
+        Ok(())
+    }
+}
+
 impl Findings {
     /// All tables.
     pub(crate) fn render(&self, machine: &Facts) -> Result<String> {
@@ -213,17 +269,20 @@ impl Findings {
             .iter()
             .map(|(_, samples)| samples.added.median());
         let added = added.fold(f64::NEG_INFINITY, f64::max);
+        let looked_up = self.look_ups.added.median();
         writeln!(
             page,
             "| goal | limit | measured | |\n|---|---|---|---|\n\
              | a request that is passed on, against the engine itself: median | + 0.3 ms | + {slower:.2} ms | {} |\n\
              | throughput of such requests, against the engine itself, where the engine has a core of its own and clients enough to fill it: the worst | 0.9 | {apart:.2} | {} |\n\
              | the same where client, proxy and engine share all cores: the worst | 0.9 | {shared:.2} | {} |\n\
-             | a reranked search, against engine and reranking one after the other, the worse of both: median | + 1 ms | {added:+.2} ms | {} |\n",
+             | a reranked search, against engine and reranking one after the other, the worse of both: median | + 1 ms | {added:+.2} ms | {} |\n\
+             | a reranked search whose mapping is known, against one without look-ups: median | + 0.1 ms | {looked_up:+.3} ms | {} |\n",
             met(slower <= 0.3),
             met(apart >= 0.9),
             met(shared >= 0.9),
             met(added <= 1.0),
+            met(looked_up <= 0.1),
         )?;
         let facts = ["date", "CPU", "cores", "load average before"];
         for (name, value) in machine {
@@ -273,6 +332,22 @@ impl Findings {
                 samples.added.median(),
             )?;
         }
+        let LookUps {
+            with,
+            without,
+            added,
+        } = &self.look_ups;
+        writeln!(
+            page,
+            "\n{} such searches by `first-stage`, which ranks nothing, through a proxy that knows the mapping: {:.3} ms at the \
+             median; through one with `--upstream-lookups false`: {:.3} ms; the ratio: {:.3}; the median of what \
+             neighbours differ by: {:+.3} ms.",
+            with.len(),
+            with.median(),
+            without.median(),
+            with.median() / without.median(),
+            added.median(),
+        )?;
         Ok(page.trim_end().to_owned())
     }
 }

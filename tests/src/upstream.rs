@@ -36,12 +36,18 @@ impl Asked {
     pub fn target(&self) -> &str {
         self.line.split(' ').nth(1).unwrap_or_default()
     }
+
+    /// Whether the proxy asks of itself what a search is asked of.
+    pub fn is_look_up(&self) -> bool {
+        self.header("x-opaque-id") == Some("rerankd-lookup")
+    }
 }
 
 /// What it saw so far.
 #[derive(Default)]
 struct Seen {
     asked: Mutex<Vec<Asked>>,
+    looked_up: Mutex<Vec<Asked>>,
     body_bytes: AtomicUsize,
     hung_up: AtomicUsize,
 }
@@ -54,7 +60,7 @@ pub struct Upstream {
 
 impl Upstream {
     /// Listens on a free port. `answer` writes what it likes; with `Ok(true)` the connection goes on,
-    /// else it ends.
+    /// else it ends. Look-ups are refused, and it is not asked about them.
     ///
     /// # Panics
     /// If there is no port.
@@ -64,11 +70,31 @@ impl Upstream {
         Self::start_on(SocketAddr::from(([127, 0, 0, 1], 0)), answer)
     }
 
+    /// The same with an answer to look-ups, too.
+    ///
+    /// # Panics
+    /// If there is no port.
+    pub fn with_look_ups(
+        answer: impl Fn(&Asked, &mut TcpStream) -> Result<bool> + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(SocketAddr::from(([127, 0, 0, 1], 0)), answer)
+    }
+
     /// The same at an address, such as one where [`nobody`] was before.
     ///
     /// # Panics
     /// If it is taken.
     pub fn start_on(
+        address: SocketAddr,
+        answer: impl Fn(&Asked, &mut TcpStream) -> Result<bool> + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(address, move |asked, stream| match asked.is_look_up() {
+            true => write_json(stream, "404 Not Found", r#"{"status":404}"#),
+            false => answer(asked, stream),
+        })
+    }
+
+    fn listen(
         address: SocketAddr,
         answer: impl Fn(&Asked, &mut TcpStream) -> Result<bool> + Send + Sync + 'static,
     ) -> Self {
@@ -99,9 +125,15 @@ impl Upstream {
         format!("http://{}", self.address)
     }
 
-    /// The requests that came whole, in their order.
+    /// The requests that came whole, in their order, without look-ups.
     pub fn asked(&self) -> Vec<Asked> {
         let asked = self.seen.asked.lock();
+        asked.expect("no connection panicked").clone()
+    }
+
+    /// The look-ups that came.
+    pub fn looked_up(&self) -> Vec<Asked> {
+        let asked = self.seen.looked_up.lock();
         asked.expect("no connection panicked").clone()
     }
 
@@ -182,7 +214,11 @@ fn serve(
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::new(stream);
     while let Some(asked) = read(&mut reader, seen)? {
-        seen.asked
+        let noted = match asked.is_look_up() {
+            true => &seen.looked_up,
+            false => &seen.asked,
+        };
+        noted
             .lock()
             .expect("no connection panicked")
             .push(asked.clone());

@@ -103,3 +103,30 @@ fn an_idle_client_makes_room_for_one_beyond_the_limit() {
     let targets: Vec<&str> = asked.iter().map(|asked| asked.target()).collect();
     assert_eq!(targets, ["/first", "/second"]);
 }
+
+#[test]
+fn credentials_for_look_ups_that_are_none_are_refused_with_what_would_be_right() {
+    let folder = Folder::new();
+    let file = folder.write("lookup", "secret");
+    let path = file.to_str().expect("the path is UTF-8");
+    let flags = [
+        "--upstream",
+        "http://127.0.0.1:9",
+        "--proxy-listen",
+        "127.0.0.1:0",
+        "--upstream-lookup-auth",
+        path,
+    ];
+    let with_mode = |mode| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&file, mode).expect("it is this user's");
+        refused(&flags, "")
+    };
+    let said = with_mode(0o644);
+    assert!(
+        said.contains("(--upstream-lookup-auth)") && said.contains("0600"),
+        "{said}"
+    );
+    let said = with_mode(0o600);
+    assert!(said.contains("expected `USER:PASSWORD`"), "{said}");
+}

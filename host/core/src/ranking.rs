@@ -219,6 +219,8 @@ pub enum SkipReason {
     Unread,
     /// A search of an index for which nothing is configured.
     NoRule,
+    /// A search of several indices for which not the same is configured.
+    RulesDiffer,
     /// Reranking is switched off, for the index or by the search.
     Disabled,
     /// A search whose order is not that of `_score`.
@@ -265,6 +267,7 @@ impl SkipReason {
             Self::NoText => "no-text",
             Self::Unread => "unread",
             Self::NoRule => "no-rule",
+            Self::RulesDiffer => "rules-differ",
             Self::Disabled => "disabled",
             Self::Sort => "sort",
             Self::SizeZero => "size-zero",

@@ -110,6 +110,8 @@ struct File {
     insecure: Option<bool>,
     upstream: Option<Vec<String>>,
     upstream_ca: Option<PathBuf>,
+    upstream_lookups: Option<bool>,
+    upstream_lookup_auth: Option<PathBuf>,
     upstream_connect_timeout_ms: Option<u64>,
     upstream_timeout_ms: Option<u64>,
     upstream_idle_timeout_ms: Option<u64>,

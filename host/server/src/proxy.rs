@@ -5,8 +5,8 @@
 //! ranks it, and the client gets its page of that (`single`, `multi`). Whatever goes wrong on our
 //! side ends in the engine's own page; only the engine's own trouble is an error.
 //!
-//! Reading order: `exchange` (one search and the engine), `single`, `multi`, `ranking` and
-//! `cache` (the policy), `pass`, `upstream`, `nodes`, `body`, `headers`.
+//! Reading order: `exchange` (one search and the engine), `single`, `multi`, `lookup` and `mapping_cache`
+//! (what the engine says of indices), `ranking` and `cache` (the policy), `pass`, `upstream`, `nodes`, `body`, `headers`.
 
 mod body;
 mod cache;
@@ -14,6 +14,9 @@ mod exchange;
 mod headers;
 #[cfg(test)]
 mod interleaving;
+mod lookup;
+mod lookup_auth;
+mod mapping_cache;
 mod multi;
 mod nodes;
 mod pass;
@@ -33,7 +36,8 @@ use rerankd_core::{ErrorKind, RerankError};
 use rerankd_wire::search::{self, Endpoint, IndexRule, Rules};
 
 use self::cache::RankingCache;
-use self::exchange::Exchange;
+use self::exchange::{Exchange, Notes};
+use self::lookup::Lookups;
 use self::upstream::Upstream;
 use crate::app::App;
 use crate::config::ProxySettings;
@@ -67,9 +71,10 @@ impl Kind {
 pub struct Proxy {
     app: Arc<App>,
     settings: ProxySettings,
-    rules: Rules,
+    rules: Arc<Rules>,
     names: HostNames,
-    upstream: Upstream,
+    upstream: Arc<Upstream>,
+    lookups: Arc<Lookups>,
     rankings: RankingCache,
 }
 
@@ -98,7 +103,14 @@ impl Proxy {
                 anyhow::bail!("[[index]]: {error}");
             }
         }
+        let rules = Arc::new(rules);
+        let upstream = Arc::new(Upstream::new(&settings.upstream));
+        let auth = settings.upstream.lookup_auth.as_ref();
+        let auth = auth.map(|file| lookup_auth::open(file)).transpose();
+        let auth = auth.map_err(|problem| anyhow::anyhow!(problem))?;
+        let is_on = settings.upstream.lookups;
         Ok(Arc::new(Self {
+            lookups: Lookups::new(app, &upstream, &rules, is_on, auth),
             app: Arc::clone(app),
             settings: settings.clone(),
             rules,
@@ -108,7 +120,7 @@ impl Proxy {
                 settings.listen,
                 &settings.allow_hosts,
             ),
-            upstream: Upstream::new(&settings.upstream),
+            upstream,
             rankings: RankingCache::default(),
         }))
     }
@@ -173,7 +185,12 @@ impl Proxy {
         headers::check(&head.method, &head.uri, &head.headers)?;
         self.names.check(head.version, &head.uri, &head.headers)?;
         let (Endpoint::Search { index } | Endpoint::MultiSearch { index }) = endpoint else {
-            return pass::through(self, head, body).await;
+            let opened = search::pit_opening(&head.method, head.uri.path());
+            let response = pass::through(self, head, body).await?;
+            return match opened {
+                Some(indices) => self.lookups.opened(indices, response).await,
+                None => Ok(response),
+            };
         };
         let exchange = Exchange {
             proxy: self,
@@ -181,6 +198,7 @@ impl Proxy {
             index,
             head,
             id,
+            notes: Notes::default(),
         };
         exchange.answer(body).await
     }

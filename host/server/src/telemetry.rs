@@ -84,6 +84,7 @@ pub struct Telemetry {
     admin_refusals: Family<ReasonLabels, Counter>,
     proxied: Family<KindLabels, Counter>,
     upstream: Family<KindLabels, Histogram, fn() -> Histogram>,
+    look_ups: Family<OutcomeLabels, Counter>,
     queued_tokens: Gauge,
     queued_rows: Gauge,
     admitted_bytes: Gauge,
@@ -113,6 +114,7 @@ impl Telemetry {
             admin_refusals: Family::default(),
             proxied: Family::default(),
             upstream: Family::new_with_constructor(latency_buckets),
+            look_ups: Family::default(),
             queued_tokens: Gauge::default(),
             queued_rows: Gauge::default(),
             admitted_bytes: Gauge::default(),
@@ -148,6 +150,11 @@ impl Telemetry {
             "upstream_seconds",
             "Time of the search engine by kind of request: to the head of an answer that is passed, to the end of one that is reranked",
             t.upstream.clone(),
+        );
+        registry.register(
+            "lookups",
+            "What the search engine was asked of names and mappings, by outcome: known, refused, failed",
+            t.look_ups.clone(),
         );
         registry.register(
             "queue_tokens",
@@ -284,6 +291,13 @@ impl Telemetry {
         self.upstream
             .get_or_create(&KindLabels { kind })
             .observe(time.as_secs_f64());
+    }
+
+    /// The search engine was asked what a search is asked of.
+    pub(crate) fn looked_up(&self, outcome: &'static str) {
+        self.look_ups
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
     }
 
     /// A search was answered by the search engine alone.

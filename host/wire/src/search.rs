@@ -9,19 +9,25 @@
 //!   widened search, or its answer is not understood, [`Rewritten::original`] goes out instead.
 //!
 //! Reading order: `rules` (what the operator says), `options` (what the client says), `plan` (which
-//! searches are reranked), `query_text`, `source`, `body` (what goes out), `rewrite` and `found` (what
+//! searches are reranked), `target` and `mapping` (what the engine is asked of the indices, and what it
+//! says), `query_text`, `searched` and `reading` (what is searched for, where, and which fields are read),
+//! `source`, `body` (what goes out), `rewrite` and `found` (what
 //! comes back), `multi` (`_msearch`), `error`.
 
 mod body;
 mod error;
 mod found;
+mod mapping;
 mod multi;
 mod options;
 mod plan;
 mod query_text;
+mod reading;
 mod rewrite;
 mod rules;
+mod searched;
 mod source;
+mod target;
 mod url;
 
 use std::borrow::Cow;
@@ -31,10 +37,13 @@ use rerankd_core::SkipReason;
 
 pub use error::{encode_engine_error, names_result_window};
 pub use found::{Found, NotUnderstood};
+pub use mapping::{Mapping, NotAMapping, Seen};
 pub use multi::{ItemPlan, MultiAnswer, MultiFound, MultiPlan, plan_multi};
 pub use plan::plan;
+pub use reading::FieldChoice;
 pub use rewrite::Rewritten;
 pub use rules::{IndexRule, Policies, Rules};
+pub use target::{LookupPaths, PIT_PATH, Target, pit_body, pit_indices, pit_opened, pit_opening};
 
 /// What a path of the engine's API is to the proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +121,24 @@ pub enum Plan<'a> {
     Rerank(Box<Rewritten<'a>>),
 }
 
+impl Plan<'_> {
+    /// Whether another plan may come of it when the mapping is known.
+    pub fn hangs_on_mapping(&self) -> bool {
+        match self {
+            Self::Rerank(rewritten) => rewritten.mapping.hangs,
+            Self::Pass(pass) => pass.mapping.hangs,
+        }
+    }
+
+    /// Whether the engine did not say what it was asked of the mapping.
+    pub fn mapping_is_unknown(&self) -> bool {
+        match self {
+            Self::Rerank(rewritten) => rewritten.mapping.is_unknown,
+            Self::Pass(pass) => pass.mapping.is_unknown,
+        }
+    }
+}
+
 /// A search that goes through as it is, but for options of ours.
 #[derive(Debug)]
 pub struct Pass<'a> {
@@ -119,6 +146,7 @@ pub struct Pass<'a> {
     pub forward: Forward<'a>,
     /// Why nothing is reranked.
     pub reason: SkipReason,
+    mapping: plan::MappingUse,
 }
 
 /// A request as it goes to the engine. Where nothing of ours was in it, these are the client's very

@@ -81,6 +81,60 @@ pub fn multi_search_status_header(searches: &[SearchStatus<'_>]) -> HeaderValue 
     header_value(list)
 }
 
+/// What the mapping of the index had to do with a search.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MappingNote {
+    /// Whether the engine did not say what it was asked, so that what was written counted.
+    pub is_unknown: bool,
+    /// The fields that were chosen for the policy to read.
+    pub fields: Vec<String>,
+}
+
+/// Most characters of the names of fields in a member.
+const MOST_OF_NAMES: usize = 256;
+
+/// A header of [`search_status_header`] or [`multi_search_status_header`] with what the mapping had to do
+/// with each search: `mapping=unknown`, `fields="title,body"`. Names that are not visible ASCII are left
+/// out. A member for several searches has the note of the first.
+pub fn with_mapping_notes<'n>(
+    header: &HeaderValue,
+    note: impl Fn(usize) -> Option<&'n MappingNote>,
+) -> HeaderValue {
+    // No string in a member has this in it: names of policies and versions are checked to be names.
+    const NEXT: &str = ", rerankd;";
+    let text = header.to_str().unwrap_or_default();
+    let members: Vec<String> = text
+        .split(NEXT)
+        .map(|member| {
+            let item = member.split(';').find_map(|one| one.strip_prefix("item="));
+            let item = item.and_then(|item| item.parse().ok()).unwrap_or(0);
+            let parameters = note(item).map(parameters_of).unwrap_or_default();
+            format!("{member}{parameters}")
+        })
+        .collect();
+    HeaderValue::try_from(members.join(NEXT)).unwrap_or_else(|_| header.clone())
+}
+
+fn parameters_of(note: &MappingNote) -> String {
+    let mut parameters = String::new();
+    if note.is_unknown {
+        parameters.push_str(";mapping=unknown");
+    }
+    let mut names = String::new();
+    let visible = |name: &&String| name.bytes().all(|byte| byte.is_ascii_graphic());
+    for name in note.fields.iter().filter(visible) {
+        if names.len() + name.len() < MOST_OF_NAMES {
+            let comma = if names.is_empty() { "" } else { "," };
+            names.push_str(comma);
+            names.push_str(&name.replace('\\', "\\\\").replace('"', "\\\""));
+        }
+    }
+    if !names.is_empty() {
+        parameters.push_str(&format!(";fields=\"{names}\""));
+    }
+    parameters
+}
+
 /// Keeps the header within what clients take (8 KiB is common) in all but the oddest cases.
 const MOST_MEMBERS: usize = 64;
 

@@ -3,6 +3,7 @@
 
 mod clients;
 mod harness;
+mod mapping;
 mod proxy;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};

@@ -45,6 +45,16 @@ pub struct ProxyFlags {
     #[arg(long, value_name = "FILE", env = "RERANKD_UPSTREAM_CA")]
     pub upstream_ca: Option<PathBuf>,
 
+    /// Whether the search engine is asked what searched names stand for and which of their fields are full
+    /// text; without, names are taken as they are written and every clause counts [default: true]
+    #[arg(long, value_name = "BOOL", env = "RERANKD_UPSTREAM_LOOKUPS")]
+    pub upstream_lookups: Option<bool>,
+
+    /// File with credentials for these look-ups alone, mode 0600 or 0640: `USER:PASSWORD`, or a value of
+    /// `Authorization` such as `ApiKey ..` [default: those of the client that searches]
+    #[arg(long, value_name = "FILE", env = "RERANKD_UPSTREAM_LOOKUP_AUTH")]
+    pub upstream_lookup_auth: Option<PathBuf>,
+
     /// Longest time to connect to the search engine, milliseconds [default: 3000]
     #[arg(long, value_name = "MS", env = "RERANKD_UPSTREAM_CONNECT_TIMEOUT_MS")]
     pub upstream_connect_timeout_ms: Option<u64>,
@@ -152,6 +162,10 @@ pub struct UpstreamSettings {
     pub ca: Option<PathBuf>,
     /// How to speak TLS with it.
     pub tls: ClientConfig,
+    /// Whether it is asked for names and mappings.
+    pub lookups: bool,
+    /// The file with credentials for that, in place of the clients'.
+    pub lookup_auth: Option<PathBuf>,
     /// Longest time to connect.
     pub connect_timeout: Duration,
     /// Longest time for the answer to a search.
@@ -227,6 +241,14 @@ impl ProxySettings {
             addresses,
             ca,
             tls: client,
+            lookups: flags
+                .upstream_lookups
+                .or(file.upstream_lookups)
+                .unwrap_or(true),
+            lookup_auth: flags
+                .upstream_lookup_auth
+                .clone()
+                .or_else(|| file.upstream_lookup_auth.clone()),
             connect_timeout: millis(
                 "upstream-connect-timeout-ms",
                 flags.upstream_connect_timeout_ms,
@@ -287,6 +309,8 @@ impl ProxySettings {
         let upstream = &self.upstream;
         file.upstream = Some(upstream.addresses.iter().map(shown).collect());
         file.upstream_ca.clone_from(&upstream.ca);
+        file.upstream_lookups = Some(upstream.lookups);
+        file.upstream_lookup_auth.clone_from(&upstream.lookup_auth);
         file.upstream_connect_timeout_ms = millis(upstream.connect_timeout);
         file.upstream_timeout_ms = millis(upstream.timeout);
         file.upstream_idle_timeout_ms = millis(upstream.idle_timeout);

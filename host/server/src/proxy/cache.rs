@@ -119,6 +119,8 @@ impl Keys {
         pages.add(&search.body);
         let mut same = common;
         same.add(b"same");
+        // Two lists print in the same way only if they are the same.
+        same.add(format!("{:?}", request.fields).as_bytes());
         for document in &request.documents {
             same.add(document.id.as_deref().unwrap_or_default().as_bytes());
             let score = document.first_stage_score.unwrap_or(f64::NAN);

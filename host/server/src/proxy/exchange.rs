@@ -1,6 +1,7 @@
 //! One search between client and engine: its body, what the engine is sent, and the two kinds of
 //! answers: one that is streamed through, and one that is read to be reranked.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::body::Body;
@@ -12,11 +13,14 @@ use http::{Method, Response, StatusCode, response};
 use hyper::body::Incoming;
 use rerankd_core::{ErrorKind, FailReason, RerankError, SkipReason, Status};
 use rerankd_wire::search::{Forward, SearchCall};
-use rerankd_wire::status::{RERANK_STATUS, SearchStatus, search_status_header};
+use rerankd_wire::status::{
+    MappingNote, RERANK_STATUS, SearchStatus, search_status_header, with_mapping_notes,
+};
 
 use super::body::{Activity, Collected, Cut, collect};
 use super::cache::SearchId;
-use super::ranking::Asker;
+use super::lookup;
+use super::ranking::{Asker, Known};
 use super::upstream::{Asked, Payload, body_broke_off, root_cause};
 use super::{Kind, Proxy, headers, pass};
 use crate::admission::Permit;
@@ -38,6 +42,32 @@ pub(super) struct Exchange<'p> {
     pub(super) head: request::Parts,
     /// Names the call in logs.
     pub(super) id: &'p str,
+    /// What the mappings had to do with each search, for `Rerank-Status`.
+    pub(super) notes: Notes,
+}
+
+/// What the mappings had to do with each search of a request.
+#[derive(Default)]
+pub(super) struct Notes(Mutex<Vec<MappingNote>>);
+
+impl Notes {
+    /// Notes something of the search at this position.
+    pub(super) fn note(&self, item: usize, note: impl FnOnce(&mut MappingNote)) {
+        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.len() <= item {
+            notes.resize_with(item + 1, MappingNote::default);
+        }
+        note(&mut notes[item]);
+    }
+
+    fn write_to(&self, response: &mut Response<Body>) {
+        let notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(status) = response.headers_mut().get_mut(&RERANK_STATUS)
+            && notes.iter().any(|note| *note != MappingNote::default())
+        {
+            *status = with_mapping_notes(status, |item| notes.get(item));
+        }
+    }
 }
 
 /// The body of a search.
@@ -129,10 +159,48 @@ impl Exchange<'_> {
             plain,
             _room: room,
         };
-        match self.kind {
+        let mut response = match self.kind {
             Kind::MultiSearch => self.multi(&sent).await,
             Kind::Search | Kind::Passed => self.single(&sent).await,
+        }?;
+        self.notes.write_to(&mut response);
+        Ok(response)
+    }
+
+    /// Plans a search. Where the plan hangs on a mapping that the engine was not asked for yet, it is
+    /// asked, waited for a little, and the search is planned again.
+    ///
+    /// # Errors
+    /// Those of `plan`.
+    pub(super) async fn planned<P>(
+        &self,
+        sent: &Sent,
+        plan: impl Fn(&Known<'_>) -> Result<P, RerankError>,
+        hangs: impl Fn(&P) -> bool,
+    ) -> Result<P, RerankError> {
+        let lookups = &self.proxy.lookups;
+        let caller = lookups.caller(&self.head.headers);
+        let one = |is_last| {
+            off_the_runtime(sent.plain.len(), || {
+                let known = Known {
+                    app: &self.proxy.app,
+                    view: lookups.view(&caller, is_last),
+                };
+                (plan(&known), known.view.into_wanted())
+            })
+        };
+        let (planned, wanted) = one(false);
+        if !wanted.old.is_empty() {
+            // In the background: what is known serves.
+            drop(lookups.begin(&caller, wanted.old));
         }
+        // Options that are wrong by one rule may be right by another.
+        if wanted.cold.is_empty() || !planned.as_ref().map_or(true, hangs) {
+            return planned;
+        }
+        let looking = lookups.begin(&caller, wanted.cold);
+        let _ = tokio::time::timeout(lookup::HOLD, looking).await;
+        one(true).0
     }
 
     /// A body as it was before it was compressed for the way. What it is packed has room; unpacked it

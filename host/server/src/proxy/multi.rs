@@ -12,7 +12,7 @@ use rerankd_wire::status::{
 };
 
 use super::exchange::{Exchange, Said, Sent, of, rewritten};
-use super::ranking::{self, Known, Window};
+use super::ranking::{self, Window};
 use super::single::{is_an_error, is_ranked};
 use crate::admission::Permit;
 use crate::rerank::{Shadows, off_the_runtime};
@@ -32,9 +32,17 @@ impl Exchange<'_> {
         let app = &self.proxy.app;
         let limits = &app.config.limits;
         let call = self.call(sent);
-        let plan = off_the_runtime(sent.plain.len(), || {
-            search::plan_multi(&call, &self.proxy.rules, &Known(app), limits)
-        })?;
+        let planned = self.planned(
+            sent,
+            |known| search::plan_multi(&call, &self.proxy.rules, known, limits),
+            |plan| plan.hangs_on_mapping,
+        );
+        let plan = planned.await?;
+        for (item, is_unknown) in plan.mapping_is_unknown.iter().enumerate() {
+            if *is_unknown {
+                self.notes.note(item, |note| note.is_unknown = true);
+            }
+        }
         if !plan.reranks() {
             let reason = plan.passed.unwrap_or(SkipReason::Unparsable);
             return self
@@ -68,6 +76,14 @@ impl Exchange<'_> {
             Ok(found) => found,
             Err(problem) => return original(of(problem.status())).await,
         };
+        for (item, answer) in found.items.iter().enumerate() {
+            if let MultiAnswer::Found(found) = answer
+                && !found.fields_read().is_empty()
+            {
+                let fields = found.fields_read().to_vec();
+                self.notes.note(item, |note| note.fields = fields);
+            }
+        }
         let shadows = Shadows::default();
         let instances = self.reserve(&plan);
         let ranked = self

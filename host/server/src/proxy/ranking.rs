@@ -6,21 +6,33 @@ use std::time::Instant;
 
 use rerankd_core::{OnFailure, PolicySelector, RerankError, RerankRequest, Reranked, Timings};
 use rerankd_policy::split;
-use rerankd_wire::search::Policies;
+use rerankd_wire::search::{FieldChoice, Policies, Seen, Target};
 
 use super::Proxy;
 use super::cache::{Keys, SearchId};
+use super::lookup::View;
 use crate::admission::Permit;
 use crate::app::App;
 use crate::fields;
 use crate::rerank::{self, Caller, Ranker, Shadows, Shape, off_the_runtime};
 
-/// What is known of policies, for planning.
-pub(super) struct Known<'a>(pub(super) &'a App);
+/// What is known of policies and mappings, for planning.
+pub(super) struct Known<'a> {
+    pub(super) app: &'a App,
+    pub(super) view: View<'a>,
+}
 
 impl Policies for Known<'_> {
     fn fields(&self, selector: &PolicySelector) -> Option<Vec<String>> {
-        fields::of_policy(self.0, &selector.name)
+        fields::of_policy(self.app, &selector.name)
+    }
+
+    fn choice(&self, selector: &PolicySelector) -> Option<FieldChoice> {
+        fields::choice_of_policy(self.app, &selector.name)
+    }
+
+    fn mapping(&self, target: &Target) -> Seen {
+        self.view.mapping(target)
     }
 }
 

@@ -7,7 +7,7 @@ use rerankd_wire::search::{self, Plan};
 use rerankd_wire::status::{SearchStatus, search_status_header};
 
 use super::exchange::{Exchange, Said, Sent, of, rewritten};
-use super::ranking::{self, Known, Window};
+use super::ranking::{self, Window};
 use crate::rerank::{Shadows, off_the_runtime};
 
 impl Exchange<'_> {
@@ -19,9 +19,15 @@ impl Exchange<'_> {
         let app = &self.proxy.app;
         let limits = &app.config.limits;
         let call = self.call(sent);
-        let plan = off_the_runtime(sent.plain.len(), || {
-            search::plan(&call, &self.proxy.rules, &Known(app), limits)
-        })?;
+        let planned = self.planned(
+            sent,
+            |known| search::plan(&call, &self.proxy.rules, known, limits),
+            Plan::hangs_on_mapping,
+        );
+        let plan = planned.await?;
+        if plan.mapping_is_unknown() {
+            self.notes.note(0, |note| note.is_unknown = true);
+        }
         let rewritten_search = match plan {
             Plan::Rerank(rewritten) => rewritten,
             Plan::Pass(pass) => {
@@ -69,6 +75,10 @@ impl Exchange<'_> {
             Ok(found) => found,
             Err(problem) => return original(of(problem.status())).await,
         };
+        if !found.fields_read().is_empty() {
+            let fields = found.fields_read().to_vec();
+            self.notes.note(0, |note| note.fields = fields);
+        }
         let Some(request) = found.request() else {
             let status = SearchStatus::Skipped(SkipReason::NoDocuments);
             self.count(&[status]);

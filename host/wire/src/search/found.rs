@@ -43,6 +43,7 @@ impl NotUnderstood {
 /// What the engine found for a widened search.
 pub struct Found<'b> {
     request: Option<RerankRequest>,
+    read: Vec<String>,
     fingerprint_input: Vec<u8>,
     /// How many hits are reranked: the window, or all where there are fewer.
     documents: usize,
@@ -79,15 +80,23 @@ impl<'b> Found<'b> {
         let window = &page.hits[..documents];
         let mut request = request.clone();
         (request.first_stage, request.documents) = engine::documents(window);
-        if let Some(names) = &cut.fields {
+        let shows_all = |names: &Vec<String>| names.iter().any(|name| name.contains('*'));
+        if let Some(names) = cut.fields.as_ref().filter(|names| !shows_all(names)) {
             let names: HashSet<&str> = names.iter().map(String::as_str).collect();
             for document in &mut request.documents {
                 let named = |field: &Field| names.contains(field.name.as_str());
                 document.fields.retain(named);
             }
         }
+        // Of the fields that somebody named: what is chosen may change between two pages.
+        let fingerprint_input = fingerprint_input(&request, window);
+        let read = cut
+            .reading
+            .as_ref()
+            .map(|reading| reading.settle(&mut request));
         Ok(Self {
-            fingerprint_input: fingerprint_input(&request, window),
+            read: read.unwrap_or_default(),
+            fingerprint_input,
             min_score: request.min_score,
             request: (documents > 0).then_some(request),
             documents,
@@ -106,6 +115,12 @@ impl<'b> Found<'b> {
     /// different contents of one hit to different callers.
     pub fn fingerprint_input(&self) -> &[u8] {
         &self.fingerprint_input
+    }
+
+    /// The fields that were chosen for the policy to read; none where somebody named them one by one, or
+    /// the policy reads its own.
+    pub fn fields_read(&self) -> &[String] {
+        &self.read
     }
 
     /// Whether the client's page begins with the first hit.

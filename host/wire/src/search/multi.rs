@@ -11,7 +11,7 @@ use super::body::Body;
 use super::error::names_result_window;
 use super::found::{Found, NotUnderstood};
 use super::options::{self, Options};
-use super::plan::{self, Asked, Deciders, Decision};
+use super::plan::{self, Asked, Deciders, Decision, MappingUse};
 use super::rewrite::Rewritten;
 use super::url::Params;
 use super::{Forward, Policies, Rules, SearchCall};
@@ -34,6 +34,10 @@ pub struct MultiPlan<'a> {
     pub items: Vec<ItemPlan<'a>>,
     /// Why the whole request goes through, where the searches in it cannot be told.
     pub passed: Option<SkipReason>,
+    /// Whether another plan may come of it when the mappings are known.
+    pub hangs_on_mapping: bool,
+    /// Of each search, whether the engine did not say what it was asked of the mapping.
+    pub mapping_is_unknown: Vec<bool>,
     original: Forward<'a>,
     lines: Vec<Lines<'a>>,
 }
@@ -240,6 +244,8 @@ pub fn plan_multi<'a>(
                 forward: forward(None),
                 items: Vec::new(),
                 passed: Some(reason),
+                hangs_on_mapping: false,
+                mapping_is_unknown: Vec::new(),
                 original: forward(None),
                 lines: Vec::new(),
             });
@@ -254,6 +260,7 @@ pub fn plan_multi<'a>(
     };
     let (mut items, mut lines) = (Vec::new(), Vec::new());
     let (mut reranked, mut stripped_any) = (0, false);
+    let (mut hangs_on_mapping, mut mapping_is_unknown) = (false, Vec::new());
     for (head, text) in searches {
         if items.len() >= MOST_PLANNED {
             let body = match Body::read(text)
@@ -269,10 +276,12 @@ pub fn plan_multi<'a>(
             continue;
         }
         let full = reranked == MOST_RERANKED;
-        let (item, stripped) = whole
+        let (item, stripped, mapping) = whole
             .plan_item(head, text, full)
             .map_err(|error| in_search(items.len(), error))?;
         reranked += usize::from(matches!(item, ItemPlan::Rerank(_)));
+        hangs_on_mapping |= mapping.hangs;
+        mapping_is_unknown.push(mapping.is_unknown);
         stripped_any |= stripped.is_some();
         let body = stripped.map_or(Cow::Borrowed(text), |text| Cow::Owned(text.into_bytes()));
         lines.push(Lines { head, body });
@@ -291,6 +300,8 @@ pub fn plan_multi<'a>(
         forward: forward(planned),
         items,
         passed: None,
+        hangs_on_mapping,
+        mapping_is_unknown,
         original: forward(stripped_any.then_some(original)),
         lines,
     })
@@ -312,7 +323,7 @@ impl<'a> Whole<'_, 'a> {
         head: &[u8],
         text: &'a [u8],
         full: bool,
-    ) -> Result<(ItemPlan<'a>, Option<String>), RerankError> {
+    ) -> Result<(ItemPlan<'a>, Option<String>, MappingUse), RerankError> {
         let head = Body::read(head);
         let body = Body::read(text);
         let unparsable = head.as_ref().err().or(body.as_ref().err()).copied();
@@ -331,12 +342,13 @@ impl<'a> Whole<'_, 'a> {
                 params: &Params::read(None),
                 option_params: self.params,
                 headers: self.call.headers,
+                head: Some(&head),
                 early: self.early.or(unparsable).or(pipeline).or(full),
             },
             self.by,
         )?;
         let stripped = body.without_options();
-        let item = match decided {
+        let item = match decided.decision {
             Decision::Pass(reason) => ItemPlan::Pass(reason),
             Decision::Rerank(widening) => {
                 let original = match &stripped {
@@ -347,7 +359,7 @@ impl<'a> Whole<'_, 'a> {
                 ItemPlan::Rerank(Box::new(widening.rewritten(line(original), line(widened))))
             }
         };
-        Ok((item, stripped))
+        Ok((item, stripped, decided.mapping))
     }
 }
 

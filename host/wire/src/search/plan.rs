@@ -7,12 +7,15 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use rerankd_core::{Limits, OnFailure, RerankError, RerankRequest, SkipReason};
 
 use super::body::Body;
+use super::mapping::Mapping;
 use super::options::{self, Options};
+use super::reading::Reading;
 use super::rewrite::{Cut, Rewritten};
 use super::rules::IndexRule;
+use super::searched::Words;
 use super::source::{self, Ask};
 use super::url::Params;
-use super::{Forward, Pass, Plan, Policies, Rules, SearchCall, query_text};
+use super::{Forward, Pass, Plan, Policies, Rules, SearchCall, Seen, Target, query_text};
 use crate::json::{self, Json};
 
 /// More hits than this no engine gives by default (`index.max_result_window`).
@@ -47,6 +50,7 @@ pub fn plan<'a>(
             params: &params,
             option_params: &params,
             headers: call.headers,
+            head: None,
             early,
         },
         &Deciders {
@@ -56,14 +60,17 @@ pub fn plan<'a>(
         },
     )?;
     let original = original(call, &params, &text, &body);
-    Ok(match decided {
+    Ok(match decided.decision {
         Decision::Pass(reason) => Plan::Pass(Pass {
             forward: original,
             reason,
+            mapping: decided.mapping,
         }),
         Decision::Rerank(widening) => {
             let widened = widened(call, &params, &text, &widening);
-            Plan::Rerank(Box::new(widening.rewritten(original, widened)))
+            let mut rewritten = widening.rewritten(original, widened);
+            rewritten.mapping = decided.mapping;
+            Plan::Rerank(Box::new(rewritten))
         }
     })
 }
@@ -235,6 +242,8 @@ pub(super) struct Asked<'x> {
     /// The parameters that may be options of ours.
     pub(super) option_params: &'x Params<'x>,
     pub(super) headers: &'x HeaderMap,
+    /// The head of a search of several.
+    pub(super) head: Option<&'x Body<'x>>,
     /// Why nothing is reranked, if that is known already.
     pub(super) early: Option<SkipReason>,
 }
@@ -249,6 +258,21 @@ pub(super) struct Deciders<'x> {
 pub(super) enum Decision {
     Pass(SkipReason),
     Rerank(Box<Widening>),
+}
+
+/// A decision, and what of the mapping went into it.
+pub(super) struct Decided {
+    pub(super) decision: Decision,
+    pub(super) mapping: MappingUse,
+}
+
+/// What a decision has to do with a mapping that is not known.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct MappingUse {
+    /// Whether another decision may come of it when the mapping is known.
+    pub(super) hangs: bool,
+    /// Whether that is so, and the engine was asked and did not say.
+    pub(super) is_unknown: bool,
 }
 
 /// How a search is widened.
@@ -277,6 +301,7 @@ impl Widening {
             key: self.request.key.clone(),
             window: self.cut.window,
             cut_is_exact: self.cut_is_exact,
+            mapping: MappingUse::default(),
             request: self.request,
             cut: self.cut,
         }
@@ -287,31 +312,61 @@ impl Widening {
 ///
 /// # Errors
 /// `BadRequest` for options of ours.
-pub(super) fn decide(asked: &Asked<'_>, by: &Deciders<'_>) -> Result<Decision, RerankError> {
-    let rule = by.rules.of(asked.index);
+pub(super) fn decide(asked: &Asked<'_>, by: &Deciders<'_>) -> Result<Decided, RerankError> {
+    let seen = match asked.early.is_none() && page_of(asked).is_ok() && check_kind(asked).is_ok() {
+        true => {
+            let target = Target::of(asked.index, asked.body, asked.option_params, asked.head);
+            by.policies.mapping(&target)
+        }
+        // Whatever the mapping is, nothing is reranked.
+        false => Seen::Off,
+    };
+    let mapping = match &seen {
+        Seen::Known(mapping) => Some(&**mapping),
+        Seen::Off | Seen::Unknown | Seen::Cold => None,
+    };
+    let rule = by.rules.of_target(asked.index, mapping);
     let options = Options::read(
-        rule,
+        rule.ok(),
         asked.option_params,
         asked.headers,
         asked.body.options(),
         by.limits,
     )?;
-    Ok(match widening(asked, by, rule, options) {
+    let by_search = rule.is_ok_and(|rule| rule.enabled) && !options.enabled;
+    let decision = match widening(asked, by, rule, options, mapping) {
         Ok(widening) => Decision::Rerank(Box::new(widening)),
         Err(reason) => Decision::Pass(reason),
+    };
+    let hangs = match &decision {
+        Decision::Rerank(_) => true,
+        Decision::Pass(SkipReason::Disabled) => !by_search,
+        Decision::Pass(SkipReason::AmbiguousQuery) => true,
+        // There may be another rule than that of what was written.
+        Decision::Pass(SkipReason::NoRule) => !by.rules.indices.is_empty(),
+        Decision::Pass(SkipReason::WindowExceeded) => by.rules.indices.len() > 1,
+        Decision::Pass(_) => false,
+    };
+    Ok(Decided {
+        decision,
+        mapping: MappingUse {
+            hangs: hangs && matches!(seen, Seen::Cold | Seen::Unknown),
+            is_unknown: hangs && matches!(seen, Seen::Unknown),
+        },
     })
 }
 
 fn widening(
     asked: &Asked<'_>,
     by: &Deciders<'_>,
-    rule: Option<&IndexRule>,
+    rule: Result<&IndexRule, SkipReason>,
     options: Options,
+    mapping: Option<&Mapping>,
 ) -> Result<Widening, SkipReason> {
     if let Some(reason) = asked.early {
         return Err(reason);
     }
-    let rule = rule.ok_or(SkipReason::NoRule)?;
+    let rule = rule?;
     let default = rule.policies.first().ok_or(SkipReason::Disabled)?;
     if !options.enabled {
         return Err(SkipReason::Disabled);
@@ -332,6 +387,7 @@ fn widening(
     }
     let mut cut_is_exact = !findings.size_matters;
 
+    let words = Words::of(mapping, asked.body);
     let mut request = options.request;
     if request.query.is_empty() {
         request.query = match &options.query_path {
@@ -342,7 +398,7 @@ fn widening(
                 .ok_or(SkipReason::NoQuery)?,
             None => match query_text::of_context(asked.body) {
                 Some(text) => text,
-                None => findings.text()?,
+                None => findings.text(&words)?,
             },
         };
     }
@@ -356,8 +412,20 @@ fn widening(
         named.extend(of_parameters.clone());
         named
     });
+    let own = of_policy();
+    let reading = match &named {
+        Some(named) => Reading::of_names(named, words.mapping()),
+        None if of_parameters.is_empty() => by.policies.choice(&target).and_then(|choice| {
+            Reading::of_search(&findings, &request.query, &words, &own, &choice)
+        }),
+        None => None,
+    };
+    let named = match (&reading, named) {
+        (Some(reading), named) => Some(reading.fetched(named.is_none().then_some(&own))),
+        (None, named) => named,
+    };
     let needed = named.clone().unwrap_or_else(|| {
-        let mut needed = of_policy();
+        let mut needed = own;
         needed.extend(of_parameters);
         needed
     });
@@ -377,6 +445,7 @@ fn widening(
             size,
             strip: ask.strip(),
             fields: named,
+            reading,
             keep_scores: options.keep_scores,
         },
         ask,

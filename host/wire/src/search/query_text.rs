@@ -6,6 +6,7 @@
 use rerankd_core::SkipReason;
 
 use super::body::Body;
+use super::searched::{Boost, Said, Searched, Words};
 use super::url::Params;
 use crate::json::{Json, Kind};
 
@@ -16,7 +17,9 @@ const MAX_DEPTH: usize = 32;
 /// What a body asks for, as far as it matters here.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    texts: Vec<String>,
+    texts: Vec<Said>,
+    /// The boosts of all queries around the present one, multiplied.
+    around: Boost,
     /// Whether some of it is searched in such a way that the first hits depend on how many are
     /// wanted.
     pub(super) size_matters: bool,
@@ -25,29 +28,40 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// The one text.
+    /// The one text, of the clauses that search words.
     ///
     /// # Errors
     /// Where there is none, or several that differ.
-    pub(super) fn text(self) -> Result<String, SkipReason> {
-        let mut texts = self.texts.into_iter();
+    pub(super) fn text(&self, words: &Words<'_>) -> Result<String, SkipReason> {
+        let mut texts = self.said(words).map(|said| &said.text);
         let first = texts.next().ok_or(SkipReason::NoQuery)?;
         if texts.any(|text| text != first) {
             return Err(SkipReason::AmbiguousQuery);
         }
-        Ok(first)
+        Ok(first.clone())
     }
 
-    fn text_of(&mut self, value: Option<Json<'_>>) {
+    /// The texts of clauses that search words, in their order.
+    pub(super) fn said(&self, words: &Words<'_>) -> impl Iterator<Item = &Said> {
+        self.texts
+            .iter()
+            .filter(|said| words.are_searched_in(&said.searched))
+    }
+
+    /// `searched` is what the text is looked for in.
+    fn text_of(&mut self, value: Option<Json<'_>>, searched: impl FnOnce() -> Searched) {
         if let Some(text) = value.and_then(Json::string) {
-            self.push(&text);
+            self.push(&text, searched);
         }
     }
 
-    fn push(&mut self, text: &str) {
+    fn push(&mut self, text: &str, searched: impl FnOnce() -> Searched) {
         let text = text.trim();
         if !text.is_empty() {
-            self.texts.push(text.to_owned());
+            self.texts.push(Said {
+                text: text.to_owned(),
+                searched: searched(),
+            });
         }
     }
 }
@@ -62,7 +76,10 @@ pub(super) fn find(body: &Body<'_>, params: &Params<'_>) -> Result<Findings, Ski
     // The engines let `q` replace the query of the body.
     if let Some(q) = params.get("q") {
         if is_plain(q, Syntax::QueryString) {
-            findings.push(q);
+            findings.push(q, || match params.get("df") {
+                Some(field) => Searched::of_name(field, Boost::default()),
+                None => Searched::defaults(),
+            });
         }
     } else if let Some(query) = member("query") {
         of_query(query, &mut findings, 0);
@@ -126,7 +143,10 @@ fn of_query(query: Json<'_>, findings: &mut Findings, depth: usize) {
     for (kind, clause) in query.members() {
         let mut inner = |name: &str| {
             if let Some(query) = clause.member(name) {
+                let around = findings.around;
+                findings.around = around.times(Boost::of(clause));
                 of_queries(query, findings, depth + 1);
+                findings.around = around;
             }
         };
         match &*kind {
@@ -143,35 +163,51 @@ fn of_query(query: Json<'_>, findings: &mut Findings, depth: usize) {
             "constant_score" => inner("filter"),
             "boosting" => inner("positive"),
             "match" | "match_phrase" | "match_phrase_prefix" | "match_bool_prefix" => {
-                for (_, field) in clause.members() {
-                    findings.text_of(Some(field));
-                    findings.text_of(field.member("query"));
+                for (name, field) in clause.members() {
+                    let boost = findings.around.times(Boost::of(field));
+                    let searched = || Searched::of_name(&name, boost);
+                    findings.text_of(Some(field), searched);
+                    findings.text_of(field.member("query"), searched);
                 }
             }
-            "multi_match" | "combined_fields" | "sparse_vector" => {
-                findings.text_of(clause.member("query"));
+            "multi_match" | "combined_fields" => {
+                let around = findings.around;
+                findings.text_of(clause.member("query"), || fields_of(clause, around));
             }
             "query_string" => plain(clause, Syntax::QueryString, findings),
             "simple_query_string" => plain(clause, Syntax::Simple, findings),
+            "sparse_vector" => {
+                findings.text_of(clause.member("query"), || Searched::Meaning);
+            }
             "semantic" => {
-                findings.text_of(clause.member("query"));
+                findings.text_of(clause.member("query"), || Searched::Meaning);
                 findings.size_matters = true;
             }
             "neural" | "neural_sparse" => {
                 for (_, field) in clause.members() {
-                    findings.text_of(field.member("query_text"));
+                    findings.text_of(field.member("query_text"), || Searched::Meaning);
                 }
                 findings.size_matters = true;
             }
             "text_expansion" => {
                 for (_, field) in clause.members() {
-                    findings.text_of(field.member("model_text"));
+                    findings.text_of(field.member("model_text"), || Searched::Meaning);
                 }
             }
             "knn" => findings.size_matters = true,
             _ => {}
         }
     }
+}
+
+/// The fields that a clause names in `fields` or `default_field`.
+fn fields_of(clause: Json<'_>, around: Boost) -> Searched {
+    let named = clause
+        .member("fields")
+        .or_else(|| clause.member("default_field"));
+    named.map_or_else(Searched::defaults, |named| {
+        Searched::of_json(named, around.times(Boost::of(clause)))
+    })
 }
 
 /// One query or an array of them.
@@ -217,7 +253,7 @@ fn of_retriever(
                 let window = window.ok_or(SkipReason::Unparsable)?;
                 findings.fused = Some(findings.fused.map_or(window, |other| other.min(window)));
                 // The short form: one text for several fields.
-                findings.text_of(inner.member("query"));
+                findings.text_of(inner.member("query"), || fields_of(inner, Boost::default()));
                 let retrievers = inner.member("retrievers");
                 for item in retrievers.iter().flat_map(|retrievers| retrievers.items()) {
                     let item = item.member("retriever").unwrap_or(item);
@@ -239,7 +275,8 @@ fn plain(clause: Json<'_>, syntax: Syntax, findings: &mut Findings) {
     if let Some(text) = clause.member("query").and_then(Json::string)
         && is_plain(&text, syntax)
     {
-        findings.push(&text);
+        let around = findings.around;
+        findings.push(&text, || fields_of(clause, around));
     }
 }
 

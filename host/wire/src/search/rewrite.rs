@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rerankd_core::{Limits, OnFailure, PolicySelector, RerankRequest};
 
+use super::plan::MappingUse;
+use super::reading::Reading;
 use super::{Forward, Found, NotUnderstood};
 use crate::engine::strip::Strip;
 
@@ -28,6 +30,8 @@ pub struct Rewritten<'a> {
     /// hits of a vector search depend on how many are asked for), a caller that needs it sends
     /// [`original`](Self::original).
     pub cut_is_exact: bool,
+    /// What the plan has to do with a mapping that is not known.
+    pub(super) mapping: MappingUse,
     /// The request for the policy, without documents.
     pub(super) request: RerankRequest,
     pub(super) cut: Cut,
@@ -46,6 +50,8 @@ pub(super) struct Cut {
     pub(super) strip: Option<Strip>,
     /// The fields that the policy sees, where somebody named them: not what else is in the hits.
     pub(super) fields: Option<Vec<String>>,
+    /// Which of them it is told to read, where nobody named them one by one.
+    pub(super) reading: Option<Reading>,
     pub(super) keep_scores: bool,
 }
 

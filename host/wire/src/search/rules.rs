@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use rerankd_core::{OnFailure, PolicySelector};
+use rerankd_core::{OnFailure, PolicySelector, SkipReason};
+
+use super::mapping::Mapping;
+use super::reading::FieldChoice;
+use super::{Seen, Target};
 
 /// What holds for the indices that a pattern names.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +60,11 @@ impl IndexRule {
             search_pipelines: false,
         }
     }
+
+    fn holds_for(&self, name: &str) -> bool {
+        let hidden = name.starts_with('.') && self.pattern.starts_with('*');
+        !hidden && matches(&self.pattern, name)
+    }
 }
 
 /// All rules; the first that matches counts.
@@ -67,10 +76,20 @@ pub struct Rules {
     pub default_rule: Option<IndexRule>,
 }
 
-/// What the server knows of policies.
+/// What the server knows: of policies, and of what the engine has.
 pub trait Policies {
     /// The fields that the policy reads; `None` where there is no such policy.
     fn fields(&self, selector: &PolicySelector) -> Option<Vec<String>>;
+
+    /// How the fields that the policy reads may be chosen for it; `None` where they may not.
+    fn choice(&self, _selector: &PolicySelector) -> Option<FieldChoice> {
+        None
+    }
+
+    /// The mapping of what a search is asked of.
+    fn mapping(&self, _target: &Target) -> Seen {
+        Seen::Off
+    }
 }
 
 impl Rules {
@@ -90,12 +109,35 @@ impl Rules {
             .then_some(rule)
     }
 
+    /// The rule of what a search is asked of: that of its indices, by all their names, where the engine
+    /// has said which these are; else by what was written.
+    ///
+    /// # Errors
+    /// `NoRule`, and `RulesDiffer` where the indices have not one and the same.
+    pub(super) fn of_target(
+        &self,
+        index: Option<&str>,
+        mapping: Option<&Mapping>,
+    ) -> Result<&IndexRule, SkipReason> {
+        match mapping.and_then(Mapping::rule) {
+            Some(place) => self.all().nth(place?).ok_or(SkipReason::NoRule),
+            None => self.of(index).ok_or(SkipReason::NoRule),
+        }
+    }
+
+    /// The place of the first rule that holds for something of any of these names.
+    pub(super) fn place<'n>(&self, names: impl Iterator<Item = &'n str>) -> Option<usize> {
+        let names: Vec<&str> = names.collect();
+        let holds = |rule: &IndexRule| names.iter().any(|name| rule.holds_for(name));
+        self.all().position(holds)
+    }
+
     fn of_name(&self, name: &str) -> Option<&IndexRule> {
-        let mut rules = self.indices.iter().chain(&self.default_rule);
-        rules.find(|rule| {
-            let hidden = name.starts_with('.') && rule.pattern.starts_with('*');
-            !hidden && matches(&rule.pattern, name)
-        })
+        self.all().find(|rule| rule.holds_for(name))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &IndexRule> {
+        self.indices.iter().chain(&self.default_rule)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod engine;
 mod errors;
+mod mapping;
 mod multi;
 mod options;
 mod pages;
