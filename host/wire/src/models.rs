@@ -25,11 +25,22 @@ pub fn encode_list(names: &[ModelName]) -> Answer {
     answer::json(StatusCode::OK, answer::to_json(&body))
 }
 
+/// How the fields that a policy reads may be chosen for it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct FieldChoice {
+    /// Fields that it reads besides those that can be chosen, such as a price.
+    pub kept: Vec<String>,
+    /// The fields that it may be given; `None` is any.
+    #[serde(rename = "granted", skip_serializing_if = "Option::is_none")]
+    pub grants: Option<Vec<String>>,
+}
+
 /// The answer of `GET /v1/models/{name}`; `fields` are those that the policy reads, where `*` is all of
-/// them.
-pub fn encode_one(name: &ModelName, fields: &[String]) -> Answer {
+/// them, and `choice` is how others may be chosen, if they may.
+pub fn encode_one(name: &ModelName, fields: &[String], choice: Option<&FieldChoice>) -> Answer {
     let entry = Entry {
         fields: Some(fields),
+        field_choice: choice,
         ..Entry::of(name)
     };
     answer::json(StatusCode::OK, answer::to_json(&entry))
@@ -56,6 +67,8 @@ struct Entry<'a> {
     model_name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     fields: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field_choice: Option<&'a FieldChoice>,
 }
 
 impl<'a> Entry<'a> {
@@ -68,6 +81,7 @@ impl<'a> Entry<'a> {
             model_type: "rerank",
             model_name: &name.policy,
             fields: None,
+            field_choice: None,
         }
     }
 }
