@@ -2,7 +2,7 @@
 //! `GET /v1/models/{name}`.
 
 use rerankd_policy::PolicyVersion;
-use rerankd_wire::models::FieldChoice;
+use rerankd_wire::search::FieldChoice;
 use serde_json::Value;
 
 use crate::app::App;

@@ -5,6 +5,7 @@ use http::StatusCode;
 use rerankd_core::RerankError;
 use serde::Serialize;
 
+use crate::search::FieldChoice;
 use crate::{Answer, answer, list_body};
 
 /// A name that a body may have under `model`.
@@ -25,22 +26,15 @@ pub fn encode_list(names: &[ModelName]) -> Answer {
     answer::json(StatusCode::OK, answer::to_json(&body))
 }
 
-/// How the fields that a policy reads may be chosen for it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct FieldChoice {
-    /// Fields that it reads besides those that can be chosen, such as a price.
-    pub kept: Vec<String>,
-    /// The fields that it may be given; `None` is any.
-    #[serde(rename = "granted", skip_serializing_if = "Option::is_none")]
-    pub grants: Option<Vec<String>>,
-}
-
 /// The answer of `GET /v1/models/{name}`; `fields` are those that the policy reads, where `*` is all of
-/// them, and `choice` is how others may be chosen, if they may.
+/// them, and `choice` says how others may be chosen, if they may.
 pub fn encode_one(name: &ModelName, fields: &[String], choice: Option<&FieldChoice>) -> Answer {
     let entry = Entry {
         fields: Some(fields),
-        field_choice: choice,
+        field_choice: choice.map(|choice| Choice {
+            kept: &choice.kept,
+            granted: choice.grants.as_deref(),
+        }),
         ..Entry::of(name)
     };
     answer::json(StatusCode::OK, answer::to_json(&entry))
@@ -68,7 +62,14 @@ struct Entry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     fields: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    field_choice: Option<&'a FieldChoice>,
+    field_choice: Option<Choice<'a>>,
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    kept: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    granted: Option<&'a [String]>,
 }
 
 impl<'a> Entry<'a> {

@@ -82,6 +82,8 @@ fn options() -> Vec<(Value, &'static str)> {
         (json!({"parameters": []}), "parameters"),
         (json!({"signals": "FR"}), "signals"),
         (json!({"key": {}}), "key"),
+        (json!({"explain": true}), "explain"),
+        (json!({"explain": "false"}), "explain"),
         (json!({"keep_scores": "maybe"}), "keep_scores"),
         (json!({"min_score": "low"}), "min_score"),
         (json!({"query": "a".repeat(1 << 20)}), "rerankd"),

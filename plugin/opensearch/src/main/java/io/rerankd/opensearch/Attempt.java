@@ -7,7 +7,7 @@ import java.util.Set;
 import org.opensearch.action.search.SearchResponse;
 import org.opensearch.action.search.ShardSearchFailure;
 import org.opensearch.common.util.concurrent.ThreadContext;
-import org.opensearch.core.tasks.TaskId;
+import org.opensearch.tasks.Task;
 
 /**
  * One run of a search through the engine: the first, with what the processors make of it, or the second, as the
@@ -21,7 +21,7 @@ final class Attempt {
     private volatile boolean changed;
     private volatile boolean ended;
     private volatile Attempt second;
-    private volatile TaskId task;
+    private volatile long task;
     private volatile Failure failure;
     private volatile Outcome outcome;
     private volatile Plan plan;
@@ -58,13 +58,13 @@ final class Attempt {
         return first;
     }
 
-    /** The task of the search, as the parent of those that belong to it; or null. */
-    TaskId task() {
+    /** The task of the search on this node. */
+    long task() {
         return task;
     }
 
-    void belongTo(TaskId parent) {
-        task = parent;
+    void belongTo(Task one) {
+        task = one.getId();
     }
 
     /** The engine made a processor for it. */

@@ -18,7 +18,6 @@ import org.opensearch.core.action.ActionListener;
 import org.opensearch.core.action.ActionResponse;
 import org.opensearch.core.rest.RestStatus;
 import org.opensearch.core.tasks.TaskCancelledException;
-import org.opensearch.core.tasks.TaskId;
 import org.opensearch.tasks.Task;
 
 /**
@@ -59,8 +58,7 @@ final class AttemptFilter implements ActionFilter {
         ActionListener<Response> watched = attempt.first() == null
             ? new Watch<>((SearchRequest) request, attempt, listener, context)
             : listener;
-        // A search that is cancelled takes those with it that belong to it.
-        attempt.belongTo(new TaskId(handles.indices().localNode(), task.getId()));
+        attempt.belongTo(task);
         try (ThreadContext.StoredContext ignored = attempt.open(context)) {
             chain.proceed(task, action, request, watched);
         }
@@ -112,8 +110,7 @@ final class AttemptFilter implements ActionFilter {
                 if (inlinePipeline != null) {
                     request.source().searchPipelineSource(inlinePipeline);
                 }
-                request.setParentTask(attempt.task());
-                handles.search(request, ActionListener.wrap(this::finish, e -> {
+                handles.search(request, attempt, ActionListener.wrap(this::finish, e -> {
                     attempt.end();
                     listener.onFailure(e);
                 }));

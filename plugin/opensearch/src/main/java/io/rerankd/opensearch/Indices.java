@@ -1,7 +1,6 @@
 package io.rerankd.opensearch;
 
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 
 import org.opensearch.action.search.SearchContextId;
@@ -28,27 +27,34 @@ final class Indices {
         this.registry = registry;
     }
 
-    /** How many hits the indices give at most: the smallest {@code index.max_result_window}. */
-    int maxResultWindow(SearchRequest request) {
-        // A point in time is not bound by it.
-        if (request.pointInTimeBuilder() != null) {
-            return OptionReader.MAX_RESULT_WINDOW;
+    /**
+     * What is known of the indices of a search.
+     *
+     * @param maxResultWindow how many hits they give at most: the smallest {@code index.max_result_window}
+     * @param mapping the fields of all of them together; null where some of them are not known here
+     */
+    record Known(int maxResultWindow, Mapping mapping) {}
+
+    /** Looks at the indices of a search. */
+    Known of(SearchRequest request) {
+        ClusterState state = clusters.state();
+        List<IndexMetadata> indices = new ArrayList<>();
+        boolean isWhole = true;
+        int smallest = OptionReader.MAX_RESULT_WINDOW;
+        for (String name : names(state, request)) {
+            // Those of other clusters are not known here.
+            IndexMetadata index = isRemote(name) ? null : state.metadata().index(name);
+            isWhole &= index != null;
+            if (index != null) {
+                indices.add(index);
+                smallest = Math.min(smallest, IndexSettings.MAX_RESULT_WINDOW_SETTING.get(index.getSettings()));
+            }
         }
-        List<IndexMetadata> indices = of(request);
-        if (indices == null) {
-            return OptionReader.MAX_RESULT_WINDOW;
-        }
-        int smallest = Integer.MAX_VALUE;
-        for (IndexMetadata index : indices) {
-            smallest = Math.min(smallest, IndexSettings.MAX_RESULT_WINDOW_SETTING.get(index.getSettings()));
-        }
-        return smallest;
+        return new Known(smallest, isWhole ? mappings.of(indices) : null);
     }
 
-    /** The fields of all indices of a search together; null where some of them are not known here. */
-    Mapping mapping(SearchRequest request) {
-        List<IndexMetadata> indices = of(request);
-        return indices == null ? null : mappings.of(indices);
+    private static boolean isRemote(String name) {
+        return name.contains(":");
     }
 
     /** The node that asks, as the parent of searches that belong to another one. */
@@ -56,33 +62,24 @@ final class Indices {
         return clusters.localNode().getId();
     }
 
-    /** The indices of a search; null where some of them are in another cluster. */
-    private List<IndexMetadata> of(SearchRequest request) {
-        ClusterState state = clusters.state();
-        List<IndexMetadata> found = new ArrayList<>();
-        for (String name : names(state, request)) {
-            IndexMetadata index = name.contains(":") ? null : state.metadata().index(name);
-            if (index == null) {
-                return null;
-            }
-            found.add(index);
-        }
-        return found;
-    }
-
-    private String[] names(ClusterState state, SearchRequest request) {
+    private List<String> names(ClusterState state, SearchRequest request) {
         PointInTimeBuilder pit = request.pointInTimeBuilder();
         if (pit != null) {
             try {
-                return SearchContextId.decode(registry, pit.getId()).getActualIndices();
+                return List.of(SearchContextId.decode(registry, pit.getId()).getActualIndices());
             } catch (RuntimeException e) {
                 // The engine says what is wrong with it.
-                return new String[0];
+                return List.of();
             }
         }
-        if (Arrays.stream(request.indices()).anyMatch(name -> name.contains(":"))) {
-            return request.indices();
+        List<String> names = new ArrayList<>(List.of(request.indices()));
+        List<String> here = names.stream().filter(name -> isRemote(name) == false).toList();
+        boolean none = here.isEmpty() && names.isEmpty() == false;
+        names.removeAll(here);
+        if (none == false) {
+            IndicesOptions lenient = IndicesOptions.lenientExpandOpen();
+            names.addAll(List.of(resolver.concreteIndexNames(state, lenient, true, here.toArray(String[]::new))));
         }
-        return resolver.concreteIndexNames(state, IndicesOptions.lenientExpandOpen(), true, request.indices());
+        return names;
     }
 }

@@ -210,7 +210,7 @@ final class Planner {
     }
 
     /** How many hits the engine gives of this search. */
-    int limit(Indices indices) throws Skip {
+    int limit(int maxResultWindow) throws Skip {
         int window = window();
         long end = (long) from() + size();
         if (clauses.isOnePage() && from() > 0) {
@@ -221,11 +221,10 @@ final class Planner {
         if (window <= 0 || isBeyond || clauses.isOnePage() && end > window) {
             throw new Skip("window-exceeded");
         }
-        int limit = Math.min(indices.maxResultWindow(request), OptionReader.MAX_RESULT_WINDOW);
-        if (Math.max(window, from() >= window ? 0 : end) > limit) {
+        if (Math.max(window, from() >= window ? 0 : end) > maxResultWindow) {
             throw new Skip("result-window");
         }
-        return Math.min(limit, clauses.fused());
+        return Math.min(maxResultWindow, clauses.fused());
     }
 
     /** Reads the query, with what is known of the fields of its indices; null where nothing is. */

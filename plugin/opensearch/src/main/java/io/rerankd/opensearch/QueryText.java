@@ -279,11 +279,14 @@ final class QueryText {
 
     /** The fields that a clause names; none where the index says which. */
     private static List<Searched> fieldsOf(Object clause, double boost) {
-        Object named = member(clause, "fields") == null ? member(clause, "default_field") : member(clause, "fields");
         List<Searched> fields = new ArrayList<>();
-        for (Object name : named instanceof List<?> names ? names : named == null ? List.of() : List.of(named)) {
-            if (name instanceof String text) {
-                fields.add(searched(text, boost));
+        // The engine writes an empty list where there are none.
+        for (String key : List.of("fields", "default_field")) {
+            Object named = fields.isEmpty() ? member(clause, key) : null;
+            for (Object name : named instanceof List<?> names ? names : named == null ? List.of() : List.of(named)) {
+                if (name instanceof String text) {
+                    fields.add(searched(text, boost));
+                }
             }
         }
         return fields;

@@ -4,13 +4,9 @@ import java.io.IOException;
 
 import org.apache.logging.log4j.LogManager;
 import org.apache.logging.log4j.Logger;
-import org.apache.lucene.search.TotalHits;
 import org.opensearch.action.search.SearchRequest;
 import org.opensearch.action.search.SearchResponse;
-import org.opensearch.common.io.stream.BytesStreamOutput;
-import org.opensearch.common.lucene.Lucene;
 import org.opensearch.core.action.ActionListener;
-import org.opensearch.core.common.io.stream.StreamInput;
 import org.opensearch.search.SearchHit;
 import org.opensearch.search.pipeline.AbstractProcessor;
 import org.opensearch.search.pipeline.PipelineProcessingContext;
@@ -94,7 +90,7 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
         try {
             planner.check();
             planner.checkKind();
-            planner.read(handles.indices().mapping(request));
+            planner.read(handles.indices().of(request).mapping());
             planner.query();
             if (planner.needsPolicy()) {
                 handles.fields().of(planner.policy(), planner.options(), withFields);
@@ -135,7 +131,7 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
             if (incomplete && plan.isWidened()) {
                 Failure failure = Failure.shards(response.getFailedShards());
                 if (mayRepeat()) {
-                    repeatAfter(failure, hasAllHits(plan) ? response : null);
+                    repeatAfter(failure, response);
                 } else {
                     fail(failure, plan);
                 }
@@ -156,26 +152,6 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
             } else {
                 Options options = first.plan() == null ? handles.node().options() : first.plan().with(said).options();
                 fail(first.failure(), options);
-            }
-        }
-
-        /** Whether no hit is missing that was counted: a shard that fails while it fetches has counted them before. */
-        private boolean hasAllHits(Plan plan) {
-            if (response.getHits().getTotalHits() == null || request.source().collapse() != null) {
-                return false;
-            }
-            int wanted = plan.hits().asked();
-            int count = response.getHits().getHits().length;
-            // OpenSearch 2 has no other form of it in common with OpenSearch 3.
-            try (BytesStreamOutput out = new BytesStreamOutput()) {
-                Lucene.writeTotalHits(out, response.getHits().getTotalHits());
-                StreamInput in = out.bytes().streamInput();
-                long counted = in.readVLong();
-                boolean isAll = in.readEnum(TotalHits.Relation.class) == TotalHits.Relation.EQUAL_TO;
-                return count >= (isAll ? Math.min(wanted, counted) : wanted);
-            } catch (IOException e) {
-                // Nothing is read or written but memory.
-                return false;
             }
         }
 

@@ -162,8 +162,16 @@ public final class RerankdPlugin extends Plugin implements ActionPlugin, SearchP
             return indices;
         }
 
-        /** Asks the engine, in the context in which this is called. */
-        void search(SearchRequest request, ActionListener<SearchResponse> listener) {
+        /**
+         * Asks the engine, in the context in which this is called.
+         *
+         * @param attempt the search that it belongs to, or null
+         */
+        void search(SearchRequest request, Attempt attempt, ActionListener<SearchResponse> listener) {
+            if (attempt != null) {
+                // A search that is cancelled takes those with it that belong to it.
+                request.setParentTask(indices.localNode(), attempt.task());
+            }
             searches.execute(request, new ContextPreservingActionListener<>(threadContext.newRestorableContext(true), listener));
         }
 

@@ -80,11 +80,7 @@ final class SideSearch {
         SearchRequest beside = new SearchRequest(request).source(search);
         // The processors of the pipeline have had this search already.
         beside.pipeline("_none");
-        Attempt attempt = Attempt.of(handles.threadContext());
-        if (attempt != null && attempt.task() != null) {
-            beside.setParentTask(attempt.task());
-        }
-        handles.search(beside, ActionListener.wrap(response -> {
+        handles.search(beside, Attempt.of(handles.threadContext()), ActionListener.wrap(response -> {
             if (response.getFailedShards() > 0 || response.isTimedOut()) {
                 listener.onFailure(Failure.shards(response.getFailedShards()));
             } else {

@@ -76,8 +76,9 @@ class WindowProcessor extends AbstractProcessor implements SearchRequestProcesso
         try {
             planner.check();
             planner.checkKind();
-            planner.read(handles.indices().mapping(request));
-            int limit = planner.limit(handles.indices());
+            Indices.Known known = handles.indices().of(request);
+            planner.read(known.mapping());
+            int limit = planner.limit(known.maxResultWindow());
             String query = planner.query();
             widen(request, new Decision(state, planner, attempt), query, limit, unchanged);
         } catch (Skip skip) {

@@ -52,6 +52,7 @@ class QueryTextTest {
         assertEquals("watch", text("{'query_string':{'query':'name:watch brand:Acme watch'}}"));
         assertEquals("ambiguous-query", reason("{'query_string':{'query':'name:watch red'}}"));
         assertEquals("no-query", reason("{'query_string':{'query':'brand:Acme'}}"));
+        assertEquals("no-query", reason("{'query_string':{'query':'Acme','default_field':'brand','fields':[]}}"));
         assertEquals("wi-fi shoes", text("{'query_string':{'query':'wi\\\\-fi shoes'}}"));
         assertEquals("a b", text("{'query_string':{'query':' a  b '}}"));
     }
