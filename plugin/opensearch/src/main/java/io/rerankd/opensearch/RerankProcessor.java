@@ -192,10 +192,10 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
             try {
                 RerankBody body = RerankBody.of(plan, hits, documents);
                 ActionListener<Ranking> ranked = ActionListener.wrap(ranking -> {
-                    Outcome outcome = ranking.outcome((System.nanoTime() - started) / 1e6).withFields(body.fields())
-                        .withMapping(plan.hasMapping());
+                    double spent = (System.nanoTime() - started) / 1e6;
+                    Outcome outcome = ranking.outcome(spent).withFields(body.fields()).withMapping(plan.hasMapping());
                     if (ranking.isRanked()) {
-                        show(new Page(response, plan, hits, ranking), plan, outcome);
+                        show(new Page(response, plan, hits, ranking), plan.later((long) spent), outcome);
                     } else {
                         leave(plan, outcome);
                     }

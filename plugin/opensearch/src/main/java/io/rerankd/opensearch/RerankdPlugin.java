@@ -5,6 +5,7 @@ import java.nio.file.Path;
 import java.util.Collection;
 import java.util.List;
 import java.util.Map;
+import java.util.function.BiFunction;
 
 import org.opensearch.action.search.SearchRequest;
 import org.opensearch.action.search.SearchResponse;
@@ -27,6 +28,7 @@ import org.opensearch.search.pipeline.SearchPipelineService;
 import org.opensearch.search.pipeline.SearchRequestProcessor;
 import org.opensearch.search.pipeline.SearchResponseProcessor;
 import org.opensearch.search.pipeline.SystemGeneratedProcessor.SystemGeneratedFactory;
+import org.opensearch.threadpool.Scheduler;
 
 /** What the engine loads: settings, the options of a search, and the processors of search pipelines. */
 public final class RerankdPlugin extends Plugin implements ActionPlugin, SearchPlugin, SearchPipelinePlugin {
@@ -122,6 +124,7 @@ public final class RerankdPlugin extends Plugin implements ActionPlugin, SearchP
         private final NodeOptions node;
         private final Connections connections;
         private SearchPipelineService pipelines;
+        private BiFunction<Long, Runnable, Scheduler.ScheduledCancellable> scheduler;
         private ThreadContext threadContext;
         private Sidecar sidecar;
         private PolicyFields fields;
@@ -137,6 +140,7 @@ public final class RerankdPlugin extends Plugin implements ActionPlugin, SearchP
         private synchronized void start(Parameters parameters) {
             if (sidecar == null) {
                 pipelines = parameters.searchPipelineService;
+                scheduler = parameters.scheduler;
                 threadContext = parameters.threadContext;
                 sidecar = new Sidecar(connections.client(parameters.genericExecutor::accept), node, parameters);
                 fields = new PolicyFields(sidecar);
@@ -173,6 +177,11 @@ public final class RerankdPlugin extends Plugin implements ActionPlugin, SearchP
                 request.setParentTask(indices.localNode(), attempt.task());
             }
             searches.execute(request, new ContextPreservingActionListener<>(threadContext.newRestorableContext(true), listener));
+        }
+
+        /** Runs something later, on a thread of the generic pool. */
+        Scheduler.ScheduledCancellable schedule(long milliseconds, Runnable what) {
+            return scheduler.apply(milliseconds, what);
         }
 
         SearchPipelineService pipelines() {

@@ -7,11 +7,14 @@ import java.util.Map;
 
 import org.opensearch.action.search.SearchRequest;
 import org.opensearch.action.search.SearchResponse;
+import org.opensearch.action.support.ContextPreservingActionListener;
+import org.opensearch.common.util.concurrent.ThreadContext;
 import org.opensearch.core.action.ActionListener;
 import org.opensearch.search.SearchExtBuilder;
 import org.opensearch.search.SearchHit;
 import org.opensearch.search.builder.SearchSourceBuilder;
 import org.opensearch.search.collapse.CollapseBuilder;
+import org.opensearch.threadpool.Scheduler;
 
 /** Searches beside one that is reranked: other hits of the same order, or the same with other contents. */
 final class SideSearch {
@@ -34,7 +37,7 @@ final class SideSearch {
         // There is no way to copy derived fields alone.
         SearchSourceBuilder lean = derives ? search.shallowCopy().highlighter(null).suggest(null) : like(search);
         lean.from(0).size(plan.hits().window()).fetchSource(plan.texts()).trackTotalHits(false);
-        run(lean, listener);
+        run(plan, lean, ActionListener.wrap(found -> listener.onResponse(found.getHits().getHits()), listener::onFailure));
     }
 
     /** What decides which hits there are, and in which order. */
@@ -66,17 +69,14 @@ final class SideSearch {
         if (plan.cut().isNeeded()) {
             search.fetchSource(plan.cut().client());
         }
-        runWhole(search, listener);
+        run(plan, search, listener);
     }
 
-    private void run(SearchSourceBuilder search, ActionListener<SearchHit[]> listener) {
-        runWhole(search, ActionListener.wrap(response -> listener.onResponse(response.getHits().getHits()), listener::onFailure));
-    }
-
-    private void runWhole(SearchSourceBuilder search, ActionListener<SearchResponse> listener) {
+    private void run(Plan plan, SearchSourceBuilder search, ActionListener<SearchResponse> whenDone) {
+        ActionListener<SearchResponse> listener = inTime(plan, whenDone);
         List<SearchExtBuilder> exts = new ArrayList<>(search.ext());
         exts.removeIf(ext -> ext instanceof RerankdExt || ext.getWriteableName().equals(LOGGED));
-        search.ext(exts);
+        search.ext(exts).verbosePipeline(false);
         SearchRequest beside = new SearchRequest(request).source(search);
         // The processors of the pipeline have had this search already.
         beside.pipeline("_none");
@@ -87,6 +87,19 @@ final class SideSearch {
                 listener.onResponse(response);
             }
         }, e -> listener.onFailure(Failure.refusedByEngine(e))));
+    }
+
+    /** Calls the listener once: with the answer, or when what is left of the timeout is over. */
+    private ActionListener<SearchResponse> inTime(Plan plan, ActionListener<SearchResponse> listener) {
+        ThreadContext context = handles.threadContext();
+        ActionListener<SearchResponse> once = ActionListener.notifyOnce(
+            new ContextPreservingActionListener<>(context.newRestorableContext(true), listener)
+        );
+        Scheduler.ScheduledCancellable end = handles.schedule(
+            plan.remainingMs(),
+            () -> once.onFailure(Failure.deadline(plan.options().timeoutMs()))
+        );
+        return ActionListener.runBefore(once, end::cancel);
     }
 
     /** The hits of {@code window} in the order of {@code hits}; a hit that is not there stands for itself. */
