@@ -41,6 +41,7 @@ fn configurations() -> Vec<(Value, &'static str)> {
         (json!({"fields": []}), "fields"),
         (json!({"query_path": ""}), "query_path"),
         (json!({"query_path": 5}), "query_path"),
+        (json!({"rescore": "always"}), "rescore"),
         (json!({"parameters": 5}), "parameters"),
         (json!({"signals": "FR"}), "signals"),
         (json!({"keep_scores": "maybe"}), "keep_scores"),

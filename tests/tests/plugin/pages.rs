@@ -204,3 +204,24 @@ fn texts_are_fetched_for_the_window_alone() {
     page(&path, 0, 10);
     assert_eq!(searches() - before, 3);
 }
+
+#[test]
+fn what_the_engine_has_rescored_is_the_first_stage_where_the_pipeline_says_so() {
+    let _turn = turn();
+    let sidecar = reversing();
+    let mut body = search(QUERY);
+    body["size"] = json!(30);
+    let by_garden = json!({"rescore_query": {"match": {"text": "garden"}}});
+    body["rescore"] = json!({"window_size": 15, "query": by_garden});
+    let own = ids(WORLD.alone(&body).text());
+    let left = WORLD.post(&path(&sidecar, &json!({})), &body).ok();
+    assert_eq!(marker::fate(&left).reason.as_deref(), Some("rescore"));
+    let kept = WORLD
+        .post(&path(&sidecar, &json!({"rescore": "keep"})), &body)
+        .ok();
+    assert_eq!(marker::object(&kept)["window"], 15);
+    // Behind it stand hits that were not rescored.
+    let mut list: Vec<String> = own[..15].iter().rev().cloned().collect();
+    list.extend_from_slice(&own[15..]);
+    assert_eq!(ids(kept.text()), list);
+}

@@ -34,6 +34,7 @@ final class OptionReader {
         BOOLEAN,
         OBJECT,
         ON_FAILURE,
+        RESCORE,
         NO_EXPLANATION
     }
 
@@ -60,7 +61,9 @@ final class OptionReader {
             "max_window",
             Kind.WINDOW,
             "max_concurrent_calls",
-            Kind.CALLS
+            Kind.CALLS,
+            "rescore",
+            Kind.RESCORE
         )
     );
 
@@ -139,6 +142,7 @@ final class OptionReader {
             case ON_FAILURE -> "first-stage".equals(value) || "error".equals(value)
                 ? value
                 : expected("`first-stage` or `error`", value);
+            case RESCORE -> "pass".equals(value) || "keep".equals(value) ? value : expected("`pass` or `keep`", value);
         };
     }
 

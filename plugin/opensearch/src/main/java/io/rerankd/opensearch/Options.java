@@ -150,6 +150,11 @@ final class Options {
         return (Integer) values.get("max_concurrent_calls");
     }
 
+    /** Whether the order that the engine has rescored is the first stage. */
+    boolean keepsRescored() {
+        return "keep".equals(values.get("rescore"));
+    }
+
     boolean isEnabled() {
         return Boolean.FALSE.equals(values.get("enabled")) == false;
     }

@@ -19,6 +19,7 @@ import org.opensearch.search.SearchExtBuilder;
 import org.opensearch.search.builder.SearchSourceBuilder;
 import org.opensearch.search.fetch.subphase.FetchSourceContext;
 import org.opensearch.search.internal.SearchContext;
+import org.opensearch.search.rescore.RescorerBuilder;
 import org.opensearch.search.sort.ScoreSortBuilder;
 import org.opensearch.search.sort.SortBuilder;
 import org.opensearch.search.sort.SortOrder;
@@ -26,6 +27,9 @@ import org.opensearch.search.sort.SortOrder;
 /** Decides what to do with a search: whether it is reranked, by which text, and for which page. */
 final class Planner {
     private static final int DEFAULT_SIZE = 10;
+
+    /** The engine's own. */
+    private static final int DEFAULT_RESCORE_WINDOW = RescorerBuilder.DEFAULT_WINDOW_SIZE;
 
     /** Members of {@code ext} by which other plugins rerank, or have a model read the hits in the engine's order. */
     private static final Set<String> RERANKING_EXT = Set.of(
@@ -87,7 +91,16 @@ final class Planner {
 
     /** How many hits are ranked. */
     private int window() {
-        return Math.min(options.window(), clauses.fused());
+        int rescored = Integer.MAX_VALUE;
+        for (RescorerBuilder<?> rescorer : isRescored() ? request.source().rescores() : List.<RescorerBuilder<?>>of()) {
+            // What is behind has scores of another kind.
+            rescored = Math.min(rescored, rescorer.windowSize() == null ? DEFAULT_RESCORE_WINDOW : rescorer.windowSize());
+        }
+        return Math.min(rescored, Math.min(options.window(), clauses.fused()));
+    }
+
+    private boolean isRescored() {
+        return request.source().rescores() != null && request.source().rescores().isEmpty() == false;
     }
 
     /** A plan for the page that there is. */
@@ -176,7 +189,7 @@ final class Planner {
         if (isByScore(source.sorts()) == false) {
             throw new Skip("sort");
         }
-        if (source.rescores() != null && source.rescores().isEmpty() == false) {
+        if (isRescored() && options.keepsRescored() == false) {
             throw new Skip("rescore");
         }
         if (source.ext() != null && source.ext().stream().anyMatch(ext -> RERANKING_EXT.contains(ext.getWriteableName()))) {

@@ -52,6 +52,9 @@ final class SideSearch {
         if (search.collapse() != null) {
             lean.collapse(new CollapseBuilder(search.collapse().getField()));
         }
+        if (search.rescores() != null) {
+            search.rescores().forEach(lean::addRescorer);
+        }
         search.indexBoosts().forEach(boost -> lean.indexBoost(boost.getIndex(), boost.getBoost()));
         if (search.timeout() != null) {
             lean.timeout(search.timeout());
