@@ -33,6 +33,8 @@ pub enum ErrorKind {
     Overloaded,
     /// The policy broke its contract or a limit.
     PolicyFault,
+    /// The model cannot read the query, or none of the documents, and the answer has no other order.
+    Unread,
     /// The time was up.
     DeadlineExceeded,
     /// The server is going down.
@@ -65,6 +67,7 @@ impl ErrorKind {
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Overloaded => "overloaded",
             Self::PolicyFault => "policy_fault",
+            Self::Unread => "unread",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::ShuttingDown => "shutting_down",
             Self::UpstreamFailed => "upstream_failed",
@@ -74,8 +77,8 @@ impl ErrorKind {
         }
     }
 
-    /// The HTTP status, where a protocol has no own. Policy faults and deadlines are 424, which no
-    /// common client retries; see the protocols' notes in `host/wire`.
+    /// The HTTP status, where a protocol has no own. Policy faults, deadlines and text that nobody
+    /// reads are 424, which no common client retries; see the protocols' notes in `host/wire`.
     pub fn http_status(self) -> u16 {
         match self {
             Self::BadRequest | Self::Empty | Self::TooLong => 400,
@@ -86,7 +89,7 @@ impl ErrorKind {
             Self::RequestTimeout => 408,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
-            Self::PolicyFault | Self::DeadlineExceeded => 424,
+            Self::PolicyFault | Self::Unread | Self::DeadlineExceeded => 424,
             Self::Overloaded => 429,
             Self::Internal => 500,
             Self::UpstreamFailed => 502,

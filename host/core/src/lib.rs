@@ -14,7 +14,7 @@ pub use error::{ErrorKind, RerankError};
 pub use ledger::{Account, Charge, Ledger, LedgerBounds, Refused};
 pub use limits::Limits;
 pub use ranking::{
-    FailReason, Judgment, Outcome, Ranking, Reranked, ScoreKind, SkipReason, Status, Timings,
-    TokenCount, UnitMap,
+    FailReason, Judgment, Notes, Outcome, Ranking, Reranked, ScoreKind, SkipReason, Status,
+    Timings, TokenCount, UnitMap,
 };
 pub use request::{Document, Field, FirstStage, OnFailure, PolicySelector, RerankRequest, Value};

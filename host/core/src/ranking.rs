@@ -10,8 +10,8 @@ use crate::request::FirstStage;
 pub enum Outcome {
     /// Its score, finite; higher is better.
     Scored(f64),
-    /// It could not be scored. The reason is one word: `empty`, `late`, `not-finite`, `failed`, or
-    /// the policy's own.
+    /// It could not be scored. The reason is one word: `empty`, `unread`, `late`, `not-finite`,
+    /// `failed`, or the policy's own.
     Unscored(String),
     /// It must not be shown.
     Filtered,
@@ -114,6 +114,14 @@ impl Ranking {
         self.order.len() - self.scored
     }
 
+    /// How many documents could not be scored for this reason.
+    pub fn unscored_for(&self, reason: &str) -> usize {
+        let judgments = self.judgments.iter();
+        judgments
+            .filter(|judgment| matches!(&judgment.outcome, Outcome::Unscored(own) if own == reason))
+            .count()
+    }
+
     /// How many documents the request had.
     pub fn documents(&self) -> usize {
         self.judgments.len()
@@ -207,6 +215,8 @@ pub enum SkipReason {
     NoDocuments,
     /// No document had any text in the fields that count.
     NoText,
+    /// The model cannot read the query, or none of the documents.
+    Unread,
     /// A search of an index for which nothing is configured.
     NoRule,
     /// Reranking is switched off, for the index or by the search.
@@ -253,6 +263,7 @@ impl SkipReason {
         match self {
             Self::NoDocuments => "no-documents",
             Self::NoText => "no-text",
+            Self::Unread => "unread",
             Self::NoRule => "no-rule",
             Self::Disabled => "disabled",
             Self::Sort => "sort",
@@ -383,6 +394,23 @@ impl TokenCount {
     }
 }
 
+/// The reason of documents of which the tokenizer leaves nothing, or that have no text.
+pub const EMPTY: &str = "empty";
+
+/// The reason of documents that the model cannot read.
+pub const UNREAD: &str = "unread";
+
+/// What a caller should know of how a ranking came about, beside the verdicts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Notes {
+    /// Whether the model could not read the query, so that nothing was scored.
+    pub query_unread: bool,
+    /// Documents of which the model saw only a part.
+    pub truncated: usize,
+    /// The model that stands in for a trained one, if there is one: its scores mean nothing.
+    pub stand_in: Option<String>,
+}
+
 /// A finished request: what every wire protocol turns into its answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reranked {
@@ -402,6 +430,8 @@ pub struct Reranked {
     pub ranking: Ranking,
     /// Whether the query itself was cut to fit the model.
     pub query_truncated: bool,
+    /// What a caller should know of how the scores came about.
+    pub notes: Notes,
     /// What was tokenized.
     pub tokens: TokenCount,
     /// Where the time went.

@@ -12,6 +12,7 @@ use crate::cache::encodings::EncodingCache;
 use crate::cache::rows::Recalled;
 use crate::error::InferenceError;
 use crate::model::Model;
+use crate::reading::Reading;
 use crate::rows::{RowBatch, Scratch};
 use crate::scheduler::Statistics;
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard};
@@ -47,6 +48,7 @@ struct EncodedRow {
     truncated: bool,
     /// Tokens that the row would have, had nothing been cut.
     given: usize,
+    reading: Reading,
 }
 
 /// The texts of one tokenizer call.
@@ -84,7 +86,7 @@ struct Progress {
     outputs: Vec<Vec<f32>>,
     /// What the outputs are charged with.
     held: Option<Charge>,
-    /// Rows that were known or have run.
+    /// Rows that were known, have run, or are not to be run.
     rows_done: usize,
     first_start: Option<Instant>,
     run_time: Duration,
@@ -113,18 +115,20 @@ impl Job {
                 rows_known += 1;
             }
         }
+        // They need no run to be what they are: NaN.
+        let rows_done = rows_known + batch.unrun();
         Self {
             model: Arc::clone(model),
             batch,
-            remaining: AtomicUsize::new(rows - rows_known),
+            remaining: AtomicUsize::new(rows - rows_done),
             withdrawn: AtomicBool::new(false),
             start_by,
             recalled,
             progress: Mutex::new(Progress {
                 outputs,
                 held,
-                rows_done: rows_known,
-                first_start: (rows_known == rows).then(Instant::now),
+                rows_done,
+                first_start: (rows_done == rows).then(Instant::now),
                 run_time: Duration::ZERO,
                 error: None,
             }),
@@ -434,6 +438,7 @@ impl EncodeJob {
             row,
             truncated,
             given,
+            reading: text.reading(),
         })
     }
 
@@ -461,8 +466,13 @@ impl EncodeJob {
                 .lock()
                 .expect("nothing panics while it holds the rows"),
         );
+        let query = self
+            .encoded_query
+            .get()
+            .and_then(|query| query.as_ref().ok());
         let mut encoding = Encoding {
-            query_truncated: matches!(self.encoded_query.get(), Some(Ok(q)) if q.truncated()),
+            query_truncated: query.is_some_and(EncodedText::truncated),
+            query_reading: query.map(EncodedText::reading),
             ..Encoding::default()
         };
         for (position, row) in rows.into_iter().enumerate() {
@@ -480,12 +490,17 @@ impl EncodeJob {
                 row,
                 truncated,
                 given,
+                reading,
             } = row?;
-            encoding.tokens.add(TokenCount {
-                total: row.ids.len() as u64,
-                longest_cut: (given > row.ids.len()).then_some(given as u64),
-                window: self.tokenizer.max_tokens() as u64,
-            });
+            encoding.readings.push(reading);
+            // What is not run is seen by no model.
+            if encoding.is_run(position) {
+                encoding.tokens.add(TokenCount {
+                    total: row.ids.len() as u64,
+                    longest_cut: (given > row.ids.len()).then_some(given as u64),
+                    window: self.tokenizer.max_tokens() as u64,
+                });
+            }
             if truncated {
                 encoding
                     .truncated

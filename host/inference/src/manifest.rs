@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::error::InferenceError;
 use crate::files;
 use crate::name::check_model_name;
+use crate::scripts::{Script, Scripts};
 
 /// The file that makes a folder a model's.
 pub const MANIFEST_FILE: &str = "manifest.toml";
@@ -33,6 +34,10 @@ pub struct ModelManifest {
     pub score_kind: String,
     /// The longest row, tokens, special tokens included.
     pub max_tokens: usize,
+    /// The scripts that it reads, by their names in Unicode (`Latin`, `Han`); text in letters of
+    /// others is unread. Without them, those of which its vocabulary has words.
+    #[serde(default)]
+    pub scripts: Option<Vec<String>>,
     /// Whether its rankings mean nothing: a model for tests and benchmarks.
     #[serde(default)]
     pub test_only: bool,
@@ -249,7 +254,22 @@ impl ModelManifest {
         if self.execution.provider == "openvino" {
             hash.update(&self.execution.precision);
         }
+        if let Some(scripts) = self.scripts() {
+            hash.update(b"scripts ");
+            hash.update(scripts.names().join(" "));
+        }
         hex::encode(hash.finalize())
+    }
+
+    /// The scripts that it reads, if it says so.
+    pub fn scripts(&self) -> Option<Scripts> {
+        let names = self.scripts.as_ref()?;
+        Some(
+            names
+                .iter()
+                .filter_map(|name| Script::from_name(name))
+                .collect(),
+        )
     }
 
     /// Every file that makes the model, relative to its folder: what a copy of it needs.
@@ -291,6 +311,7 @@ impl ModelManifest {
         if self.execution.workers == Some(0) {
             return Err("`execution.workers` must be at least 1, got 0".to_owned());
         }
+        self.check_scripts()?;
         if ScoreKind::from_name(&self.score_kind).is_none() {
             return Err(format!(
                 "`score_kind` must be `logit` or `cosine`, got `{}`",
@@ -342,6 +363,29 @@ impl ModelManifest {
                 Err("`output_precision = \"fp16\"` is for vectors of length 1: `pooling.normalized` must be true".to_owned())
             }
             _ => Ok(()),
+        }
+    }
+
+    fn check_scripts(&self) -> Result<(), String> {
+        let known = || {
+            let names = Script::ALL.iter().map(|script| script.name());
+            names.collect::<Vec<_>>().join(", ")
+        };
+        let Some(names) = &self.scripts else {
+            return Ok(());
+        };
+        if names.is_empty() {
+            return Err(format!(
+                "`scripts` is empty: name those that the model reads, or leave it out; there are: {}",
+                known()
+            ));
+        }
+        match names.iter().find(|name| Script::from_name(name).is_none()) {
+            None => Ok(()),
+            Some(unknown) => Err(format!(
+                "`scripts` has `{unknown}`, which is no script that is told apart; there are: {}",
+                known()
+            )),
         }
     }
 }

@@ -49,7 +49,12 @@ impl Model {
         let manifest = ModelManifest::read(folder)?;
         let graph = read_checked(folder, &manifest.files.model)?;
         let tokenizer_json = read_checked(folder, &manifest.files.tokenizer)?;
-        let tokenizer = ModelTokenizer::new(&manifest.name, &tokenizer_json, manifest.max_tokens)?;
+        let tokenizer = ModelTokenizer::new(
+            &manifest.name,
+            &tokenizer_json,
+            manifest.max_tokens,
+            manifest.scripts(),
+        )?;
         let session = backend.open(&manifest, &folder.join(&manifest.files.model.path), &graph)?;
         let mut model = Self {
             digest: manifest.digest(),

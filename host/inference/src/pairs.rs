@@ -9,6 +9,7 @@ use rerankd_core::TokenCount;
 use crate::error::InferenceError;
 use crate::manifest::ModelKind;
 use crate::model::Model;
+use crate::reading::{Reading, Verdict};
 use crate::rows::RowBatch;
 use crate::scheduler::Lane;
 use crate::tensor::{Tensor, TensorData};
@@ -18,8 +19,12 @@ use crate::tokenizer::Encoding;
 #[derive(Debug, Clone, PartialEq)]
 pub struct PairScores {
     /// In the order of the texts: a cross-encoder's logit, or a bi-encoder's cosine. `None` where
-    /// the row did not run in time.
+    /// text or query is not run, or the row did not run in time.
     pub scores: Vec<Option<f64>>,
+    /// Whether each text was read.
+    pub texts: Vec<Verdict>,
+    /// Whether the query was read.
+    pub query: Verdict,
     /// Positions of the texts that were cut, ascending.
     pub truncated: Vec<usize>,
     /// Whether the query was cut.
@@ -36,8 +41,21 @@ pub struct PairScores {
     pub run_time: Duration,
 }
 
+/// Why a text has no vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoVector {
+    /// Its row did not run in time.
+    Late,
+    /// The model cannot read it.
+    Unread,
+    /// The tokenizer leaves nothing of it.
+    Empty,
+}
+
 struct Rows {
     tensors: Vec<(String, Tensor)>,
+    texts: Vec<Verdict>,
+    query: Option<Verdict>,
     truncated: Vec<u32>,
     query_truncated: bool,
     tokens: TokenCount,
@@ -63,11 +81,13 @@ pub async fn score(
         let mut all = Vec::with_capacity(count + 1);
         all.push(query.to_owned());
         all.extend(texts);
-        run(lane, model, None, all).await?
+        run(lane, model, Query::FirstText, all).await?
     } else {
-        run(lane, model, Some(query.to_owned()), texts).await?
+        run(lane, model, Query::OfPairs(query.to_owned()), texts).await?
     };
     let outputs = &model.manifest().outputs;
+    let query = rows.query.unwrap_or(Verdict::Read);
+    let texts = rows.texts[usize::from(bi_encoder)..].to_vec();
     let truncated_rows = &rows.truncated;
     let (scores, truncated, query_truncated) = if bi_encoder {
         let vectors = vectors(&rows.tensors, outputs.embedding.as_deref());
@@ -95,6 +115,8 @@ pub async fn score(
     };
     Ok(PairScores {
         scores,
+        texts,
+        query,
         truncated: truncated.into_iter().map(|row| row as usize).collect(),
         query_truncated,
         tokens: rows.tokens,
@@ -105,8 +127,8 @@ pub async fn score(
     })
 }
 
-/// The pooled vector of each text, not normalized, in the order of the texts; `None` where the row
-/// did not run in time. Falls back to the normalized vector if the model gives no other.
+/// The pooled vector of each text, not normalized, in the order of the texts, or why it has none. Falls
+/// back to the normalized vector if the model gives no other.
 ///
 /// # Errors
 /// [`InferenceError`] of the tokenizer or the model; a cross-encoder has no vectors.
@@ -114,7 +136,7 @@ pub async fn embed(
     lane: &Lane,
     model: &Arc<Model>,
     texts: Vec<String>,
-) -> Result<Vec<Option<Vec<f32>>>, InferenceError> {
+) -> Result<Vec<Result<Vec<f32>, NoVector>>, InferenceError> {
     let outputs = &model.manifest().outputs;
     let Some(name) = outputs.pooled.as_deref().or(outputs.embedding.as_deref()) else {
         return Err(InferenceError::UnusableModel {
@@ -122,35 +144,57 @@ pub async fn embed(
             problem: "it is a cross-encoder: it scores pairs and has no vectors".to_owned(),
         });
     };
-    let rows = run(lane, model, None, texts).await?;
+    let rows = run(lane, model, Query::None, texts).await?;
     let vectors = vectors(&rows.tensors, Some(name));
-    Ok(vectors
+    let embedded = vectors
         .into_iter()
-        .map(|vector| {
-            vector
-                .iter()
-                .all(|x| x.is_finite())
-                .then(|| vector.to_vec())
-        })
-        .collect())
+        .zip(rows.texts)
+        .map(|(vector, text)| match text {
+            Verdict::Empty => Err(NoVector::Empty),
+            Verdict::Unread => Err(NoVector::Unread),
+            Verdict::Read if vector.iter().all(|x| x.is_finite()) => Ok(vector.to_vec()),
+            Verdict::Read => Err(NoVector::Late),
+        });
+    Ok(embedded.collect())
+}
+
+/// Where the query of some texts is.
+enum Query {
+    None,
+    FirstText,
+    OfPairs(String),
 }
 
 async fn run(
     lane: &Lane,
     model: &Arc<Model>,
-    query: Option<String>,
+    query: Query,
     texts: Vec<String>,
 ) -> Result<Rows, InferenceError> {
     let started = Instant::now();
-    let encoding: Encoding = lane.encode(model.tokenizer(), query, texts).await?;
+    let query_is_first = matches!(query, Query::FirstText);
+    let of_pairs = match query {
+        Query::OfPairs(query) => Some(query),
+        Query::None | Query::FirstText => None,
+    };
+    let mut encoding: Encoding = lane.encode(model.tokenizer(), of_pairs, texts).await?;
+    if query_is_first {
+        // What is compared with a query that nobody can read need not run, either.
+        encoding.query_reading = encoding.readings.first().copied();
+    }
     let (truncated, query_truncated) = (encoding.truncated.clone(), encoding.query_truncated);
     let tokens = encoding.tokens;
+    let verdict = |reading: &Reading| reading.verdict;
+    let texts = encoding.readings.iter().map(verdict).collect();
+    let query = encoding.query_reading.as_ref().map(verdict);
     let batch = RowBatch::new(model, encoding.into_tensors(&model.manifest().inputs))?;
     let encoded = Instant::now();
     let output = lane.run(model, batch).await?;
     let first_start = output.first_start.unwrap_or_else(Instant::now);
     Ok(Rows {
         tensors: output.tensors,
+        texts,
+        query,
         truncated,
         query_truncated,
         tokens,

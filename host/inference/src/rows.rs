@@ -48,7 +48,7 @@ impl RowInput {
 
 impl RowBatch {
     /// Checks `named` against the model's inputs and finds each row's true length: the position
-    /// after the last 1 in its attention mask.
+    /// after the last 1 in its attention mask. A row without any is not run: its outputs are NaN.
     ///
     /// # Errors
     /// The variant of [`InferenceError`] that names what is wrong: an unknown, repeated or missing
@@ -126,7 +126,7 @@ impl RowBatch {
             .map(|row| {
                 row.iter()
                     .rposition(|&cell| cell != 0)
-                    .map_or(1, |last| last + 1)
+                    .map_or(0, |last| last + 1)
             })
             .collect();
         let max_tokens = model.manifest().max_tokens;
@@ -183,9 +183,14 @@ impl RowBatch {
         self.rows
     }
 
-    /// Each row's true length, tokens.
+    /// Each row's true length, tokens; 0 of one that is not to be run.
     pub fn lengths(&self) -> &[usize] {
         &self.lengths
+    }
+
+    /// How many rows are not to be run.
+    pub(crate) fn unrun(&self) -> usize {
+        self.lengths.iter().filter(|&&length| length == 0).count()
     }
 
     /// Writes all that a row gives to the model, cut to its true length: what rows that are equal have

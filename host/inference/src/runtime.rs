@@ -151,6 +151,7 @@ impl Inference {
             tokens_per_run = model.tokens_within(crate::scheduler::RUN_TIME),
             padding_per_run = model.cost().slack(),
             workers = model.workers(),
+            scripts = model.tokenizer().scripts().names().join(" "),
             "model loaded"
         );
         let mut loaded = self.loaded();

@@ -348,7 +348,7 @@ impl Lane {
     /// Runs a batch of rows and gives their outputs back in the same order.
     ///
     /// Returns before the deadline's `start_by` plus half the reserve: rows that have not run by
-    /// then are NaN.
+    /// then are NaN, and so are rows of no token.
     ///
     /// # Errors
     /// [`InferenceError::Run`] if the model fails, or [`InferenceError::ShuttingDown`].
@@ -359,10 +359,11 @@ impl Lane {
     ) -> Result<RunOutput, InferenceError> {
         let cache = self.shared.caches.rows();
         let recalled = cache.and_then(|cache| cache.recall(model, &batch));
-        let missing = match &recalled {
+        let mut missing = match &recalled {
             Some(recalled) => recalled.missing(),
             None => (0..batch.rows()).collect(),
         };
+        missing.retain(|&row| batch.lengths()[row] > 0);
         let job = Arc::new(Job::new(model, batch, self.deadline.start_by, recalled));
         let rows = missing.len();
         if rows == 0 {

@@ -3,6 +3,9 @@
 //! Texts are cut, never refused: first at [`CHARACTERS_PER_TOKEN`] characters for each token of the
 //! model's window, so that hostile text costs little, then at the window itself. In a pair only the
 //! document is cut, unless the query alone fills more than half the window.
+//!
+//! A text that the model cannot read, or of which no token is left, has a row that is not run: its
+//! attention mask is 0 ([`crate::reading`]).
 
 use rerankd_core::TokenCount;
 use sha2::{Digest, Sha256};
@@ -11,6 +14,8 @@ use tokenizers::Tokenizer;
 use crate::cache::key::{Key, KeyMaker};
 use crate::error::InferenceError;
 use crate::manifest::Inputs;
+use crate::reading::{Reader, Reading};
+use crate::scripts::Scripts;
 use crate::template::{Template, TokenRow};
 use crate::tensor::{Tensor, TensorData};
 
@@ -36,24 +41,30 @@ pub struct ModelTokenizer {
     single: Template,
     pair: Template,
     max_tokens: usize,
+    reader: Reader,
     /// Makes keys of texts.
     keys: KeyMaker,
 }
 
 /// The token ids of one text, without special tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EncodedText {
     ids: Vec<u32>,
     truncated: bool,
+    reading: Reading,
     /// Tokens before anything was cut off behind the tokenizer.
     given: usize,
 }
 
 /// The rows of one tokenizer call, in the order of the texts.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Encoding {
     /// One row a text.
     pub rows: Vec<TokenRow>,
+    /// How much of each text was read.
+    pub readings: Vec<Reading>,
+    /// How much of the query of a pair was read; `None` for texts alone.
+    pub query_reading: Option<Reading>,
     /// Positions of the texts that were cut, ascending.
     pub truncated: Vec<u32>,
     /// Whether the query of a pair was cut.
@@ -63,11 +74,17 @@ pub struct Encoding {
 }
 
 impl ModelTokenizer {
-    /// Reads `tokenizer.json` bytes.
+    /// Reads `tokenizer.json` bytes. `scripts` are those that the model reads; without them, those of
+    /// which the vocabulary has words.
     ///
     /// # Errors
     /// [`InferenceError::Tokenizer`] with the problem.
-    pub fn new(model: &str, json: &[u8], max_tokens: usize) -> Result<Self, InferenceError> {
+    pub fn new(
+        model: &str,
+        json: &[u8],
+        max_tokens: usize,
+        scripts: Option<Scripts>,
+    ) -> Result<Self, InferenceError> {
         let fail = |problem: String| InferenceError::Tokenizer {
             model: model.to_owned(),
             problem,
@@ -87,6 +104,7 @@ impl ModelTokenizer {
                 "a window of {max_tokens} tokens has no room for a pair"
             )));
         }
+        let reader = Reader::new(&tokenizer, scripts);
         Ok(Self {
             model: model.to_owned(),
             tokenizer,
@@ -94,11 +112,18 @@ impl ModelTokenizer {
             pair,
             max_tokens,
             keys: KeyMaker::new(&[
-                "encodings 1",
+                "encodings 2",
                 &hex::encode(Sha256::digest(json)),
                 &max_tokens.to_string(),
+                &reader.scripts().names().join(" "),
             ]),
+            reader,
         })
+    }
+
+    /// The scripts that the model reads: text in letters of others is unread.
+    pub fn scripts(&self) -> Scripts {
+        self.reader.scripts()
     }
 
     /// The key of a text's encoding.
@@ -139,19 +164,36 @@ impl ModelTokenizer {
             Some((end, _)) => (&text[..end], true),
             None => (text, false),
         };
-        let encoding =
-            self.tokenizer
-                .encode_fast(text, false)
-                .map_err(|error| InferenceError::Tokenizer {
-                    model: self.model.clone(),
-                    problem: error.to_string(),
-                })?;
+        let fail = |error: tokenizers::Error| InferenceError::Tokenizer {
+            model: self.model.clone(),
+            problem: error.to_string(),
+        };
+        let in_place = || self.tokenizer.encode(text, false);
+        // Where tokens stand in the text costs time, and counts only where a part of it may be unread.
+        let mut is_placed = self.reader.suspects(text);
+        let mut encoding = match is_placed {
+            true => in_place(),
+            false => self.tokenizer.encode_fast(text, false),
+        }
+        .map_err(fail)?;
         // What is kept is not larger than the window, in capacity either.
-        let ids = encoding.get_ids();
-        let kept = ids.len().min(self.max_tokens);
+        let kept = encoding.len().min(self.max_tokens);
+        if !is_placed && self.reader.has_strange(&encoding.get_ids()[..kept]) {
+            encoding = in_place().map_err(fail)?;
+            is_placed = true;
+        }
+        let ids = &encoding.get_ids()[..kept];
+        let reading = match is_placed {
+            _ if self.reader.is_nothing(ids) => Reading::NOTHING,
+            true => self
+                .reader
+                .weigh(text, ids, &encoding.get_offsets()[..kept]),
+            false => Reading::WHOLE,
+        };
         Ok(EncodedText {
-            ids: ids[..kept].to_vec(),
-            truncated: cut || kept < ids.len(),
+            ids: ids.to_vec(),
+            truncated: cut || kept < encoding.len(),
+            reading,
             given: encoding.len(),
         })
     }
@@ -170,6 +212,7 @@ impl ModelTokenizer {
         EncodedText {
             ids: ids.to_vec(),
             truncated,
+            reading: text.reading,
             given: text.given,
         }
     }
@@ -218,6 +261,11 @@ impl EncodedText {
     pub fn truncated(&self) -> bool {
         self.truncated
     }
+
+    /// How much of it was read.
+    pub fn reading(&self) -> Reading {
+        self.reading
+    }
 }
 
 impl Encoding {
@@ -249,21 +297,37 @@ impl Encoding {
             .collect()
     }
 
+    /// Tokens of the longest row; at least one, since a tensor without elements is no input.
+    fn columns(&self) -> usize {
+        let lengths = self.rows.iter().map(|row| row.ids.len());
+        lengths.max().unwrap_or(0).max(1)
+    }
+
     /// Bytes of the tensors that [`into_tensors`](Self::into_tensors) makes.
     pub fn tensor_bytes(&self, inputs: &Inputs) -> usize {
-        let columns = self.rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+        let columns = self.columns();
         self.rows.len() * columns * 8 * (2 + usize::from(inputs.type_ids.is_some()))
     }
 
+    /// Whether a row is to be run: its text was read, and so was the query.
+    pub fn is_run(&self, row: usize) -> bool {
+        let text = self.readings.get(row).copied();
+        [self.query_reading, text]
+            .into_iter()
+            .flatten()
+            .all(Reading::is_run)
+    }
+
     /// The model's inputs by name, each `I64` `[rows, longest row]`, padded with 0 where the mask
-    /// is 0.
+    /// is 0. All of the mask is 0 in a row that is not to be run.
     pub fn into_tensors(self, inputs: &Inputs) -> Vec<(String, Tensor)> {
-        let columns = self.rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
-        let dense = |value: &dyn Fn(&TokenRow, usize) -> i64| {
+        let columns = self.columns();
+        let dense = |value: &dyn Fn(usize, &TokenRow, usize) -> i64| {
             let mut data = vec![0_i64; self.rows.len() * columns];
-            for (row, cells) in self.rows.iter().zip(data.chunks_mut(columns.max(1))) {
+            let rows = self.rows.iter().zip(data.chunks_mut(columns));
+            for (number, (row, cells)) in rows.enumerate() {
                 for (position, cell) in cells.iter_mut().enumerate().take(row.ids.len()) {
-                    *cell = value(row, position);
+                    *cell = value(number, row, position);
                 }
             }
             Tensor::new(vec![self.rows.len(), columns], TensorData::I64(data))
@@ -272,14 +336,17 @@ impl Encoding {
         let mut tensors = vec![
             (
                 inputs.ids.clone(),
-                dense(&|row, position| i64::from(row.ids[position])),
+                dense(&|_, row, position| i64::from(row.ids[position])),
             ),
-            (inputs.mask.clone(), dense(&|_, _| 1)),
+            (
+                inputs.mask.clone(),
+                dense(&|number, _, _| i64::from(self.is_run(number))),
+            ),
         ];
         if let Some(name) = &inputs.type_ids {
             tensors.push((
                 name.clone(),
-                dense(&|row, position| i64::from(row.type_ids[position])),
+                dense(&|_, row, position| i64::from(row.type_ids[position])),
             ));
         }
         tensors

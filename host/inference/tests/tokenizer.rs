@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use rerankd_inference::ModelTokenizer;
+use rerankd_inference::reading::{MOST_UNREAD, Reading, Verdict};
+use rerankd_inference::scripts::Script;
 use rerankd_inference::tokenizer::CHARACTERS_PER_TOKEN;
 use tokenizers::{Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
 
@@ -18,7 +20,7 @@ fn json() -> Vec<u8> {
 }
 
 fn ours() -> ModelTokenizer {
-    ModelTokenizer::new("all-minilm-l6-v2", &json(), WINDOW).unwrap()
+    ModelTokenizer::new("all-minilm-l6-v2", &json(), WINDOW, None).unwrap()
 }
 
 /// The library's own way: encode everything, then truncate.
@@ -142,5 +144,122 @@ fn hostile_text_costs_little() {
             fastest < Duration::from_millis(5),
             "{name} took {fastest:?}"
         );
+    }
+}
+
+fn reading(text: &str) -> Reading {
+    ours().encode_text(text).unwrap().reading()
+}
+
+#[test]
+fn a_text_is_read_as_far_as_the_vocabulary_has_its_words() {
+    assert_eq!(ours().scripts().names(), ["Latin"]);
+    for text in [
+        "running shoes",
+        "Schöne Grüße, déjà vu",
+        "... !!! (?)",
+        "3 x 4 = 12 ½ €5",
+        "C++",
+        "{}",
+    ] {
+        assert_eq!(reading(text), Reading::WHOLE, "{text}");
+    }
+    for (text, unread) in [
+        ("Nike 运动鞋", 3.0 / 7.0),
+        ("🍕 place", 1.0 / 6.0),
+        ("кот cats", 3.0 / 7.0),
+    ] {
+        let reading = reading(text);
+        assert!(
+            (reading.unread - unread).abs() < 1e-6,
+            "{text}: {reading:?}"
+        );
+        assert_eq!(reading.verdict, Verdict::Read, "{text}");
+    }
+    // Of several scripts; letter by letter; pictures; a word that is none; unknown punctuation.
+    let word = "x".repeat(101);
+    for text in ["运动鞋 tv", "кроссовки", "🍕", "ひらがな", &word, "※※"] {
+        let reading = reading(text);
+        assert!(reading.unread > MOST_UNREAD, "{text}: {reading:?}");
+        assert_eq!(reading.verdict, Verdict::Unread, "{text}");
+    }
+    for text in [
+        "", " \n", "\u{200b}", "\u{feff}", "\u{fffd}", "\0", "\u{301}",
+    ] {
+        assert_eq!(reading(text), Reading::NOTHING, "{text:?}");
+    }
+}
+
+#[test]
+fn what_was_cut_off_does_not_count() {
+    let english = "shoe ".repeat(WINDOW);
+    let chinese = "鞋".repeat(WINDOW);
+    assert_eq!(
+        reading(&format!("{english}{chinese}")).verdict,
+        Verdict::Read
+    );
+    assert_eq!(
+        reading(&format!("{chinese} {english}")).verdict,
+        Verdict::Unread
+    );
+}
+
+#[test]
+fn a_manifests_scripts_count_before_the_vocabularys() {
+    let with = |script: Script| {
+        let scripts = Some([script].into_iter().collect());
+        ModelTokenizer::new("all-minilm-l6-v2", &json(), WINDOW, scripts).unwrap()
+    };
+    let verdict = |tokenizer: &ModelTokenizer, text: &str| {
+        tokenizer.encode_text(text).unwrap().reading().verdict
+    };
+    let cyrillic = with(Script::Cyrillic);
+    assert_eq!(verdict(&cyrillic, "кроссовки"), Verdict::Read);
+    assert_eq!(verdict(&cyrillic, "shoes"), Verdict::Unread);
+    assert_eq!(verdict(&cyrillic, "42"), Verdict::Read);
+}
+
+#[test]
+fn bytes_stand_for_characters_that_a_vocabulary_does_not_have() {
+    let tokenizer = |json: &str| ModelTokenizer::new("m", json.as_bytes(), WINDOW, None).unwrap();
+    let words: Vec<String> = ('a'..='z')
+        .flat_map(|a| ('a'..='z').map(move |b| format!("{a}{b}")))
+        .collect();
+    let letters: Vec<String> = ('a'..='z').map(|a| a.to_string()).collect();
+    let vocabulary = |more: Vec<String>| {
+        let pieces = more.into_iter().chain(letters.clone()).chain(words.clone());
+        pieces
+            .enumerate()
+            .map(|(id, piece)| format!("{piece:?}: {id}"))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    // SentencePiece with byte fallback, and GPT-2's alphabet.
+    let bytes = (0..=255).map(|byte| format!("<0x{byte:02X}>")).collect();
+    let fallback = tokenizer(&format!(
+        r#"{{"version": "1.0", "added_tokens": [], "model": {{"type": "BPE", "byte_fallback": true, "merges": [], "vocab": {{{}}}}}}}"#,
+        vocabulary(bytes)
+    ));
+    let alphabet = ('\u{a1}'..='\u{ac}')
+        .chain('\u{ae}'..='\u{143}')
+        .map(String::from)
+        .collect();
+    let byte_level = tokenizer(&format!(
+        r#"{{"version": "1.0", "added_tokens": [],
+            "pre_tokenizer": {{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}},
+            "decoder": {{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}},
+            "model": {{"type": "BPE", "merges": [], "vocab": {{{}}}}}}}"#,
+        vocabulary(alphabet)
+    ));
+    for (name, tokenizer) in [("fallback", &fallback), ("byte level", &byte_level)] {
+        let reading = |text: &str| tokenizer.encode_text(text).unwrap().reading();
+        assert_eq!(tokenizer.scripts().names(), ["Latin"], "{name}");
+        assert_eq!(reading("shoes"), Reading::WHOLE, "{name}");
+        assert_eq!(reading("🍕🍕").verdict, Verdict::Unread, "{name}");
+        assert!(
+            (reading("shoes🍕").unread - 1.0 / 6.0).abs() < 1e-6,
+            "{name}"
+        );
+        assert_eq!(reading("").verdict, Verdict::Empty, "{name}");
     }
 }

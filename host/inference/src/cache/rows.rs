@@ -34,7 +34,7 @@ impl Keepable for [u8] {
 pub(crate) struct Recalled {
     cache: Arc<RowCache>,
     keys: Vec<Key>,
-    /// One a row; `None` has to run.
+    /// One a row; `None` is not known.
     pub(crate) found: Vec<Option<Arc<[u8]>>>,
 }
 
@@ -86,7 +86,8 @@ impl RowCache {
             .collect();
         let found: Vec<_> = keys.iter().map(|key| self.store.entries.get(key)).collect();
         let hits = found.iter().flatten().count();
-        self.store.count(model.name(), hits, found.len() - hits);
+        let misses = found.len() - batch.unrun() - hits;
+        self.store.count(model.name(), hits, misses);
         Some(Recalled {
             cache: Arc::clone(self),
             keys,
@@ -101,7 +102,7 @@ impl RowCache {
 }
 
 impl Recalled {
-    /// Positions of the rows that have to run, ascending.
+    /// Positions of the rows that are not known, ascending.
     pub(crate) fn missing(&self) -> Vec<usize> {
         (0..self.found.len())
             .filter(|&row| self.found[row].is_none())
