@@ -16,7 +16,7 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use rerankd_core::{
-    ErrorKind, FirstStage, Judgment, Limits, Outcome, PolicySelector, Ranking, RerankError,
+    ErrorKind, FirstStage, Judgment, Limits, Notes, Outcome, PolicySelector, Ranking, RerankError,
     RerankRequest, Reranked, ScoreKind, Status, Timings, TokenCount, UnitMap,
 };
 use rerankd_wire::search::{
@@ -204,6 +204,7 @@ fn result(request: &RerankRequest, choice: u8) -> Reranked {
         first_stage: request.first_stage,
         ranking,
         query_truncated: false,
+        notes: Notes::default(),
         tokens: TokenCount::default(),
         timings: Timings::default(),
     }

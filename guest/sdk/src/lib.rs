@@ -113,6 +113,15 @@
 //! # fn main() {}
 //! ```
 //!
+//! # Text that the model cannot read
+//!
+//! A model of English makes something of Chinese, too, and it means nothing. So the host runs no row of
+//! a text that is mostly *unread*, or of which the tokenizer leaves nothing, and none at all where the
+//! query is such a text. Such rows look as if they were late, and `unscored("late")` is a right answer:
+//! the host reports the document as `unread` or `empty`. A policy that would rather do something else,
+//! such as to score by the first stage alone, asks [`Embeddings::reading`] or [`PairScores::reading`];
+//! a host older than these functions refuses a component that calls them.
+//!
 //! # What goes wrong, and who hears of it
 //!
 //! An [`Error`] or a panic ends the call as a policy fault and the search keeps the engine's order;
@@ -131,6 +140,7 @@ mod models;
 mod normalize;
 mod panics;
 mod parameters;
+mod reading;
 mod vector;
 
 /// The contract as `wit-bindgen` generates it, for what the rest of this crate does not cover.
@@ -140,8 +150,16 @@ mod vector;
 )]
 pub mod bindings {
     wit_bindgen::generate!({
-        path: "../../wit",
-        world: "reranker",
+        path: ["../../wit", "../../wit/reading"],
+        inline: "
+            package rerankd:sdk;
+
+            world policy {
+                include rerank:policy/reranker@0.1.0;
+                import rerank:reading/reading@0.1.0;
+            }
+        ",
+        world: "rerankd:sdk/policy",
         pub_export_macro: true,
         default_bindings_module: "rerank_policy::bindings",
         additional_derives: [PartialEq],
@@ -159,6 +177,7 @@ pub use document::{first_stage_value, text_of};
 pub use models::{BiEncoder, CrossEncoder, Embeddings, PairScores, model_error};
 pub use normalize::{min_max, z_score};
 pub use parameters::parameters;
+pub use reading::Reading;
 pub use vector::{dot, sigmoid};
 
 /// A reranking policy. Implement it for a type without data and [`export!`] that type.

@@ -7,6 +7,7 @@ use crate::bindings::wasi::nn::{
     graph::{self, Graph},
     tensor::TensorType,
 };
+use crate::reading::{Reading, Readings};
 
 /// A model that turns a text into an embedding.
 pub struct BiEncoder {
@@ -32,7 +33,12 @@ impl BiEncoder {
     /// `[rows, dimensions]`.
     pub fn embed(&self, texts: &[String]) -> Result<Embeddings, Error> {
         if texts.is_empty() {
-            return Ok(Embeddings::from_rows(Vec::new(), 1, Vec::new()));
+            return Ok(Embeddings::from_rows(
+                Vec::new(),
+                1,
+                Vec::new(),
+                Readings::default(),
+            ));
         }
         let encoding = tokenizer::encode_texts(&self.model.name, texts)
             .map_err(|reason| self.model.error(&reason))?;
@@ -40,7 +46,12 @@ impl BiEncoder {
         let (values, dimensions) =
             self.model
                 .compute(&encoding, "sentence_embedding", texts.len())?;
-        Ok(Embeddings::from_rows(values, dimensions, truncated))
+        Ok(Embeddings::from_rows(
+            values,
+            dimensions,
+            truncated,
+            Readings::of(encoding),
+        ))
     }
 }
 
@@ -52,6 +63,7 @@ pub struct Embeddings {
     dimensions: usize,
     /// `[rows]`
     truncated: Vec<bool>,
+    readings: Readings,
 }
 
 impl Embeddings {
@@ -65,8 +77,9 @@ impl Embeddings {
         self.truncated.is_empty()
     }
 
-    /// The embedding of a text, `[dimensions]`, of length 1. `None` if the row did not run in time:
-    /// answer `unscored("late")` for its document.
+    /// The embedding of a text, `[dimensions]`, of length 1. `None` if the row did not run, since there
+    /// was no time or the model cannot read it: answer `unscored("late")` for its document, the host
+    /// knows which.
     ///
     /// # Panics
     /// If there is no such row.
@@ -84,11 +97,25 @@ impl Embeddings {
         self.truncated[row]
     }
 
-    fn from_rows(values: Vec<f32>, dimensions: usize, truncated: Vec<bool>) -> Self {
+    /// How much of the text the model can read. The first call asks the host.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn reading(&self, row: usize) -> Reading {
+        self.readings.row(row)
+    }
+
+    fn from_rows(
+        values: Vec<f32>,
+        dimensions: usize,
+        truncated: Vec<bool>,
+        readings: Readings,
+    ) -> Self {
         Self {
             values,
             dimensions,
             truncated,
+            readings,
         }
     }
 }
@@ -121,6 +148,7 @@ impl CrossEncoder {
                 logits: Vec::new(),
                 truncated: Vec::new(),
                 query_truncated: false,
+                readings: Readings::default(),
             });
         }
         let encoding = tokenizer::encode_pairs(&self.model.name, query, texts)
@@ -137,6 +165,7 @@ impl CrossEncoder {
             logits,
             truncated,
             query_truncated,
+            readings: Readings::of(encoding),
         })
     }
 }
@@ -148,6 +177,7 @@ pub struct PairScores {
     /// `[rows]`
     truncated: Vec<bool>,
     query_truncated: bool,
+    readings: Readings,
 }
 
 impl PairScores {
@@ -162,8 +192,8 @@ impl PairScores {
     }
 
     /// The pair's logit, unbounded, higher is better; [`sigmoid`](crate::sigmoid) makes a
-    /// probability of it. `None` if the row did not run in time: answer `unscored("late")` for its
-    /// document.
+    /// probability of it. `None` if the row did not run, since there was no time or the model cannot
+    /// read it: answer `unscored("late")` for its document, the host knows which.
     ///
     /// # Panics
     /// If there is no such row.
@@ -183,6 +213,19 @@ impl PairScores {
     /// Whether the query filled more than half the model's window and was cut to that half.
     pub fn query_truncated(&self) -> bool {
         self.query_truncated
+    }
+
+    /// How much of the text the model can read. The first call asks the host.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn reading(&self, row: usize) -> Reading {
+        self.readings.row(row)
+    }
+
+    /// How much of the query the model can read; `None` if there were no texts.
+    pub fn query_reading(&self) -> Option<Reading> {
+        self.readings.query()
     }
 }
 
@@ -290,7 +333,8 @@ mod tests {
     #[test]
     fn a_row_is_late_only_if_all_of_it_is_nan() {
         let values = vec![1.0, 0.0, f32::NAN, f32::NAN, f32::NAN, 1.0];
-        let embeddings = Embeddings::from_rows(values, 2, vec![false, true, false]);
+        let embeddings =
+            Embeddings::from_rows(values, 2, vec![false, true, false], Readings::default());
         assert_eq!(embeddings.len(), 3);
         assert_eq!(embeddings.row(0), Some(&[1.0, 0.0][..]));
         assert_eq!(embeddings.row(1), None);

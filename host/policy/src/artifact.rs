@@ -12,7 +12,7 @@ use crate::error::ReleaseError;
 pub(crate) const EXPORT: &str = "rerank:policy/policy@0.1.0";
 
 /// What a policy may import.
-const IMPORTS: [&str; 7] = [
+const IMPORTS: [&str; 8] = [
     "wasi:nn/tensor@0.2.0-rc-2024-10-28",
     "wasi:nn/graph@0.2.0-rc-2024-10-28",
     "wasi:nn/inference@0.2.0-rc-2024-10-28",
@@ -20,6 +20,7 @@ const IMPORTS: [&str; 7] = [
     "rerank:policy/tokenizer@0.1.0",
     "rerank:policy/log@0.1.0",
     "rerank:policy/types@0.1.0",
+    "rerank:reading/reading@0.1.0",
 ];
 
 /// The custom section in which a component may carry its cases, as JSON.

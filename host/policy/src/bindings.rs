@@ -1,4 +1,7 @@
 //! What wasmtime generates from `wit/`, and nothing else.
+//!
+//! The world is that of the frozen contract with the abilities that came after it. A component imports
+//! those that it uses; the host links all of them.
 
 #![allow(
     missing_docs,
@@ -7,8 +10,16 @@
 )]
 
 wasmtime::component::bindgen!({
-    path: "../../wit",
-    world: "rerank:policy/reranker",
+    path: ["../../wit", "../../wit/reading"],
+    inline: "
+        package rerankd:host;
+
+        world reranker {
+            include rerank:policy/reranker@0.1.0;
+            import rerank:reading/reading@0.1.0;
+        }
+    ",
+    world: "rerankd:host/reranker",
     with: {
         "wasi:nn/tensor.tensor": crate::imports::nn::GuestTensor,
         "wasi:nn/graph.graph": crate::imports::nn::GuestGraph,
@@ -28,4 +39,5 @@ wasmtime::component::bindgen!({
 
 pub use exports::rerank::policy::policy as exported;
 pub use rerank::policy as contract;
+pub use rerank::reading;
 pub use wasi::nn;

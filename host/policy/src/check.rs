@@ -1,10 +1,13 @@
 //! From what a guest says to a ranking: every document judged exactly once, or a fault.
 
+use rerankd_core::ranking::EMPTY;
 use rerankd_core::{Judgment, Outcome, Ranking, SkipReason, Status};
+use rerankd_inference::Verdict;
 
 use crate::bindings::contract::types;
 use crate::error::Fault;
 use crate::imports::log::words;
+use crate::texts::Texts;
 
 /// Longest reason of an unscored document that is kept, bytes.
 const MAX_REASON_BYTES: usize = 32;
@@ -17,8 +20,15 @@ const COPIES: usize = 3;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Checked {
     /// A ranking in which at least one document was scored, or all were filtered, or there was
-    /// nothing to score.
-    Ranking(Ranking, Status),
+    /// nothing to score; and how many of its documents were cut.
+    Ranking {
+        /// The ranking.
+        ranking: Ranking,
+        /// What it is.
+        status: Status,
+        /// Documents of which the model saw only a part.
+        truncated: usize,
+    },
     /// Rows were late and no document was scored.
     AllLate,
 }
@@ -39,7 +49,7 @@ pub(crate) fn kept_bytes(judgments: &[types::Judgment]) -> usize {
 /// Checks the judgments on `documents` documents.
 ///
 /// `filters`: whether the manifest allows `filtered`. `late_rows`: rows of this call that the host
-/// did not run in time.
+/// did not run in time. `texts`: what the tokenizer made of the call's texts.
 ///
 /// # Errors
 /// The [`Fault`] that says what is wrong: an index out of range, repeated or missing, a filtered
@@ -49,6 +59,7 @@ pub fn check(
     documents: usize,
     filters: bool,
     late_rows: usize,
+    texts: &Texts,
 ) -> Result<Checked, Fault> {
     let mut checked: Vec<Option<Judgment>> = vec![None; documents];
     for judgment in judgments {
@@ -82,18 +93,26 @@ pub fn check(
             first,
         });
     }
-    conclude(
-        Ranking::new(checked.into_iter().flatten().collect()),
-        late_rows,
-    )
+    let mut judgments: Vec<Judgment> = checked.into_iter().flatten().collect();
+    let truncated = texts.correct(&mut judgments, late_rows);
+    let ranking = Ranking::new(judgments);
+    let Some(status) = conclude(&ranking, late_rows, texts)? else {
+        return Ok(Checked::AllLate);
+    };
+    Ok(Checked::Ranking {
+        ranking,
+        status,
+        truncated,
+    })
 }
 
-fn conclude(ranking: Ranking, late_rows: usize) -> Result<Checked, Fault> {
+/// What a ranking is; `None` where all is late.
+fn conclude(ranking: &Ranking, late_rows: usize, texts: &Texts) -> Result<Option<Status>, Fault> {
     if ranking.unscored() == 0 {
-        return Ok(Checked::Ranking(ranking, Status::Applied));
+        return Ok(Some(Status::Applied));
     }
     if ranking.scored() > 0 {
-        return Ok(Checked::Ranking(ranking, Status::Partial));
+        return Ok(Some(Status::Partial));
     }
     let reasons: Vec<&str> = ranking
         .judgments()
@@ -103,24 +122,21 @@ fn conclude(ranking: Ranking, late_rows: usize) -> Result<Checked, Fault> {
             Outcome::Scored(_) | Outcome::Filtered => None,
         })
         .collect();
-    if reasons.iter().all(|&reason| reason == "empty") {
-        return Ok(Checked::Ranking(
-            ranking,
-            Status::Skipped(SkipReason::NoText),
-        ));
-    }
-    if late_rows > 0 {
-        return Ok(Checked::AllLate);
-    }
-    let reason = reasons
-        .iter()
-        .find(|&&reason| reason != "empty")
-        .copied()
-        .unwrap_or("empty");
-    Err(Fault::NoScore {
-        documents: ranking.documents(),
-        reason: reason.to_owned(),
-    })
+    let skipped = match texts.query() {
+        Some(Verdict::Empty) => SkipReason::NoQuery,
+        Some(_) => SkipReason::Unread,
+        None if reasons.iter().all(|&reason| reason == EMPTY) => SkipReason::NoText,
+        None if late_rows > 0 => return Ok(None),
+        None if texts.any_unrun() => SkipReason::Unread,
+        None => {
+            let reason = reasons.iter().find(|&&reason| reason != EMPTY);
+            return Err(Fault::NoScore {
+                documents: ranking.documents(),
+                reason: reason.copied().unwrap_or(EMPTY).to_owned(),
+            });
+        }
+    };
+    Ok(Some(Status::Skipped(skipped)))
 }
 
 /// A reason as it may stand in a header: a short word of letters, digits and `-`.
@@ -163,7 +179,11 @@ mod tests {
             judged(1, types::Outcome::Scored(0.5)),
             judged(0, types::Outcome::Scored(f64::NAN)),
         ];
-        let Ok(Checked::Ranking(ranking, status)) = check(judgments, 2, false, 0) else {
+        let checked = check(judgments, 2, false, 0, &Texts::default());
+        let Ok(Checked::Ranking {
+            ranking, status, ..
+        }) = checked
+        else {
             panic!("a ranking was expected")
         };
         assert_eq!(ranking.order(), [1, 0]);
@@ -182,9 +202,10 @@ mod tests {
                 1,
                 false,
                 late,
+                &Texts::default(),
             )
         };
-        let Ok(Checked::Ranking(_, status)) = all("empty", 0) else {
+        let Ok(Checked::Ranking { status, .. }) = all("empty", 0) else {
             panic!("expected a ranking")
         };
         assert_eq!(status, Status::Skipped(SkipReason::NoText));

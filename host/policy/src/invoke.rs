@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rerankd_core::{
-    Charge, Document, Field, FirstStage, Limits, Refused, RerankRequest, Reranked, Timings, Value,
+    Charge, Document, Field, FirstStage, Limits, Notes, Refused, RerankRequest, Reranked, Timings,
+    Value,
 };
-use rerankd_inference::{Deadline, Inference};
+use rerankd_inference::{Deadline, Inference, Verdict};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 
 use crate::bindings::contract::types;
@@ -269,9 +270,14 @@ impl Call {
             documents,
             version.manifest().filters,
             usage.late_rows,
+            &usage.texts,
         );
-        let (ranking, status) = match checked {
-            Ok(Checked::Ranking(ranking, status)) => (ranking, status),
+        let (ranking, status, truncated) = match checked {
+            Ok(Checked::Ranking {
+                ranking,
+                status,
+                truncated,
+            }) => (ranking, status, truncated),
             Ok(Checked::AllLate) => {
                 return Err(PolicyError::Deadline {
                     policy: version.label().to_owned(),
@@ -302,6 +308,11 @@ impl Call {
                 first_stage,
                 ranking,
                 query_truncated: usage.query_truncated,
+                notes: Notes {
+                    query_unread: usage.texts.query() == Some(Verdict::Unread),
+                    truncated,
+                    stand_in: version.stand_in().map(str::to_owned),
+                },
                 tokens: usage.tokens,
                 timings,
             },

@@ -31,6 +31,7 @@ pub mod selector;
 pub mod split;
 pub mod store;
 mod sync;
+mod texts;
 pub mod traffic;
 pub mod version;
 mod wasi;

@@ -259,6 +259,14 @@ impl PolicyVersion {
         &self.models
     }
 
+    /// The model among its own that stands in for a trained one, if there is one: it is for tests, and
+    /// its scores mean nothing.
+    pub fn stand_in(&self) -> Option<&str> {
+        let mut models = self.models.values();
+        let stand_in = models.find(|model| model.manifest().test_only);
+        stand_in.map(|model| model.name())
+    }
+
     pub(crate) fn schema(&self) -> &ParameterSchema {
         &self.schema
     }

@@ -14,7 +14,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::post;
 use rerankd_core::{ErrorKind, RerankError};
-use rerankd_inference::pairs;
+use rerankd_inference::pairs::{self, NoVector};
 use rerankd_wire::native::Native;
 use rerankd_wire::{Answer, Protocol, Route, metarank};
 
@@ -253,10 +253,25 @@ async fn embeddings(app: &App, name: &str, request: Request) -> Result<Answer, R
     .await
     .map_err(|_| late())?
     .map_err(rerank::failed)?;
-    let vectors = vectors
-        .into_iter()
-        .collect::<Option<Vec<_>>>()
-        .ok_or_else(late)?;
+    let vectors = vectors.into_iter().enumerate().map(|(index, vector)| {
+        vector.map_err(|why| match why {
+            NoVector::Late => late(),
+            NoVector::Empty => RerankError::bad_request(
+                format!("texts[{index}]"),
+                format!("nothing is left of it for model {name}; expected a text"),
+            ),
+            NoVector::Unread => RerankError {
+                kind: ErrorKind::Unread,
+                ..RerankError::bad_request(
+                    format!("texts[{index}]"),
+                    format!(
+                        "model {name} cannot read most of it, so that its vector would say nothing"
+                    ),
+                )
+            },
+        })
+    });
+    let vectors = vectors.collect::<Result<Vec<_>, _>>()?;
     metarank::encode_embeddings(&vectors, arrived.elapsed())
 }
 

@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use futures_util::{StreamExt, TryStreamExt};
+use rerankd_core::ranking::{EMPTY, UNREAD};
 use rerankd_core::{
-    Charge, ErrorKind, FailReason, FirstStage, Judgment, OnFailure, Outcome, PolicySelector,
+    Charge, ErrorKind, FailReason, FirstStage, Judgment, Notes, OnFailure, Outcome, PolicySelector,
     Ranking, RerankError, RerankRequest, Reranked, ScoreKind, SkipReason, Status, Timings,
     TokenCount,
 };
-use rerankd_inference::{Deadline, InferenceError, Model, pairs};
+use rerankd_inference::{Deadline, InferenceError, Model, Verdict, pairs};
 use rerankd_policy::catalog::Chosen;
 use rerankd_policy::{PolicyError, PolicyVersion, invoke, split};
 use rerankd_wire::{Answer, Call, Decoded, Protocol, Target};
@@ -52,10 +53,23 @@ pub(crate) struct Caller<'a> {
     pub(crate) protocol: &'static str,
     /// What to answer when reranking fails and the request does not say.
     pub(crate) on_failure: OnFailure,
+    /// What the answer is.
+    pub(crate) shape: Shape,
     /// When all of the request was there.
     pub(crate) arrived: Instant,
     /// Names the call in logs.
     pub(crate) request_id: &'a str,
+}
+
+/// What an answer is, which decides what it can say where nothing was ranked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// The engine's own page.
+    Search,
+    /// The request's documents, which have an order without any score.
+    Documents,
+    /// Scores, and nothing else.
+    Scores,
 }
 
 /// Who reranks a request.
@@ -144,6 +158,10 @@ async fn run<'a>(
         on_failure: match incoming.protocol.on_failure() {
             OnFailure::FirstStage => OnFailure::FirstStage,
             OnFailure::Error => app.config.wire.on_failure,
+        },
+        shape: match incoming.protocol.on_failure() {
+            OnFailure::FirstStage => Shape::Documents,
+            OnFailure::Error => Shape::Scores,
         },
         arrived: incoming.arrived,
         request_id: &incoming.request_id,
@@ -325,7 +343,10 @@ pub(crate) async fn rerank(
     let error = match result {
         Ok(reranked) => {
             app.admission.learn(ranker.digest(), tokens, &reranked);
-            return Ok(reranked);
+            return match unranked(caller.shape, on_failure, &reranked) {
+                Some(error) => Err(error),
+                None => Ok(reranked),
+            };
         }
         Err(error) => error,
     };
@@ -358,12 +379,42 @@ pub(crate) async fn rerank(
         first_stage,
         ranking: Ranking::first_stage(documents, unscored),
         query_truncated: false,
+        notes: Notes::default(),
         tokens: TokenCount::default(),
         timings: Timings {
             total: caller.arrived.elapsed(),
             ..Timings::default()
         },
     })
+}
+
+/// The error for a ranking without a score, where the answer could say only scores; and for a query of
+/// which nothing is left, which is the caller's mistake everywhere but in a search.
+fn unranked(shape: Shape, on_failure: OnFailure, reranked: &Reranked) -> Option<RerankError> {
+    let policy = &reranked.policy;
+    match reranked.status {
+        Status::Skipped(SkipReason::NoQuery) if shape != Shape::Search => Some(RerankError::new(
+            ErrorKind::Empty,
+            format!(
+                "the query is empty: nothing is left of it for the model of `{policy}`; expected the text that was searched for"
+            ),
+        )),
+        Status::Skipped(SkipReason::Unread)
+            if shape == Shape::Scores && on_failure == OnFailure::Error =>
+        {
+            let what = match reranked.notes.query_unread {
+                true => "the query",
+                false => "any of the documents",
+            };
+            Some(RerankError::new(
+                ErrorKind::Unread,
+                format!(
+                    "the model of `{policy}` cannot read {what}: more than half of the letters are of scripts, or of characters, that it does not know; ask a policy whose model reads them"
+                ),
+            ))
+        }
+        _ => None,
+    }
 }
 
 impl Ranker {
@@ -479,8 +530,9 @@ async fn run_model(
     let present: Vec<usize> = (0..texts.len())
         .filter(|&index| !texts[index].trim().is_empty())
         .collect();
-    let mut judgments = vec![Judgment::unscored("empty"); texts.len()];
+    let mut judgments = vec![Judgment::unscored(EMPTY); texts.len()];
     let mut timings = Timings::default();
+    let mut query = Verdict::Read;
     let mut query_truncated = false;
     let mut tokens = TokenCount::default();
     if !present.is_empty() {
@@ -491,8 +543,13 @@ async fn run_model(
             .await
             .map_err(|_| late(model))?
             .map_err(failed)?;
-        for (&index, score) in present.iter().zip(&scores.scores) {
-            let outcome = score.map_or_else(|| Outcome::Unscored("late".into()), Outcome::Scored);
+        for ((&index, score), text) in present.iter().zip(&scores.scores).zip(&scores.texts) {
+            let outcome = match (score, scores.query, text) {
+                (Some(score), ..) => Outcome::Scored(*score),
+                (None, _, Verdict::Empty) => Outcome::Unscored(EMPTY.into()),
+                (None, Verdict::Read, Verdict::Read) => Outcome::Unscored("late".into()),
+                (None, ..) => Outcome::Unscored(UNREAD.into()),
+            };
             judgments[index] = Judgment {
                 outcome,
                 truncated: false,
@@ -500,8 +557,10 @@ async fn run_model(
             };
         }
         for row in scores.truncated {
-            judgments[present[row]].truncated = true;
+            let judgment = &mut judgments[present[row]];
+            judgment.truncated = matches!(judgment.outcome, Outcome::Scored(_));
         }
+        query = scores.query;
         query_truncated = scores.query_truncated;
         tokens = scores.tokens;
         timings.tokenize = scores.tokenize;
@@ -510,13 +569,19 @@ async fn run_model(
         timings.worked = scores.run_time;
     }
     timings.total = caller.arrived.elapsed();
+    let truncated = judgments.iter().filter(|one| one.truncated).count();
     let ranking = Ranking::new(judgments);
-    let status = match (ranking.scored(), ranking.unscored()) {
-        (_, 0) => Status::Applied,
-        (0, _) if present.is_empty() => Status::Skipped(SkipReason::NoText),
-        (0, _) => return Err(late(model)),
-        _ => Status::Partial,
+    let unscored = ranking.unscored();
+    let status = match (ranking.scored(), unscored, query) {
+        (_, 0, _) => Status::Applied,
+        (1.., ..) => Status::Partial,
+        (0, _, Verdict::Empty) => Status::Skipped(SkipReason::NoQuery),
+        (0, _, Verdict::Unread) => Status::Skipped(SkipReason::Unread),
+        _ if ranking.unscored_for(EMPTY) == unscored => Status::Skipped(SkipReason::NoText),
+        _ if ranking.unscored_for("late") > 0 => return Err(late(model)),
+        _ => Status::Skipped(SkipReason::Unread),
     };
+    let is_stand_in = model.manifest().test_only;
     Ok(Reranked {
         policy: model.name().to_owned(),
         version: model.digest()[..8].to_owned(),
@@ -526,6 +591,11 @@ async fn run_model(
         first_stage: request.first_stage,
         ranking,
         query_truncated,
+        notes: Notes {
+            query_unread: query == Verdict::Unread,
+            truncated,
+            stand_in: is_stand_in.then(|| model.name().to_owned()),
+        },
         tokens,
         timings,
     })

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rerankd::admission::Admission;
 use rerankd::shadow::{MAX_QUEUED_JOBS, MAX_REQUEST_BYTES, Shadow, ShadowJob};
 use rerankd_core::{
-    Document, FailReason, FirstStage, Judgment, Limits, Outcome, Ranking, RerankRequest, Reranked,
-    ScoreKind, Status, Timings, TokenCount, UnitMap,
+    Document, FailReason, FirstStage, Judgment, Limits, Notes, Outcome, Ranking, RerankRequest,
+    Reranked, ScoreKind, Status, Timings, TokenCount, UnitMap,
 };
 use rerankd_inference::{CacheSettings, Deadline, Inference, InferenceConfig, pairs};
 use rerankd_policy::TrafficBook;
@@ -153,6 +153,7 @@ fn live(status: Status, scores: &[f64]) -> Reranked {
         first_stage: FirstStage::None,
         ranking: Ranking::new(scores.iter().map(judge).collect()),
         query_truncated: false,
+        notes: Notes::default(),
         tokens: TokenCount::default(),
         timings: Timings::default(),
     }

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use rerankd_core::{ErrorKind, Outcome, RerankError, Reranked, Status};
+use rerankd_core::{ErrorKind, Outcome, RerankError, Reranked, SkipReason, Status};
 use serde_json::value::RawValue;
 
 use crate::json::quoted;
@@ -74,6 +74,14 @@ pub(crate) fn list(result: &Reranked, wish: &Wish) -> Result<Listing, RerankErro
             );
             (by_place(documents, wish.scale), vec![warning])
         }
+        // No document has a score that could be shown.
+        Status::Skipped(reason @ SkipReason::Unread) => {
+            let warning = format!(
+                "nothing was reranked ({}): documents are in the order of the request, and a score only says its place",
+                reason.name()
+            );
+            (by_place(documents, wish.scale), vec![warning])
+        }
         _ => by_score(result, wish)?,
     };
     if let Some(min_score) = wish.min_score {
@@ -82,6 +90,18 @@ pub(crate) fn list(result: &Reranked, wish: &Wish) -> Result<Listing, RerankErro
     listed.truncate(wish.top_n.unwrap_or(usize::MAX));
     if result.query_truncated {
         warnings.push("the query was cut to fit the model".to_owned());
+    }
+    if result.notes.truncated > 0 {
+        warnings.push(format!(
+            "{} of {documents} documents were cut to fit the model, and scored by their beginning",
+            result.notes.truncated
+        ));
+    }
+    if let Some(model) = &result.notes.stand_in {
+        warnings.push(format!(
+            "the scores mean nothing: the model {} is for tests, and stands in until a trained one is bound",
+            quoted(model)
+        ));
     }
     let lines = listed.into_iter().map(|(index, printed)| Line {
         index,

@@ -21,8 +21,9 @@
 //! ```
 //! `results` holds the scored documents, best first and without those below `min_score`, then those
 //! that could not be scored (`"unscored": "empty"` in place of `score`), cut to `top_n`. `unscored`
-//! counts all of the latter, also behind the cut; `filtered` the documents that the policy left out.
-//! Optional keys are absent rather than null.
+//! counts all of the latter, also behind the cut; `filtered` the documents that the policy left out;
+//! `query_truncated` and `query_unread` are true where the model saw only a part of the query, or could
+//! not read it. Optional keys are absent rather than null.
 //!
 //! `_default` as `{policy}` is the policy that answers where nobody is named (`--default-policy`).
 
@@ -277,6 +278,7 @@ impl Reply for NativeReply {
             unscored: ranking.unscored(),
             filtered: ranking.documents() - ranking.order().len(),
             query_truncated: result.query_truncated,
+            query_unread: result.notes.query_unread,
             timings_ms: TimingsMs {
                 queue: milliseconds(timings.queue),
                 tokenize: milliseconds(timings.tokenize),
@@ -325,6 +327,8 @@ struct Body<'r> {
     filtered: usize,
     #[serde(skip_serializing_if = "is_false")]
     query_truncated: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    query_unread: bool,
     timings_ms: TimingsMs,
 }
 

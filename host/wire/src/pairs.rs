@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use rerankd_core::ranking::{EMPTY, UNREAD};
 use rerankd_core::{
     Document, ErrorKind, FailReason, Outcome, RerankError, RerankRequest, Reranked, SkipReason,
     Status,
@@ -143,7 +144,11 @@ fn no_score(place: &str, outcome: &Outcome, status: Status) -> RerankError {
         ),
         (Status::Skipped(SkipReason::NoText), _) => (ErrorKind::BadRequest, NO_TEXT.to_owned()),
         (_, Outcome::Unscored(reason)) => match reason.as_str() {
-            "empty" => (ErrorKind::BadRequest, NO_TEXT.to_owned()),
+            EMPTY => (ErrorKind::BadRequest, NO_TEXT.to_owned()),
+            UNREAD => (
+                ErrorKind::Unread,
+                "was not scored: the model cannot read most of it".to_owned(),
+            ),
             "late" => (
                 ErrorKind::DeadlineExceeded,
                 "was not scored before the deadline".to_owned(),

@@ -6,12 +6,15 @@
 //! `status`, and `reason` where there is one, are tokens; `window` is how many documents were
 //! reranked, `unscored` how many of them have no score, `time` milliseconds from the arrival of the
 //! whole request to the ranking. `reason` of a `partial` ranking is the commonest of its unscored
-//! documents.
+//! documents; `unread` is how many of them the model cannot read. `truncated` is how many documents were
+//! cut to fit the model; `query-truncated` is there if the query was; `stand-in` names the model, if it
+//! is for tests and its scores mean nothing. Counts of 0 are left out.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use rerankd_core::ranking::UNREAD;
 use rerankd_core::{
     ErrorKind, FailReason, Outcome, Ranking, RerankError, Reranked, SkipReason, Status,
 };
@@ -116,6 +119,10 @@ struct Member<'a> {
     version: &'a str,
     window: usize,
     unscored: usize,
+    unread: usize,
+    truncated: usize,
+    query_truncated: bool,
+    stand_in: Option<&'a str>,
     time: Duration,
 }
 
@@ -133,6 +140,14 @@ impl<'a> Member<'a> {
             version: &result.version,
             window: ranking.documents(),
             unscored: ranking.unscored(),
+            // Where the query is what was not read, nobody knows of the documents.
+            unread: match result.notes.query_unread {
+                true => 0,
+                false => ranking.unscored_for(UNREAD),
+            },
+            truncated: result.notes.truncated,
+            query_truncated: result.query_truncated,
+            stand_in: result.notes.stand_in.as_deref(),
             time: result.timings.total,
         }
     }
@@ -153,6 +168,9 @@ fn members(results: &[Reranked]) -> Vec<Member<'_>> {
             Some(other) => {
                 other.window += member.window;
                 other.unscored += member.unscored;
+                other.unread += member.unread;
+                other.truncated += member.truncated;
+                other.query_truncated |= member.query_truncated;
                 other.time = other.time.max(member.time);
             }
             None => members.push(member),
@@ -180,6 +198,17 @@ fn add_member<'l>(
     member = member.parameter(KeyRef::constant("window"), count(of.window));
     if of.status == Status::Partial {
         member = member.parameter(KeyRef::constant("unscored"), count(of.unscored));
+    }
+    for (key, number) in [("unread", of.unread), ("truncated", of.truncated)] {
+        if number > 0 {
+            member = member.parameter(KeyRef::constant(key), count(number));
+        }
+    }
+    if of.query_truncated {
+        member = member.parameter(KeyRef::constant("query-truncated"), true);
+    }
+    if let Some(model) = of.stand_in.and_then(|name| StringRef::from_str(name).ok()) {
+        member = member.parameter(KeyRef::constant("stand-in"), model);
     }
     if let Ok(time) = Decimal::try_from(milliseconds(of.time)) {
         member = member.parameter(KeyRef::constant("time"), time);

@@ -373,7 +373,9 @@ fn encode_error(error: &RerankError) -> Answer {
         ErrorKind::Overloaded => (429, "Overloaded"),
         ErrorKind::ShuttingDown => (503, "Unhealthy"),
         ErrorKind::UnknownPolicy | ErrorKind::UnknownModel => (404, "Backend"),
-        ErrorKind::PolicyFault | ErrorKind::DeadlineExceeded => (424, "Backend"),
+        ErrorKind::PolicyFault | ErrorKind::Unread | ErrorKind::DeadlineExceeded => {
+            (424, "Backend")
+        }
         ErrorKind::Internal => (500, "Backend"),
         // The search proxy's, which speaks otherwise.
         ErrorKind::UpstreamFailed | ErrorKind::UpstreamUnavailable | ErrorKind::UpstreamTimeout => {

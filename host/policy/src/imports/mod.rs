@@ -18,6 +18,7 @@ use crate::cpu::CpuMeter;
 use crate::engine::{PolicyEngine, Ticking};
 use crate::error::Fault;
 use crate::limiter::GuestLimiter;
+use crate::texts::{self, Texts};
 use crate::wasi::GuestWasi;
 
 /// Most resources (tensors, encodings, streams ..) that one call may hold.
@@ -38,7 +39,7 @@ pub struct GuestState {
     pub(crate) table: ResourceTable,
     /// What the call holds of the host's memory.
     pub(crate) account: Account,
-    /// For what grows with nothing that the guest does: the table, log lines, output.
+    /// For what is bounded by itself: the table, what is told of texts, log lines, output.
     _fixed: Charge,
     /// What the last call of the host gave to the guest, which may still be copying it.
     handed_over: Option<Charge>,
@@ -85,6 +86,8 @@ pub(crate) struct Usage {
     pub(crate) query_truncated: bool,
     /// What the tokenizer made of the texts.
     pub(crate) tokens: TokenCount,
+    /// Which of them were cut, or not run.
+    pub(crate) texts: Texts,
     /// Whether the host's log says already that a model failed on the call's rows.
     failure_is_logged: bool,
     /// What a model or the tokenizer could not do, if it was the host's failure.
@@ -109,7 +112,7 @@ impl GuestState {
         table.set_max_capacity(MAX_RESOURCES);
         let output_bytes = limits.guest_log_lines * limits.guest_log_line_bytes;
         // Log lines and output, and both once more as they are handed to the caller.
-        let fixed = MAX_RESOURCES * RESOURCE_BYTES + 4 * output_bytes;
+        let fixed = MAX_RESOURCES * RESOURCE_BYTES + texts::KEPT_BYTES + 4 * output_bytes;
         Ok(Self {
             table,
             _fixed: account.charge(fixed)?,

@@ -1,19 +1,21 @@
-//! `rerank:policy/tokenizer`: texts in, tensor handles out.
+//! `rerank:policy/tokenizer`: texts in, tensor handles out. And `rerank:reading`: how much of them the
+//! model can read.
 
 use std::time::Instant;
 
 use rerankd_core::Charge;
-use rerankd_inference::Encoding;
 use rerankd_inference::manifest::Inputs;
+use rerankd_inference::{Encoding, Reading, Verdict};
 use wasmtime::component::Resource;
 
 use crate::bindings::contract::tokenizer::{Host, HostEncoding};
+use crate::bindings::reading::reading::{self, TextReading};
 use crate::imports::GuestState;
 use crate::imports::nn::GuestTensor;
 
-/// What an encoding keeps of a row when its tensors were taken, bytes: its length, and whether its
-/// text was cut.
-const KEPT_ROW_BYTES: usize = 2 * size_of::<u32>();
+/// What an encoding keeps of a row when its tensors were taken, bytes: its length, whether its text was
+/// cut, and how much of it was read.
+const KEPT_ROW_BYTES: usize = 2 * size_of::<u32>() + size_of::<Reading>();
 
 /// The rows of one tokenizer call; `None` after its tensors were taken.
 pub struct GuestEncoding {
@@ -24,6 +26,8 @@ pub struct GuestEncoding {
     lengths: Vec<u32>,
     truncated: Vec<u32>,
     query_truncated: bool,
+    readings: Vec<Reading>,
+    query_reading: Option<Reading>,
 }
 
 impl GuestState {
@@ -65,10 +69,18 @@ impl GuestState {
         self.usage.tokenize_time += started.elapsed();
         self.usage.host_time += started.elapsed();
         match encoded {
-            Ok((encoding, held)) => {
+            Ok((mut encoding, held)) => {
                 let mut held = held.expect("it was given with the texts");
                 held.shrink_to(encoding.size_bytes());
+                // What is compared with a query that nobody can read need not run, either.
+                let own_query = || {
+                    query_rows
+                        .first()
+                        .map(|&row| encoding.readings[row as usize])
+                };
+                encoding.query_reading = encoding.query_reading.or_else(own_query);
                 self.usage.tokens.add(encoding.tokens);
+                self.usage.texts.note(&encoding, &query_rows);
                 // Both ascend.
                 let cut = |row: &u32| encoding.truncated.binary_search(row).is_ok();
                 self.usage.query_truncated |=
@@ -77,6 +89,8 @@ impl GuestState {
                     lengths: encoding.lengths(),
                     truncated: encoding.truncated.clone(),
                     query_truncated: encoding.query_truncated,
+                    readings: encoding.readings.clone(),
+                    query_reading: encoding.query_reading,
                     inputs: model.manifest().inputs.clone(),
                     encoding: Some(encoding),
                     held,
@@ -159,5 +173,37 @@ impl HostEncoding for GuestState {
         self.enter()?;
         self.table.delete(encoding)?;
         Ok(())
+    }
+}
+
+/// What the contract's form of one reading takes, bytes.
+const READING_BYTES: usize = size_of::<TextReading>();
+
+impl reading::Host for GuestState {
+    fn texts(&mut self, encoding: Resource<GuestEncoding>) -> wasmtime::Result<Vec<TextReading>> {
+        self.enter()?;
+        let rows = self.table.get(&encoding)?.readings.len();
+        self.hand_over(rows * READING_BYTES)?;
+        let readings = self.table.get(&encoding)?.readings.iter();
+        Ok(readings.copied().map(text_reading).collect())
+    }
+
+    fn query(
+        &mut self,
+        encoding: Resource<GuestEncoding>,
+    ) -> wasmtime::Result<Option<TextReading>> {
+        self.enter()?;
+        Ok(self.table.get(&encoding)?.query_reading.map(text_reading))
+    }
+}
+
+fn text_reading(reading: Reading) -> TextReading {
+    TextReading {
+        verdict: match reading.verdict {
+            Verdict::Read => reading::Verdict::Read,
+            Verdict::Unread => reading::Verdict::Unread,
+            Verdict::Empty => reading::Verdict::Empty,
+        },
+        unread: reading.unread,
     }
 }

@@ -143,7 +143,7 @@ impl ShadowComparison {
 #[cfg(test)]
 mod tests {
     use rerankd_core::{
-        FirstStage, Judgment, Outcome, Ranking, ScoreKind, Status, Timings, TokenCount,
+        FirstStage, Judgment, Notes, Outcome, Ranking, ScoreKind, Status, Timings, TokenCount,
     };
     use serde_json::json;
 
@@ -164,6 +164,7 @@ mod tests {
             first_stage: FirstStage::None,
             ranking: Ranking::new(scores.iter().map(judge).collect()),
             query_truncated: false,
+            notes: Notes::default(),
             tokens: TokenCount::default(),
             timings: Timings::default(),
         }

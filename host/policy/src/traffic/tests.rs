@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on shall panic")]
 
 use rerankd_core::{
-    Judgment, Outcome, Ranking, Refused, ScoreKind, SkipReason, Timings, TokenCount, UnitMap,
+    Judgment, Notes, Outcome, Ranking, Refused, ScoreKind, SkipReason, Timings, TokenCount, UnitMap,
 };
 use serde_json::json;
 
@@ -25,6 +25,7 @@ fn ranked(status: Status, scores: &[Option<f64>]) -> Result<Invoked, PolicyError
             first_stage: FirstStage::Scored,
             ranking: Ranking::new(scores.iter().map(judge).collect()),
             query_truncated: false,
+            notes: Notes::default(),
             tokens: TokenCount::default(),
             timings: Timings {
                 guest: Duration::from_millis(2),

@@ -16,8 +16,8 @@ use super::outcome::{Failure, Outcome};
 const TEMPLATE_NAME: &str = "policy-template";
 
 /// Where the SDK finds the contract, in the checkout and in a project.
-const WIT_IN_CHECKOUT: &str = "path: \"../../wit\"";
-const WIT_IN_PROJECT: &str = "path: \"wit\"";
+const WIT_IN_CHECKOUT: &str = "path: [\"../../wit\", \"../../wit/reading\"]";
+const WIT_IN_PROJECT: &str = "path: [\"wit\", \"wit/reading\"]";
 
 macro_rules! checkout_file {
     ($path:literal) => {
@@ -49,7 +49,7 @@ const LOCK: (&str, &str) = ("Cargo.lock", checkout_file!("guest/Cargo.lock"));
 const SDK: &str = "vendor/rerank-policy";
 
 /// Names in the SDK's folder, and what stands there.
-const SDK_FILES: [(&str, &str); 11] = [
+const SDK_FILES: [(&str, &str); 13] = [
     (
         "src/document.rs",
         checkout_file!("guest/sdk/src/document.rs"),
@@ -68,10 +68,15 @@ const SDK_FILES: [(&str, &str); 11] = [
         "src/parameters.rs",
         checkout_file!("guest/sdk/src/parameters.rs"),
     ),
+    ("src/reading.rs", checkout_file!("guest/sdk/src/reading.rs")),
     ("src/vector.rs", checkout_file!("guest/sdk/src/vector.rs")),
     ("wit/policy.wit", checkout_file!("wit/policy.wit")),
     ("wit/tokenizer.wit", checkout_file!("wit/tokenizer.wit")),
     ("wit/log.wit", checkout_file!("wit/log.wit")),
+    (
+        "wit/reading/reading.wit",
+        checkout_file!("wit/reading/reading.wit"),
+    ),
     (
         "wit/deps/nn/wasi-nn.wit",
         checkout_file!("wit/deps/nn/wasi-nn.wit"),

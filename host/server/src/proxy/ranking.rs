@@ -13,7 +13,7 @@ use super::cache::{Keys, SearchId};
 use crate::admission::Permit;
 use crate::app::App;
 use crate::fields;
-use crate::rerank::{self, Caller, Ranker, Shadows, off_the_runtime};
+use crate::rerank::{self, Caller, Ranker, Shadows, Shape, off_the_runtime};
 
 /// What is known of policies, for planning.
 pub(super) struct Known<'a>(pub(super) &'a App);
@@ -102,6 +102,7 @@ impl Proxy {
         let caller = Caller {
             protocol: asker.protocol,
             on_failure: window.on_failure,
+            shape: Shape::Search,
             arrived: started,
             request_id: asker.request_id,
         };

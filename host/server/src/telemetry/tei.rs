@@ -97,9 +97,10 @@ impl TeiMetrics {
         let failure = match error.kind {
             ErrorKind::TooLarge => "batch_size",
             ErrorKind::Overloaded | ErrorKind::ShuttingDown => "overloaded",
-            ErrorKind::PolicyFault | ErrorKind::DeadlineExceeded | ErrorKind::Internal => {
-                "inference"
-            }
+            ErrorKind::PolicyFault
+            | ErrorKind::Unread
+            | ErrorKind::DeadlineExceeded
+            | ErrorKind::Internal => "inference",
             _ => "validation",
         };
         for (name, count) in FAILURES.iter().zip(&self.failed) {

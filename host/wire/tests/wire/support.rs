@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use rerankd_core::{
-    FirstStage, Judgment, Limits, Outcome, Ranking, RerankError, RerankRequest, Reranked,
+    FirstStage, Judgment, Limits, Notes, Outcome, Ranking, RerankError, RerankRequest, Reranked,
     ScoreKind, Status, Timings, TokenCount, UnitMap,
 };
 use rerankd_wire::{Answer, Call, Decoded, Protocol};
@@ -77,6 +77,7 @@ pub(crate) fn filtered() -> Judgment {
 
 /// A finished request of a policy that was told the first stage's scores.
 pub(crate) fn reranked(judgments: Vec<Judgment>) -> Reranked {
+    let truncated = judgments.iter().filter(|one| one.truncated).count();
     let ranking = Ranking::new(judgments);
     Reranked {
         policy: "semantic-blend".into(),
@@ -91,6 +92,10 @@ pub(crate) fn reranked(judgments: Vec<Judgment>) -> Reranked {
         first_stage: FirstStage::Scored,
         ranking,
         query_truncated: false,
+        notes: Notes {
+            truncated,
+            ..Notes::default()
+        },
         tokens: TokenCount::default(),
         timings: Timings {
             queue: Duration::from_micros(100),
