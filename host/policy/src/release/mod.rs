@@ -11,6 +11,7 @@
 //! A step that fails leaves everything as it was. `restore` brings the roles back after a restart;
 //! `folder` turns files into uploads, `journal` tells what happened.
 
+mod cases;
 mod clock;
 mod find;
 mod folder;
@@ -297,7 +298,7 @@ impl Releases {
         clock.ended(Step::Compile);
         let compiled = CompiledPolicy::describe(
             &self.engine,
-            component,
+            component.clone(),
             artifact.sha256(),
             options,
             &self.rules.limits,
@@ -329,7 +330,7 @@ impl Releases {
             VersionString::new(&version.manifest().version).map_err(ReleaseError::Manifest)?;
         }
         let report = self
-            .run_cases(upload, &artifact, &version, known.as_ref())
+            .run_cases(upload, &artifact, component, &version, known.as_ref())
             .await?;
         clock.ended(Step::Cases);
         Ok(Prepared {
@@ -437,35 +438,6 @@ impl Releases {
         let digest = version.digest().to_owned();
         loaded.by_digest.insert(digest, Arc::downgrade(&version));
         Ok(version)
-    }
-
-    /// Runs the cases, unless the same version passed them before.
-    async fn run_cases(
-        &self,
-        upload: &Upload,
-        artifact: &Artifact,
-        version: &Arc<PolicyVersion>,
-        known: Option<&VersionRecord>,
-    ) -> Result<Option<Value>, ReleaseError> {
-        if let Some(known) = known.filter(|known| known.case_source == upload.cases) {
-            return Ok(known.cases.clone());
-        }
-        let Some(cases) = upload.cases.as_deref().or(artifact.cases()) else {
-            return Ok(None);
-        };
-        let report = self
-            .self_test
-            .run(Arc::clone(version), cases.to_owned())
-            .await?;
-        if report.failed > 0 {
-            return Err(ReleaseError::CasesFailed {
-                failed: report.failed,
-                total: report.total,
-                first: report.first_failure.unwrap_or_default(),
-                report: report.json,
-            });
-        }
-        Ok(Some(report.json))
     }
 
     /// Files first, then the record that names them.

@@ -74,8 +74,15 @@ pub(super) fn push(flags: &PushArgs) -> Result<Outcome, Failure> {
     }
     let cases = &answer["cases"];
     if !cases.is_null() {
+        // A release that was refused for its cases does not come here.
+        let why = match cases["failed"].as_u64() {
+            None | Some(0) => "",
+            Some(_) => {
+                "; the others hold for the component's defaults, not with the models or parameters of this release"
+            }
+        };
         said.push_str(&format!(
-            "cases: {} of {} passed\n",
+            "cases: {} of {} passed{why}\n",
             cases["passed"], cases["total"]
         ));
     }
