@@ -41,6 +41,37 @@ fn the_contract_is_what_was_released() {
     }
 }
 
+/// Packages beside it: folders of `wit/`, and what they are called where they are frozen.
+const ABILITIES: [(&str, &str); 1] = [("reading", "reading-0.1")];
+
+#[test]
+fn abilities_are_what_was_released() {
+    let wit = require::root().join("wit");
+    let is_ability = |path: &Path| {
+        path.is_dir()
+            && !["deps", "released"]
+                .iter()
+                .any(|other| path.ends_with(other))
+    };
+    let folders = std::fs::read_dir(&wit).expect("the checkout has the contract");
+    let folders =
+        folders.filter(|entry| is_ability(&entry.as_ref().expect("it can be listed").path()));
+    assert_eq!(folders.count(), ABILITIES.len(), "each has a line here");
+    for (folder, frozen) in ABILITIES {
+        let read = |path: PathBuf| {
+            std::fs::read_to_string(&path)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        let file = format!("{folder}.wit");
+        let current = read(wit.join(folder).join(&file));
+        let released = read(wit.join("released").join(frozen).join(&file));
+        assert!(
+            current == released,
+            "wit/{folder}/{file} is not what was released as {frozen}: what is new goes into a package of its own"
+        );
+    }
+}
+
 /// A server with the stored components, and their names. One for all tests, as it takes a while to
 /// compile a whole runtime for each policy. The CPU time leaves room for a busy machine.
 static STORED: LazyLock<(Rerankd, Vec<String>)> = LazyLock::new(|| {

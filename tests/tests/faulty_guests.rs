@@ -141,6 +141,7 @@ fn every_faulty_guest_is_named_in_a_test() {
         include_str!("policies_at_start.rs"),
         include_str!("puppet_guest.rs"),
         include_str!("release_pipeline.rs"),
+        include_str!("unread.rs"),
         include_str!("what_a_policy_sees.rs"),
     ];
     for name in guests::all() {

@@ -58,8 +58,10 @@ fn check(text: &str, expected: Expected) {
             Expected::Cut => assert_eq!(result["truncated"], true, "{policy} {result}"),
             Expected::Whole => assert_eq!(result.get("truncated"), None, "{policy} {result}"),
             Expected::Empty => assert_eq!(result["unscored"], "empty", "{policy} {result}"),
+            Expected::Unread => assert_eq!(result["unscored"], "unread", "{policy} {result}"),
         }
-        assert_eq!(hostile.is_some(), expected != Expected::Empty);
+        let is_scored = matches!(expected, Expected::Cut | Expected::Whole);
+        assert_eq!(hostile.is_some(), is_scored);
         let tokenize = body["timings_ms"]["tokenize"].as_f64().expect("a number");
         assert!(tokenize < TOKENIZE_MS, "{policy}: {tokenize} ms");
     }
@@ -70,6 +72,7 @@ enum Expected {
     Cut,
     Whole,
     Empty,
+    Unread,
 }
 
 #[test]
@@ -87,41 +90,43 @@ fn ten_megabytes_of_spaces() {
     let spaced = Value::from(format!("clog{}boot", " ".repeat(TEN_MEGABYTES)));
     check(&spaced.to_string(), Expected::Cut);
     let late = Value::from(format!("{}clog", "\u{200b}".repeat(TEN_MEGABYTES / 3)));
-    check(&late.to_string(), Expected::Cut);
+    // Nothing is left of what the model would see.
+    check(&late.to_string(), Expected::Empty);
 }
 
 #[test]
 fn ten_megabytes_of_one_word() {
-    check(&much("a"), Expected::Cut);
-    check(&much("ab"), Expected::Cut);
+    // A word of more than 100 letters is unknown.
+    check(&much("a"), Expected::Unread);
+    check(&much("ab"), Expected::Unread);
     check(&much("##"), Expected::Cut);
 }
 
 #[test]
 fn ten_megabytes_of_combining_marks() {
-    check(&much("\u{301}"), Expected::Cut);
-    check(&much("e\u{301}\u{323}\u{30a}"), Expected::Cut);
+    check(&much("\u{301}"), Expected::Empty);
+    check(&much("e\u{301}\u{323}\u{30a}"), Expected::Unread);
     // Marks that canonical ordering has to sort.
-    check(&much("\u{323}\u{301}\u{323}\u{315}"), Expected::Cut);
+    check(&much("\u{323}\u{301}\u{323}\u{315}"), Expected::Empty);
 }
 
 #[test]
 fn ten_megabytes_of_other_scripts() {
-    check(&much("庭いじり用のクロッグ"), Expected::Cut);
-    check(&much("👟🏽👩\u{200d}👩\u{200d}👧"), Expected::Cut);
-    check(&much("سابو "), Expected::Cut);
+    check(&much("庭いじり用のクロッグ"), Expected::Unread);
+    check(&much("👟🏽👩\u{200d}👩\u{200d}👧"), Expected::Unread);
+    check(&much("سابو "), Expected::Unread);
     // A ligature that compatibility decomposition makes 18 characters of.
-    check(&much("\u{fdfa}"), Expected::Cut);
-    check(&much("각"), Expected::Cut);
+    check(&much("\u{fdfa}"), Expected::Unread);
+    check(&much("각"), Expected::Unread);
 }
 
 #[test]
 fn ten_megabytes_of_control_characters() {
     // JSON has six bytes for each.
     let zeros = Value::from("\0".repeat(TEN_MEGABYTES / 2));
-    check(&zeros.to_string(), Expected::Cut);
-    check(&much("\u{202e}\u{2066}\u{feff}"), Expected::Cut);
-    check(&much("\u{ffff}\u{10ffff}"), Expected::Cut);
+    check(&zeros.to_string(), Expected::Empty);
+    check(&much("\u{202e}\u{2066}\u{feff}"), Expected::Empty);
+    check(&much("\u{ffff}\u{10ffff}"), Expected::Unread);
 }
 
 #[test]
@@ -136,29 +141,24 @@ fn ten_megabytes_of_half_surrogate_pairs() {
     // No Rust string can hold them, but JSON can, and engines store and return them.
     check(
         &format!("\"{}\"", r"\ud83d".repeat(TEN_MEGABYTES / 6)),
-        Expected::Cut,
+        Expected::Empty,
     );
     check(r#""clog \udc5f \ud83d""#, Expected::Whole);
-    check(r#""\ud83d\ud83d\udc5f""#, Expected::Whole);
+    check(r#""\ud83d\ud83d\udc5f""#, Expected::Unread);
 }
 
 #[test]
 fn small_oddities() {
-    for text in [
-        "\0",
-        "\u{200b}",
-        "\u{202e}golc",
-        "e\u{301}",
-        "👟",
-        "\u{fffd}",
-        "[SEP]",
-        "𝕔𝕝𝕠𝕘",
-        "￼",
-        "\u{10ffff}",
-    ] {
+    for text in ["\u{202e}golc", "e\u{301}", "[SEP]"] {
         check(&Value::from(text).to_string(), Expected::Whole);
     }
+    for text in ["👟", "𝕔𝕝𝕠𝕘", "￼", "\u{10ffff}"] {
+        check(&Value::from(text).to_string(), Expected::Unread);
+    }
     for text in ["", " ", "\u{a0}\u{3000}", "\t\r\n"] {
+        check(&Value::from(text).to_string(), Expected::Empty);
+    }
+    for text in ["\0", "\u{200b}", "\u{fffd}"] {
         check(&Value::from(text).to_string(), Expected::Empty);
     }
 }
@@ -185,20 +185,25 @@ fn a_document_cannot_forge_a_separator() {
 
 #[test]
 fn a_hostile_query_is_cut_too() {
-    for query in [
-        "a".repeat(TEN_MEGABYTES),
-        "clog ".repeat(TEN_MEGABYTES / 5),
-        "\u{301}".repeat(TEN_MEGABYTES / 2),
-    ] {
+    let ask = |query: String, policy: &str| {
         let request = json!({"query": query, "documents": ["a clog", "a boot"]}).to_string();
-        for policy in ["cross-encoder", "semantic-blend"] {
-            let answer = rerank(policy, &request);
-            assert!(answer.scores().iter().all(Option::is_some));
+        SERVER.post_text(&format!("/v1/rerank/{policy}"), request)
+    };
+    for policy in ["cross-encoder", "semantic-blend"] {
+        for (query, status) in [
+            ("clog ".repeat(TEN_MEGABYTES / 5), "applied"),
+            // A word of more than 100 letters is unknown.
+            ("a".repeat(TEN_MEGABYTES), "skipped"),
+        ] {
+            let answer = ask(query, policy).ok();
+            assert_eq!(answer.parameter("status"), Some(status), "{policy}");
             let tokenize = answer.json()["timings_ms"]["tokenize"]
                 .as_f64()
                 .expect("a number");
             assert!(tokenize < TOKENIZE_MS, "{policy}: {tokenize} ms");
         }
+        let answer = ask("\u{301}".repeat(TEN_MEGABYTES / 2), policy);
+        assert_eq!(answer.status, 400, "{policy}");
     }
 }
 
