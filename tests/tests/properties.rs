@@ -39,7 +39,7 @@ fn text() -> impl Strategy<Value = String> {
         "dvd",
         "player",
         "für",
-        "時計",
+        "uhren時計",
         "qwertz",
         "a",
         "the",
@@ -220,7 +220,7 @@ proptest! {
             "/inference/encoder/all-minilm-l6-v2",
         ] {
             let answer = SERVER.post_text(path, &body);
-            prop_assert!([200, 400, 413].contains(&answer.status), "{} {}", answer.status, answer.text());
+            prop_assert!([200, 400, 413, 424].contains(&answer.status), "{} {}", answer.status, answer.text());
             if answer.status != 200 {
                 prop_assert!(!answer.error_message().is_empty());
             }
