@@ -209,6 +209,8 @@ pub enum SkipReason {
     NoText,
     /// A search of an index for which nothing is configured.
     NoRule,
+    /// A search for a policy that is expected, and was not released yet.
+    NoPolicy,
     /// Reranking is switched off, for the index or by the search.
     Disabled,
     /// A search whose order is not that of `_score`.
@@ -254,6 +256,7 @@ impl SkipReason {
             Self::NoDocuments => "no-documents",
             Self::NoText => "no-text",
             Self::NoRule => "no-rule",
+            Self::NoPolicy => "no-policy",
             Self::Disabled => "disabled",
             Self::Sort => "sort",
             Self::SizeZero => "size-zero",
