@@ -22,6 +22,10 @@ impl Policies for Known<'_> {
     fn fields(&self, selector: &PolicySelector) -> Option<Vec<String>> {
         fields::of_policy(self.0, &selector.name)
     }
+
+    fn has(&self, selector: &PolicySelector) -> bool {
+        self.0.releases.has(selector).is_ok()
+    }
 }
 
 /// A window that is to be ranked.
