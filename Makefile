@@ -14,7 +14,7 @@ OPENVINO := $(CURDIR)/.venv/openvino/onnxruntime_ep_openvino/libonnxruntime_prov
 
 .DEFAULT_GOAL := help
 .PHONY: help build runtime policies plugin faulty examples policies-python policies-javascript demo \
-	demo-search demo-opensearch test test-guest test-examples test-plugin-versions test-long openapi-tools \
+	demo-search demo-opensearch test test-fast test-guest test-examples test-plugin-versions test-long openapi-tools \
 	client-tools engines openvino eval-e2e check check-format check-lints check-docs check-dependencies check-spelling \
 	audit fuzz fuzz-seeds fuzz-minimize bench bench-releases bench-proxy bench-plugin bench-caches bench-load bench-footprint bench-hostile soak bench-languages bench-graph bench-peers models eval \
 	record-elasticsearch record-contract docs clean
@@ -112,8 +112,24 @@ demo-opensearch: build engines plugin ## start OpenSearch with the plugin and re
 demo-search: build engines ## start OpenSearch and the proxy before it, show one search with and without, stay until Ctrl-C
 	exec $(PYTHON) demo/search.py --binary target/release/rerankd $(if $(DEMO_ONCE),--exit)
 
-test: build faulty examples openapi-tools client-tools engines openvino plugin test-guest test-examples ## build what the tests need and run all of them
+test: build faulty examples openapi-tools client-tools engines openvino plugin test-guest test-examples ## build what the tests need and run all of them (about 22 minutes on two cores, the first time)
 	cargo test --release --workspace
+
+# What test-fast leaves out, since it needs more than Rust (an engine, Maven, Python, Node.js, a browser): files of
+# tests, and single tests of other files.
+SLOW_FILES := engines plugin languages openapi rerank_clients
+SLOW_TESTS := a_web_page_in_a_real_browser_changes_nothing_and_learns_nothing \
+	a_name_rebound_to_loopback_gets_a_real_browser_nowhere \
+	scores_of_openvino_are_those_of_the_cpu_also_for_many_callers \
+	the_bundled_policies_and_the_examples_pass_their_cases \
+	check_says_which_step_a_component_fails \
+	a_component_that_is_too_large_is_refused_before_it_is_sent
+TEST_FILES := $(wildcard tests/tests/*.rs host/*/tests/*.rs)
+TEST_FOLDERS := $(patsubst %/,%,$(dir $(wildcard tests/tests/*/main.rs host/*/tests/*/main.rs)))
+FAST_FILES := $(filter-out $(SLOW_FILES),$(notdir $(basename $(TEST_FILES)) $(TEST_FOLDERS)))
+
+test-fast: build faulty ## run the tests that need Rust alone: no engine, plugin, Python, Node.js or browser (minutes)
+	cargo test --release --workspace --lib $(addprefix --test ,$(FAST_FILES)) -- $(addprefix --skip ,$(SLOW_TESTS))
 
 # In the development profile: it shares its dependencies with guest/componentize.
 test-guest: ## run the native tests of the SDK and the policies

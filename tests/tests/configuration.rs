@@ -600,6 +600,32 @@ fn help_names_every_flag_and_its_variable() {
             help.stdout
         );
     }
+    for heading in [
+        "Options:",
+        "Data plane:",
+        "Policies and models:",
+        "Limits:",
+        "Limits of a policy call:",
+        "Search proxy:",
+    ] {
+        assert!(help.stdout.lines().any(|line| line == heading), "{heading}");
+    }
+    let help = Rerankd::run(Rerankd::command(&["--help"]));
+    let headline = "A reranking sidecar for Elasticsearch and OpenSearch\n";
+    assert!(help.stdout.starts_with(headline), "{}", help.stdout);
+    for command in [
+        &["serve"][..],
+        &["policy", "check"],
+        &["warm"],
+        &["token", "new"],
+    ] {
+        let version = Rerankd::run(Rerankd::command(&[command, &["--version"]].concat()));
+        assert!(
+            version.stdout.starts_with("rerankd 0."),
+            "{}",
+            version.stdout
+        );
+    }
     let nothing = Rerankd::run(Rerankd::command(&[]));
     assert_eq!(nothing.code, Some(2));
     let version = Rerankd::run(Rerankd::command(&["--version"]));

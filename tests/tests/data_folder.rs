@@ -126,19 +126,37 @@ fn a_folder_in_a_place_that_others_can_write_to_is_refused_and_not_made() {
     folder.write("open/x", "");
     let data = folder.path().join("open/data");
     let open = folder.path().join("open");
-    // The system's temporary folder is such a one.
-    for mode in [0o777, 0o1777] {
-        folder.set_mode("open", mode);
-        let mend = format!("`chmod o-w {}`", text(&open));
-        assert_refused(&data, &["that it lies in can be written by anyone", &mend]);
-        assert!(!data.exists());
-    }
     folder.set_mode("open", 0o777);
+    let mend = format!("`chmod o-w {}`", text(&open));
+    assert_refused(&data, &["that it lies in can be written by anyone", &mend]);
+    assert!(!data.exists());
     let deeper = open.join("own/data");
     assert_refused(&deeper, &[text(&open), "above it can be written by anyone"]);
     // Nobody can take away what is ours where only owners can.
     folder.set_mode("open", 0o1777);
     Rerankd::start(&["--data-dir", text(&deeper)]);
+}
+
+/// The system's temporary folder is such a place: what is ours there, nobody else can take away.
+#[test]
+fn a_folder_for_its_owner_alone_may_lie_where_only_owners_remove() {
+    let folder = Folder::new();
+    folder.write("open/x", "");
+    folder.set_mode("open", 0o1777);
+    let data = folder.path().join("open/data");
+    Rerankd::start(&["--data-dir", text(&data)]);
+    assert_eq!(mode(&data), 0o700);
+    Rerankd::start(&["--data-dir", text(&data)]);
+    // Others can look into it, or it is a link that somebody could have put there.
+    folder.set_mode("open/data", 0o755);
+    let mend = format!("`chmod 0700 {}`", text(&data));
+    assert_refused(&data, &["can be written by anyone", &mend]);
+    folder.write("own/x", "");
+    folder.set_mode("own", 0o700);
+    let link = folder.path().join("open/link");
+    std::os::unix::fs::symlink(folder.path().join("own"), &link).expect("it is ours");
+    assert_refused(&link, &["can be written by anyone"]);
+    folder.set_mode("open", 0o755);
 }
 
 #[test]

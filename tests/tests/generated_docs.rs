@@ -1,10 +1,10 @@
 //! docs/configuration.md is what the binary says: its `--help` as a table, and `--print-config`.
 //! `make docs` writes both anew.
 
-use rerankd_tests::{Rerankd, require};
+use rerankd_tests::{Folder, Rerankd, require};
 
 /// Flags whose key in the file is not their own name with `_`.
-const KEYS: [(&str, &str); 9] = [
+const KEYS: [(&str, &str); 10] = [
     ("config", ""),
     ("print-config", ""),
     ("policies", "policy_folders"),
@@ -13,6 +13,7 @@ const KEYS: [(&str, &str); 9] = [
     ("admin-allow-host", "admin_allow_hosts"),
     ("proxy-allow-host", "proxy_allow_hosts"),
     ("load-model", "load_models"),
+    ("cache-file", "caches.cache_file"),
     ("bind-model", "policies.POLICY.models"),
 ];
 
@@ -31,6 +32,68 @@ fn the_page_on_configuration_is_fresh() {
         written == fresh,
         "docs/configuration.md is out of date: run `make docs`"
     );
+}
+
+/// A key that the page names and the server does not know would be refused where somebody writes it.
+#[test]
+fn every_key_of_the_page_is_one_of_the_file() {
+    let path = require::root().join("docs/configuration.md");
+    let page = std::fs::read_to_string(&path).expect("the page is there");
+    let rows = page.lines().filter(|line| line.starts_with("| `--"));
+    let keys = rows.filter_map(|row| {
+        row.split('|')
+            .nth(3)
+            .map(|key| key.trim_matches([' ', '`']))
+    });
+    let keys: Vec<&str> = keys.filter(|key| !key.is_empty()).collect();
+    assert!(keys.len() > 60, "only {} keys", keys.len());
+    let folder = Folder::new();
+    for key in keys {
+        // Of any type: a wrong value of a known key is another fault than a key that is not known.
+        let file = folder.write(
+            "rerankd.toml",
+            format!("{} = []\n", key.replace("POLICY", "p")),
+        );
+        let file = file.to_str().expect("the path is UTF-8");
+        let mut command = Rerankd::command(&["serve", "--print-config", "--config", file]);
+        command.env_remove("ORT_DYLIB_PATH");
+        let ended = Rerankd::run(command);
+        let unknown = ended.stderr.contains("unknown field");
+        assert!(!unknown, "`{key}`: {}", ended.stderr);
+    }
+}
+
+/// The same setting has the same default wherever it is a flag, and in what is printed.
+#[test]
+fn a_default_is_the_same_wherever_it_is_said() {
+    let defaults = defaults();
+    let served = flags(&said(&["serve", "--help"]));
+    for flag in &served {
+        let key = flag.name.replace('-', "_");
+        let printed = default_of(&defaults, &key).map(|(_, value)| value);
+        let number = |text: &String| text.parse::<f64>().ok();
+        let (Some(shown), Some(printed)) = (
+            flag.default.as_ref().and_then(number),
+            printed.as_ref().and_then(number),
+        ) else {
+            continue;
+        };
+        assert!((shown - printed).abs() < f64::EPSILON, "--{}", flag.name);
+    }
+    for command in [&["policy", "check"][..], &["policy", "test"], &["check"]] {
+        let shared = flags(&said(&[command, &["--help"]].concat()));
+        let mut compared = 0;
+        for flag in shared.iter().filter(|flag| !flag.environment.is_empty()) {
+            let same = served
+                .iter()
+                .find(|served| served.environment == flag.environment);
+            if let Some(served) = same.filter(|_| flag.default.is_some()) {
+                assert_eq!(flag.default, served.default, "{command:?} --{}", flag.name);
+                compared += 1;
+            }
+        }
+        assert!(compared > 1, "{command:?}: only {compared} defaults");
+    }
 }
 
 /// What the binary prints to standard output with nothing but its defaults.
@@ -101,12 +164,15 @@ fn flags(help: &str) -> Vec<Flag> {
     let mut flags: Vec<(String, String)> = Vec::new();
     for line in help.lines() {
         let trimmed = line.trim();
-        if let Some(rest) = trimmed.strip_prefix("--") {
+        // What is deeper may begin with a flag that a text names.
+        if let Some(rest) = line.strip_prefix("      --") {
             let (flag, about) = rest.split_once("  ").unwrap_or((rest, ""));
             flags.push((flag.to_owned(), about.trim().to_owned()));
-        } else if trimmed.starts_with('-') {
-            // `-h, --help` and `-V, --version`, which end the list.
-            break;
+        } else if line.starts_with("  -") {
+            // `-h, --help` and `-V, --version`.
+            flags.push((String::new(), String::new()));
+        } else if !line.starts_with(' ') {
+            // A heading, or what stands before the first.
         } else if let Some((_, about)) = flags.last_mut() {
             *about = format!("{about} {trimmed}");
         }
@@ -129,7 +195,8 @@ fn flags(help: &str) -> Vec<Flag> {
                 .to_owned(),
         }
     };
-    flags.into_iter().map(flag).collect()
+    let named = |(name, _): &(String, String)| !name.is_empty();
+    flags.into_iter().filter(named).map(flag).collect()
 }
 
 /// Takes `[env: X]` out of a text.

@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use rerankd_tests::documents::{products, scored_texts, texts};
-use rerankd_tests::{Answer, Folder, Rerankd, require};
+use rerankd_tests::{Answer, Folder, Rerankd, long_tests, require};
 use serde_json::{Value, json};
 
 const LANGUAGES: [&str; 2] = ["python", "javascript"];
@@ -224,5 +224,75 @@ fn calls_of_another_language_share_nothing() {
                 .collect()
         });
         assert_eq!(all, vec![first; 16], "{language}");
+    }
+}
+
+/// `rerankd policy ARGUMENTS` in a folder, which must go well; gives what it printed.
+fn policy(folder: &Folder, arguments: &[&str]) -> String {
+    let path = std::env::var("PATH").expect("there is a PATH");
+    // Where no npm is new enough, this one finds another.
+    let scripts = require::root().join("scripts");
+    let output = Rerankd::command(&[&["policy"], arguments].concat())
+        .env("PATH", format!("{}:{path}", scripts.display()))
+        .env(
+            "RERANKD_ADMIN",
+            format!("http://{}", SERVER.admin_address()),
+        )
+        .env("RERANKD_TOKEN", SERVER.admin_token())
+        .current_dir(folder.path())
+        .output()
+        .expect("the binary is executable");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {stderr}\n{said}");
+    said
+}
+
+/// A new project in a language, built; `own` is where it would get its toolchain, `shared` where that is
+/// already.
+fn build_project(language: &str, own: &str, shared: &str) -> (Folder, String) {
+    let folder = Folder::new();
+    let name = format!("boost-{language}");
+    let made = policy(&folder, &["new", &name, "--lang", language]);
+    let next = format!("rerankd policy push {name}/{name}.wasm --activate");
+    assert!(made.contains(&next), "{made}");
+    let shared = require::root().join(shared);
+    let own = folder.path().join(&name).join(own);
+    std::os::unix::fs::symlink(&shared, own).expect("the folder is ours");
+    let built = policy(&folder, &["build", &name]);
+    assert!(built.contains("cases    3"), "{built}");
+    assert!(!built.contains("wasi:cli"), "{built}");
+    (folder, name)
+}
+
+/// Tests and serves it: the server runs its cases once more.
+fn serve_project(folder: &Folder, name: &str) {
+    let component = format!("{name}/{name}.wasm");
+    let pushed = policy(folder, &["push", &component, "--activate"]);
+    assert!(pushed.contains("cases: 3 of 3 passed"), "{pushed}");
+    let request = json!({"query": "smart watch", "documents": [
+        {"id": "disk", "score": 10.0, "fields": {"title": "Philips HDR3700 hard disk"}},
+        {"id": "watch", "score": 3.0, "fields": {"title": "Galaxy Smart Watch"}},
+    ]});
+    let answer = SERVER.post(&format!("/v1/rerank/{name}"), &request).ok();
+    assert_eq!(answer.scores(), [Some(1.0), Some(0.3)], "{name}");
+}
+
+#[test]
+fn a_new_project_in_javascript_builds_and_serves() {
+    let shared = "guest/examples/javascript/node_modules";
+    let (folder, name) = build_project("javascript", "node_modules", shared);
+    serve_project(&folder, &name);
+}
+
+#[test]
+fn a_new_project_in_python_builds_and_serves() {
+    let (folder, name) = build_project("python", ".venv", ".venv/python");
+    // Compiling a whole CPython takes long.
+    if long_tests("a_new_project_in_python_builds_and_serves") {
+        let component = format!("{name}/{name}.wasm");
+        let tested = policy(&folder, &["test", &component]);
+        assert!(tested.contains("3 of 3 cases passed"), "{tested}");
+        serve_project(&folder, &name);
     }
 }

@@ -304,19 +304,53 @@ fn more_tokens_than_there_is_room_for_are_429_with_the_time_to_come_back() {
 }
 
 #[test]
-fn more_requests_than_instances_are_429() {
-    let server = one_worker(&["--max-instances", "1"]);
-    let large = send_large(&server);
-    let refused = server.post(NATIVE, &small(json!({})));
-    assert_eq!(refused.status, 429);
+fn a_request_waits_for_an_instance_as_long_as_its_deadline_allows() {
+    let server = one_worker(&["--max-instances", "1", "--row-cache-mib", "0"]);
+    let mut large = send_large(&server);
+    let refused = server.post(NATIVE, &small(json!({"timeout_ms": 400})));
+    assert_eq!(refused.status, 429, "{}", refused.text());
     let message = refused.error_message();
+    let said = "too many requests are running, and none of them ended in time (--max-instances)";
+    // Where its rows could not start in time either, that is said at once.
+    let early = "no row could start before the deadline";
     assert!(
-        message.contains("too many requests are running"),
+        message.contains(said) || message.contains(early),
         "{message}"
     );
-    drop(large);
+    // This one has the time.
+    let waited = server.post(NATIVE, &small(json!({}))).ok();
+    assert_eq!(waited.parameter("status"), Some("applied"));
+    let large = large.answer().expect("it is answered").ok();
+    assert_eq!(large.parameter("status"), Some("applied"));
+    // Whoever hangs up while it waits leaves the line.
+    let first = send_large(&server);
+    let second = send(&server, &small(json!({})).to_string());
+    eventually("both are in the line", || {
+        (server.metric("rerankd_admitted_requests", &[]) == 2.0).then_some(())
+    });
+    drop(second);
+    drop(first);
     assert_idle(&server);
     server.post(NATIVE, &small(json!({}))).ok();
+}
+
+/// Each of them takes milliseconds: nothing of that is overload.
+#[test]
+fn a_burst_beyond_the_instances_is_served() {
+    let server = Rerankd::start(&["--max-instances", "4", "--timeout-ms", "60000"]);
+    let alone = server.post(NATIVE, &small(json!({}))).ok().scores();
+    let mut connections: Vec<Connection> = (0..80).map(|_| server.connect()).collect();
+    let body = small(json!({})).to_string();
+    for connection in &mut connections {
+        let sent = connection.request("POST", NATIVE, &[], body.as_bytes());
+        sent.expect("a new connection is open");
+    }
+    for connection in &mut connections {
+        let answer = connection.answer().expect("it is answered").ok();
+        assert_eq!(answer.parameter("status"), Some("applied"));
+        assert_same_bits(&answer.scores(), &alone);
+    }
+    assert_idle(&server);
 }
 
 #[test]

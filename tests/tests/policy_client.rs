@@ -297,8 +297,12 @@ fn versions_take_roles_and_lose_them() {
     assert_says(&said, &["no earlier active version to go back to"]);
     assert_eq!(error["code"], "conflict");
 
-    let said = server.text(&["delete", "semantic-blend", &second]);
-    assert_eq!(said, format!("semantic-blend: {second} is deleted\n"));
+    // A version string means the active one of those that have it.
+    let (said, _) = server.refusal(&["delete", "semantic-blend", "0.1.0"]);
+    assert_says(&said, &["only a version without a role can be deleted"]);
+    let upper = second.to_uppercase();
+    let said = server.text(&["delete", "semantic-blend", &upper]);
+    assert_eq!(said, format!("semantic-blend: {upper} is deleted\n"));
     // Now it says which.
     let said = server.text(&["activate", "semantic-blend", "0.1.0"]);
     assert_eq!(said, format!("semantic-blend: 0.1.0@{first} is active\n"));
@@ -638,4 +642,5 @@ fn a_server_with_tls_is_asked_if_its_certificate_is_trusted() {
     );
     let clear = run(&["list", "--to", &format!("http://127.0.0.1:{port}")]);
     assert_code(&clear, 3);
+    assert_says(&stderr(&clear), &["speaks HTTPS alone", &url]);
 }

@@ -237,7 +237,7 @@ fn a_version_string_means_one_component() {
     assert_refused(
         &answer,
         409,
-        "",
+        "stage",
         &["`echo`", "`1.0.0`", "of another component"],
     );
     assert_eq!(error(&answer).code, "conflict");
@@ -288,7 +288,7 @@ fn what_is_refused_leaves_nothing_on_the_disk() {
         assert_refused(
             &server.push("echo", &other, ""),
             409,
-            "",
+            "stage",
             &["of another component"],
         );
     }

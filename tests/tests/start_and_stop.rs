@@ -367,3 +367,42 @@ fn draining_ends_when_its_time_is_up_or_at_a_second_signal() {
         server.stderr()
     );
 }
+
+/// `rerankd serve FLAGS --print-config`.
+fn printed(flags: &[&str]) -> Refusal {
+    let arguments = [&["serve", "--print-config"], flags].concat();
+    Rerankd::run(Rerankd::command(&arguments))
+}
+
+#[test]
+fn where_to_listen_is_an_address_or_localhost() {
+    let good = printed(&["--listen", "localhost:7"]);
+    assert!(good.stdout.contains("listen = \"127.0.0.1:7\""), "{good:?}");
+    let folder = Folder::new();
+    for (address, says) in [
+        (":9500", "127.0.0.1:9500 is for this machine alone"),
+        ("search.internal:9500", "of names only `localhost` is taken"),
+    ] {
+        let config = format!("proxy_listen = \"{address}\"\n");
+        let config = folder.write("rerankd.toml", config);
+        for flags in [["--listen", address], ["--config", text(&config)]] {
+            let refusal = printed(&flags);
+            assert_eq!(refusal.code, Some(2), "{refusal:?}");
+            assert!(refusal.stderr.contains(says), "{refusal:?}");
+        }
+    }
+}
+
+#[test]
+fn a_host_that_would_match_nothing_is_refused() {
+    let hosts = "*.shop,search.internal:99999";
+    let refusal = printed(&["--allow-host", hosts, "--admin-allow-host", "a?c"]);
+    assert_eq!(refusal.code, Some(2), "{refusal:?}");
+    for says in [
+        "`*.shop` (--allow-host) is a pattern, and would match nothing",
+        "`search.internal:99999` (--allow-host) must be a name or an address",
+        "`a?c` (--admin-allow-host) is a pattern",
+    ] {
+        assert!(refusal.stderr.contains(says), "{refusal:?}");
+    }
+}

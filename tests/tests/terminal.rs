@@ -152,3 +152,21 @@ fn what_a_server_says_steers_no_terminal() {
         }
     }
 }
+
+/// A path may have line feeds: what follows one must not look like a message of rerankd's own.
+#[test]
+fn a_path_makes_no_message_of_its_own() {
+    let evil = "/nonexistent\nrerankd: all is well\n";
+    for arguments in [
+        &["policy", "build", evil][..],
+        &["policy", "test", evil],
+        &["serve", "--api-key-file", evil, "--log", "error"],
+        &["check", evil],
+    ] {
+        let ended = Rerankd::run(Rerankd::command(arguments));
+        assert_ne!(ended.code, Some(0), "{ended:?}");
+        let own = |line: &&str| line.starts_with("rerankd: ");
+        assert_eq!(ended.stderr.lines().filter(own).count(), 1, "{ended:?}");
+        assert!(!ended.stderr.contains("\nrerankd: all"), "{ended:?}");
+    }
+}

@@ -124,8 +124,15 @@ fn both_planes_speak_http_1_1_over_tls_and_nothing_else() {
             b"",
         );
         sent.expect("it is open");
-        let answer = clear.answer();
-        assert!(answer.is_err(), "{answer:?}");
+        // Who forgot the `s` is told so, and nothing else.
+        let answer = clear.answer().expect("it is answered");
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(
+            answer.text().contains("call it by https://"),
+            "{}",
+            answer.text()
+        );
+        assert!(clear.is_closed_by_server());
     }
 }
 

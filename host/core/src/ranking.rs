@@ -221,6 +221,8 @@ pub enum SkipReason {
     NoRule,
     /// A search of several indices for which not the same is configured.
     RulesDiffer,
+    /// A search for a policy that is expected, and was not released yet.
+    NoPolicy,
     /// Reranking is switched off, for the index or by the search.
     Disabled,
     /// A search whose order is not that of `_score`.
@@ -268,6 +270,7 @@ impl SkipReason {
             Self::Unread => "unread",
             Self::NoRule => "no-rule",
             Self::RulesDiffer => "rules-differ",
+            Self::NoPolicy => "no-policy",
             Self::Disabled => "disabled",
             Self::Sort => "sort",
             Self::SizeZero => "size-zero",

@@ -191,6 +191,8 @@ impl Step {
 pub enum ReleaseError {
     #[error("{bytes} bytes; a component may have {max_bytes} (--max-component-mib)")]
     TooLarge { bytes: usize, max_bytes: usize },
+    #[error("it cannot be read: {0}")]
+    Unreadable(String),
     #[error("not a WebAssembly component: {0}")]
     NotAComponent(String),
     #[error("it imports `{0}`, which a policy is not given; a policy may import {1}")]
@@ -236,6 +238,10 @@ pub enum ReleaseError {
         version: String,
         existing: String,
     },
+    #[error(
+        "{place} of this server's configuration gives it parameters that it does not take: {problem}; change the rule first, or release a version that takes them"
+    )]
+    Rule { place: String, problem: String },
     #[error("no policy `{0}`")]
     UnknownPolicy(String),
     #[error("no version `{wanted}` of `{name}`; there are: {known}")]
@@ -266,17 +272,28 @@ impl ReleaseError {
             | Self::Schema(_)
             | Self::Parameters(_)
             | Self::Cases(_)
-            | Self::CasesFailed { .. } => {
+            | Self::CasesFailed { .. }
+            | Self::Rule { .. } => {
                 "it is in the policy's own words: GET /v1/events has them".to_owned()
             }
             _ => self.to_string(),
         }
     }
 
+    /// Whether it is what the operator's configuration says of the policy, or a model that it has, which
+    /// does not fit: no fault of the component.
+    pub fn is_of_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::Parameters(_) | Self::Grants { .. } | Self::Model { .. }
+        )
+    }
+
     /// In which step it was found.
     pub fn step(&self) -> Step {
         match self {
             Self::TooLarge { .. }
+            | Self::Unreadable(_)
             | Self::NotAComponent(_)
             | Self::UnknownImport(..)
             | Self::MissingExport(_) => Step::Inspect,
@@ -292,7 +309,8 @@ impl ReleaseError {
             Self::Cases(_) | Self::CasesFailed { .. } => Step::Cases,
             Self::Busy(step) => *step,
             Self::Conflict { .. } | Self::Store(_) => Step::Stage,
-            Self::UnknownPolicy(_)
+            Self::Rule { .. }
+            | Self::UnknownPolicy(_)
             | Self::UnknownVersion { .. }
             | Self::Refused(_)
             | Self::ShuttingDown

@@ -482,7 +482,7 @@ fn digest(policy: &CompiledPolicy, models: &BTreeMap<String, Arc<Model>>) -> Str
 }
 
 /// A problem that may be in the policy's own words, as long as it is shown.
-fn said(problem: &str) -> String {
+pub(crate) fn said(problem: &str) -> String {
     crate::imports::log::words(problem, crate::invoke::MAX_MESSAGE_BYTES)
 }
 

@@ -16,8 +16,8 @@ use rerankd_wire::{Answer, DEFAULT_POLICY, Protocol, tei};
 use crate::app::App;
 use crate::config::CATCH_ALL;
 use crate::data_plane::{request_id, respond};
-use crate::fields;
-use crate::rerank::{self, default_policy, resolve_name};
+use crate::rerank::{default_policy, resolve_name};
+use crate::{expected, fields};
 
 /// The paths, answered on `GET`.
 pub(crate) const PATHS: &[&str] = &[
@@ -78,10 +78,15 @@ async fn asks_for_keys(State(app): State<Arc<App>>) -> Response {
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
     if app.draining.is_on() {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
-    } else {
-        "ready\n".into_response()
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
     }
+    let missing = expected::missing(&app);
+    if missing.is_empty() {
+        return "ready\n".into_response();
+    }
+    let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    let said = format!("not ready: {}\n", missing.join("; "));
+    (StatusCode::SERVICE_UNAVAILABLE, said).into_response()
 }
 
 /// Where a name stands in the list.

@@ -1,5 +1,6 @@
-//! Who may come in: bounds on bytes, tokens and policy instances of all requests together, and a
-//! refusal at once for a request that could not start in time, or that the others would make late.
+//! Who may come in: bounds on bytes and tokens of all requests together, and a refusal at once for a request
+//! that could not start in time, or that the others would make late. Policy instances are waited for, in the
+//! order of arrival, as long as the deadline allows: who waits holds its bytes, tokens and share of the work.
 
 mod forecast;
 
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rerankd_core::{ErrorKind, Limits, RerankError, RerankRequest, Reranked};
 use rerankd_inference::{Deadline, Inference};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::forecast::{Load, Paces};
 
@@ -19,13 +21,18 @@ const TOKENS_PER_ROW: usize = 4;
 /// Characters a token, roughly, for the reckoning before anything is tokenized.
 const BYTES_PER_TOKEN: usize = 4;
 
-/// The part of a request's time that its share of the machine may take by the forecast. The rest is for
-/// what a forecast does not know: requests that come later share too, and no two take the same.
+/// The part of a request's time that its share of the machine may take by the forecast, and in which its turn
+/// for an instance must come. The rest is for what a forecast does not know: requests that come later share too,
+/// and no two take the same.
 const PART_FOR_SHARING: f64 = 0.6;
 
 /// Searches that wait for a search engine before their ranking, for each policy instance. They hold no
 /// instance: a slow engine shall not keep those from requests that have their documents.
 const SEARCHES_PER_INSTANCE: usize = 4;
+
+/// A ranked search waits no longer than this for an instance, when its engine has answered, nor longer than a
+/// tenth of its deadline: after that the engine's page is worth more than an order.
+const SEARCH_PATIENCE: Duration = Duration::from_millis(100);
 
 /// No document counts for more than this: models cut it.
 const MAX_TOKENS_PER_DOCUMENT: usize = 512;
@@ -35,7 +42,9 @@ pub struct Admission {
     limits: Limits,
     bytes: Arc<AtomicUsize>,
     tokens: Arc<AtomicUsize>,
+    /// Requests that have an instance, or wait for one.
     requests: Arc<AtomicUsize>,
+    instances: Arc<Semaphore>,
     /// Searches that wait for an engine.
     searches: Arc<AtomicUsize>,
     /// Worker time of all admitted requests, microseconds.
@@ -45,11 +54,14 @@ pub struct Admission {
 
 /// What an admitted request holds; given back at drop.
 #[derive(Default)]
-pub struct Permit(Vec<(Arc<AtomicUsize>, usize)>);
+pub struct Permit {
+    counted: Vec<(Arc<AtomicUsize>, usize)>,
+    instance: Option<OwnedSemaphorePermit>,
+}
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        for (counter, amount) in &self.0 {
+        for (counter, amount) in &self.counted {
             counter.fetch_sub(*amount, Ordering::AcqRel);
         }
     }
@@ -104,10 +116,10 @@ impl Room {
 
 impl Permit {
     fn hold(&mut self, held: (Arc<AtomicUsize>, usize)) {
-        let mut known = self.0.iter_mut();
+        let mut known = self.counted.iter_mut();
         match known.find(|(counter, _)| Arc::ptr_eq(counter, &held.0)) {
             Some((_, amount)) => *amount += held.1,
-            None => self.0.push(held),
+            None => self.counted.push(held),
         }
     }
 }
@@ -120,13 +132,14 @@ impl Admission {
             bytes: Arc::default(),
             tokens: Arc::default(),
             requests: Arc::default(),
+            instances: Arc::new(Semaphore::new(limits.max_instances)),
             searches: Arc::default(),
             work: Arc::default(),
             paces: Paces::default(),
         }
     }
 
-    /// Bytes, tokens and requests in use.
+    /// Bytes, tokens and requests in use; of requests also those that wait for an instance.
     pub fn in_use(&self) -> (usize, usize, usize) {
         let read = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
         (read(&self.bytes), read(&self.tokens), read(&self.requests))
@@ -144,12 +157,12 @@ impl Admission {
     }
 
     /// Room for the work of a call, and its deadline. A call runs one policy instance at a time,
-    /// however many requests it has. `ranker` is the digest of the version, or of the model, that
-    /// ranks.
+    /// however many requests it has, and waits for it until it could not be done in time any more.
+    /// `ranker` is the digest of the version, or of the model, that ranks.
     ///
     /// # Errors
     /// `Overloaded`, with the time after which another try makes sense.
-    pub fn admit(
+    pub async fn admit(
         &self,
         ranker: &str,
         requests: &[RerankRequest],
@@ -159,7 +172,7 @@ impl Admission {
         let asked = requests.iter().filter_map(|request| request.timeout).min();
         let (deadline, wait) = self.in_time(asked, arrived, inference)?;
         let mut permit = Permit::default();
-        self.take_work(
+        let alone = self.take_work(
             &mut permit,
             ranker,
             requests,
@@ -167,7 +180,13 @@ impl Admission {
             inference,
         )?;
         self.take_tokens(&mut permit, requests, wait)?;
-        self.take_instance(&mut permit, wait)?;
+        // Whose turn comes later than that would have too little time left, and the next one as well.
+        let whole = deadline.start_by - arrived;
+        let most = whole
+            .mul_f64(PART_FOR_SHARING)
+            .min(whole.saturating_sub(alone));
+        let until = arrived + most;
+        self.take_instance(&mut permit, until, wait).await?;
         Ok((permit, deadline))
     }
 
@@ -183,8 +202,8 @@ impl Admission {
     }
 
     /// A place for a search that is to be ranked when its engine has answered, to be held until then.
-    /// [`reserve`](Self::reserve) comes then. It says whether there is an instance now, and
-    /// takes none.
+    /// [`reserve`](Self::reserve) comes then. It takes no instance; where half as many requests wait for one as
+    /// there are, none is to be had soon.
     ///
     /// # Errors
     /// As [`admit`](Self::admit).
@@ -194,30 +213,49 @@ impl Admission {
         inference: &Inference,
     ) -> Result<Permit, RerankError> {
         let (_, wait) = self.in_time(timeout, Instant::now(), inference)?;
-        if self.requests.load(Ordering::Acquire) >= self.limits.max_instances {
+        let most = self.limits.max_instances + self.limits.max_instances / 2;
+        if self.requests.load(Ordering::Acquire) >= most {
             return Err(overloaded("too many requests are running", wait));
         }
         let most = SEARCHES_PER_INSTANCE * self.limits.max_instances;
         let one = take(&self.searches, 1, most).ok_or_else(|| {
             overloaded("too many searches are waiting for the search engine", wait)
         })?;
-        Ok(Permit(vec![one]))
+        let mut permit = Permit::default();
+        permit.hold(one);
+        Ok(permit)
     }
 
-    /// Room for one policy instance, for what an engine found.
+    /// Room for one policy instance, for what an engine found: at once, or after a short wait.
     /// [`admit_reserved`](Self::admit_reserved) is the rest.
     ///
     /// # Errors
     /// As [`admit`](Self::admit).
-    pub fn reserve(
+    pub async fn reserve(
         &self,
         timeout: Option<Duration>,
         inference: &Inference,
     ) -> Result<Permit, RerankError> {
-        let (_, wait) = self.in_time(timeout, Instant::now(), inference)?;
+        let now = Instant::now();
+        let (deadline, wait) = self.in_time(timeout, now, inference)?;
+        let patience = (deadline.start_by - now) / 10;
         let mut permit = Permit::default();
-        self.take_instance(&mut permit, wait)?;
+        let until = now + patience.min(SEARCH_PATIENCE);
+        self.take_instance(&mut permit, until, wait).await?;
         Ok(permit)
+    }
+
+    /// As [`reserve`](Self::reserve), if there is an instance now.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub fn reserve_now(&self) -> Result<Permit, RerankError> {
+        let free = Arc::clone(&self.instances).try_acquire_owned();
+        let instance = free.map_err(|_| too_many_are_running(Duration::ZERO))?;
+        Ok(Permit {
+            counted: vec![count(&self.requests, 1)],
+            instance: Some(instance),
+        })
     }
 
     /// Room for a request that has an instance reserved, and its deadline.
@@ -263,7 +301,7 @@ impl Admission {
         Ok((deadline, wait))
     }
 
-    /// Room for the work itself: refused is what would be in time alone, but not beside the others.
+    /// Room for the work itself, and how long it takes alone: refused is what would be in time alone, but not beside the others.
     /// What is late by itself comes in as long as it has half of the machine: the head of its list is
     /// scored.
     fn take_work(
@@ -273,7 +311,7 @@ impl Admission {
         requests: &[RerankRequest],
         (deadline, arrived): (Deadline, Instant),
         inference: &Inference,
-    ) -> Result<(), RerankError> {
+    ) -> Result<Duration, RerankError> {
         let tokens = requests.iter().map(estimated_tokens).sum();
         let own = self.paces.of(ranker).expect(tokens);
         let others = self.work.load(Ordering::Acquire) as u64;
@@ -291,9 +329,8 @@ impl Admission {
             return Err(overloaded(reason, load.work / load.workers.max(1) as u32));
         }
         let own = usize::try_from(own.as_micros()).unwrap_or(usize::MAX / 2);
-        self.work.fetch_add(own, Ordering::AcqRel);
-        permit.0.push((Arc::clone(&self.work), own));
-        Ok(())
+        permit.hold(count(&self.work, own));
+        Ok(alone)
     }
 
     fn take_tokens(
@@ -305,16 +342,40 @@ impl Admission {
         let tokens = requests.iter().map(estimated_tokens).sum();
         let tokens = take(&self.tokens, tokens, self.limits.max_queued_tokens)
             .ok_or_else(|| overloaded("too many tokens are waiting", wait))?;
-        permit.0.push(tokens);
+        permit.hold(tokens);
         Ok(())
     }
 
-    fn take_instance(&self, permit: &mut Permit, wait: Duration) -> Result<(), RerankError> {
-        let one = take(&self.requests, 1, self.limits.max_instances)
-            .ok_or_else(|| overloaded("too many requests are running", wait))?;
-        permit.0.push(one);
-        Ok(())
+    /// Waits for an instance; who came first has the next one.
+    async fn take_instance(
+        &self,
+        permit: &mut Permit,
+        until: Instant,
+        wait: Duration,
+    ) -> Result<(), RerankError> {
+        permit.hold(count(&self.requests, 1));
+        let instances = Arc::clone(&self.instances);
+        let turn = tokio::time::timeout_at(until.into(), instances.acquire_owned()).await;
+        match turn {
+            Ok(Ok(instance)) => {
+                permit.instance = Some(instance);
+                Ok(())
+            }
+            // The semaphore is never closed.
+            Ok(Err(_)) | Err(_) => Err(too_many_are_running(wait)),
+        }
     }
+}
+
+/// Adds to a counter.
+fn count(counter: &Arc<AtomicUsize>, amount: usize) -> (Arc<AtomicUsize>, usize) {
+    counter.fetch_add(amount, Ordering::AcqRel);
+    (Arc::clone(counter), amount)
+}
+
+fn too_many_are_running(wait: Duration) -> RerankError {
+    let reason = "too many requests are running, and none of them ended in time (--max-instances)";
+    overloaded(reason, wait)
 }
 
 /// Takes `amount` if it stays within `limit`, or if nothing else is in use: a request that is larger

@@ -22,7 +22,9 @@ use crate::checkout;
 use crate::config::Config;
 use crate::connections::Connections;
 use crate::data_folder::DataFolder;
+use crate::expected;
 use crate::listener::Draining;
+use crate::parts;
 use crate::self_test::CaseRunner;
 use crate::shadow::Shadow;
 use crate::telemetry::Telemetry;
@@ -73,6 +75,7 @@ impl App {
     /// # Errors
     /// The first thing that is wrong, with the file it is wrong in.
     pub async fn build(config: Config) -> anyhow::Result<Arc<Self>> {
+        parts::check(&config).map_err(anyhow::Error::msg)?;
         let data = DataFolder::open(&config.data_dir).map_err(anyhow::Error::msg)?;
         let tokens = Tokens::open(data.clone()).map_err(anyhow::Error::msg)?;
         let api_keys = ApiKeys::open(config.api_key_file.as_deref()).map_err(anyhow::Error::msg)?;
@@ -92,12 +95,18 @@ impl App {
         })?);
         let releases = Arc::new(open_releases(&config, data.path(), &engine, &inference)?);
         releases.restore().await?;
-        deploy_folders(&releases, &config).await?;
+        let files = components(&config)?;
+        deploy(&files, &releases, &config).await?;
+        check_bindings(&files, &releases, &inference, &config)?;
+        expected::check(&releases, &config).map_err(anyhow::Error::msg)?;
+        let given = expected::given(&releases, &config).map_err(anyhow::Error::msg)?;
+        let given = releases.give(given).await;
+        given.map_err(|faults| anyhow::Error::msg(faults.join("; ")))?;
         for version in releases.catalog().active() {
             warn_of_test_models(&version);
         }
         let connections = Arc::new(Connections::new(&config));
-        Ok(Arc::new(Self {
+        let app = Arc::new(Self {
             api_keys,
             admission: Admission::new(&config.limits),
             telemetry: Telemetry::new(&inference, &releases, engine.ledger(), &connections),
@@ -113,7 +122,11 @@ impl App {
             draining: Draining::default(),
             connections,
             config,
-        }))
+        });
+        for missing in expected::missing(&app) {
+            tracing::warn!("{missing}: the server is not ready until it is released");
+        }
+        Ok(app)
     }
 
     /// The line that says where the server listens and what it serves, and the line of the admin plane.
@@ -180,17 +193,33 @@ pub(crate) fn open_releases(
 }
 
 /// Releases what the folders have, two files at a time.
-async fn deploy_folders(releases: &Arc<Releases>, config: &Config) -> anyhow::Result<()> {
-    let files = components(config)?;
-    for name in config.policies.keys() {
+async fn deploy(
+    files: &[PathBuf],
+    releases: &Arc<Releases>,
+    config: &Config,
+) -> anyhow::Result<()> {
+    let mut unknown = Vec::new();
+    for (name, options) in &config.policies {
         let known = releases.name(name).await?.is_some();
-        if !known && !files.iter().any(|path| file_name(path) == *name) {
-            // It counts from the first release on: what a policy may see must be settled before.
-            tracing::warn!(
-                policy = name,
-                "the configuration speaks of a policy that there is not yet"
-            );
+        if known || files.iter().any(|path| file_name(path) == *name) {
+            continue;
         }
+        let decides = !options.models.is_empty() || !options.parameters.is_empty();
+        if decides && !config.expect.contains(name) {
+            unknown.push(format!("`{name}`"));
+            continue;
+        }
+        // It counts from the first release on: what a policy may see must be settled before.
+        tracing::warn!(
+            policy = name,
+            "the configuration speaks of a policy that there is not yet"
+        );
+    }
+    if !unknown.is_empty() {
+        bail!(
+            "the configuration gives models (--bind-model) or parameters (`policies.NAME`) to {}, but there is no such policy; what is to be released later can be named in `expect = [..]` (--expect)",
+            unknown.join(", ")
+        );
     }
     let deploying = files.iter().map(|path| async move {
         let deployed = match checkout::check_component(path) {
@@ -208,9 +237,11 @@ async fn deploy_folders(releases: &Arc<Releases>, config: &Config) -> anyhow::Re
     while let Some((path, outcome)) = deployed.next().await {
         let Err(error) = outcome else { continue };
         let route = releases.catalog().route(&file_name(path));
-        if route.is_some_and(|route| route.active.is_some()) {
+        let refused = error.downcast_ref::<ReleaseError>();
+        // What the operator set and cannot be had is never replaced by what served before.
+        let is_asked_for = refused.is_some_and(ReleaseError::is_of_configuration);
+        if !is_asked_for && route.is_some_and(|route| route.active.is_some()) {
             // What served before goes on.
-            let refused = error.downcast_ref::<ReleaseError>();
             let error = refused.map_or_else(|| error.to_string(), ReleaseError::for_log);
             let file = path.display().to_string();
             let file = crate::terminal::one_line(&file);
@@ -220,6 +251,36 @@ async fn deploy_folders(releases: &Arc<Releases>, config: &Config) -> anyhow::Re
         }
     }
     failed
+}
+
+/// Models that the configuration gives to policies which lie in no folder: they count from the next release
+/// on, but must be there now. Those of files were bound when these were released.
+fn check_bindings(
+    files: &[PathBuf],
+    releases: &Releases,
+    inference: &Inference,
+    config: &Config,
+) -> anyhow::Result<()> {
+    let pushed = |name: &&String| !files.iter().any(|path| file_name(path) == **name);
+    for name in config.policies.keys().filter(pushed) {
+        let route = releases.catalog().route(name).unwrap_or_default();
+        for (slot, model) in &config.policies[name].models {
+            let of = || format!("the model for `{name}.{slot}` (--bind-model, `models`)");
+            let has_slot = |version: &&Arc<PolicyVersion>| version.models().contains_key(slot);
+            if let Some(version) = route.versions().next()
+                && !route.versions().any(|version| has_slot(&version))
+            {
+                let slots: Vec<&str> = version.models().keys().map(String::as_str).collect();
+                bail!(
+                    "{}: the policy has no such slot; it has: {}",
+                    of(),
+                    slots.join(", ")
+                );
+            }
+            inference.load(model).with_context(of)?;
+        }
+    }
+    Ok(())
 }
 
 /// The components of all folders, each name once.

@@ -18,10 +18,10 @@ pub fn root() -> Option<PathBuf> {
 pub fn policies() -> Vec<PathBuf> {
     match root() {
         Some(root) => vec![root.join("guest/dist/policies")],
-        None => vec![
-            "/usr/lib/rerankd/policies".into(),
-            "/usr/local/lib/rerankd/policies".into(),
-        ],
+        None => those_there([
+            "/usr/lib/rerankd/policies",
+            "/usr/local/lib/rerankd/policies",
+        ]),
     }
 }
 
@@ -29,11 +29,18 @@ pub fn policies() -> Vec<PathBuf> {
 pub fn models() -> Vec<PathBuf> {
     match root() {
         Some(root) => vec![root.join("models")],
-        None => vec![
-            "/usr/share/rerankd/models".into(),
-            "/usr/local/share/rerankd/models".into(),
-        ],
+        None => those_there([
+            "/usr/share/rerankd/models",
+            "/usr/local/share/rerankd/models",
+        ]),
     }
+}
+
+/// Of the places where a part may be installed those where it is; all of them where it is nowhere.
+fn those_there(places: [&str; 2]) -> Vec<PathBuf> {
+    let all = places.map(PathBuf::from);
+    let there: Vec<PathBuf> = all.iter().filter(|place| place.is_dir()).cloned().collect();
+    if there.is_empty() { all.into() } else { there }
 }
 
 /// Where ONNX Runtime's library may lie: in the checkout, then in the system.

@@ -4,6 +4,7 @@ mod caches;
 mod connections;
 mod cors;
 mod hosts;
+mod listen;
 mod proxy;
 mod releases;
 mod wire;
@@ -17,6 +18,7 @@ use rerankd_core::{Limits, PolicySelector};
 use rerankd_inference::name::check_model_name;
 use rerankd_inference::{CacheSettings, files};
 use rerankd_policy::PolicyOptions;
+use rerankd_policy::manifest::check_name;
 use serde::{Deserialize, Serialize};
 
 pub use self::caches::CacheFlags;
@@ -25,6 +27,7 @@ use self::connections::FileConnections;
 pub use self::connections::{ConnectionFlags, ConnectionSettings};
 pub use self::cors::CorsSettings;
 use self::cors::FileCors;
+pub use self::listen::Listen;
 use self::proxy::FileIndex;
 pub use self::proxy::{ProxyFlags, ProxySettings, UpstreamSettings};
 use self::releases::FileReleases;
@@ -78,6 +81,8 @@ pub struct Config {
     pub connections: ConnectionSettings,
     /// How releases are checked and watched.
     pub releases: ReleaseSettings,
+    /// Policies that may be missing at start, and are waited for.
+    pub expect: Vec<String>,
     /// Who answers a request that names no policy, where the operator said so.
     pub default_policy: Option<PolicySelector>,
     /// How rerank APIs are served.
@@ -98,12 +103,12 @@ pub struct Config {
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    listen: Option<SocketAddr>,
+    listen: Option<Listen>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     api_key_file: Option<PathBuf>,
     allow_hosts: Option<Vec<String>>,
-    admin_listen: Option<SocketAddr>,
+    admin_listen: Option<Listen>,
     admin_allow_hosts: Option<Vec<String>>,
     admin_tls_cert: Option<PathBuf>,
     admin_tls_key: Option<PathBuf>,
@@ -115,7 +120,7 @@ struct File {
     upstream_connect_timeout_ms: Option<u64>,
     upstream_timeout_ms: Option<u64>,
     upstream_idle_timeout_ms: Option<u64>,
-    proxy_listen: Option<SocketAddr>,
+    proxy_listen: Option<Listen>,
     proxy_allow_hosts: Option<Vec<String>>,
     proxy_tls_cert: Option<PathBuf>,
     proxy_tls_key: Option<PathBuf>,
@@ -129,6 +134,7 @@ struct File {
     openvino: Option<PathBuf>,
     workers: Option<usize>,
     default_policy: Option<String>,
+    expect: Option<Vec<String>>,
     drain_ms: Option<u64>,
     log: Option<String>,
     log_format: Option<String>,
@@ -195,10 +201,11 @@ impl Config {
         };
         let mut faults = Vec::new();
         let proxy = ProxySettings::resolve(&flags.proxy, &file, &mut faults);
-        let listen = flags
-            .listen
-            .or(file.listen)
-            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9500)));
+        let listen = flags.listen.or(file.listen);
+        let listen = listen.map_or_else(
+            || SocketAddr::from(([127, 0, 0, 1], 9500)),
+            SocketAddr::from,
+        );
         let insecure = flags.insecure || file.insecure == Some(true);
         let api_key_file = flags.api_key_file.clone().or(file.api_key_file);
         if !listen.ip().is_loopback() && api_key_file.is_none() && !insecure {
@@ -211,10 +218,11 @@ impl Config {
             ("--tls-key", flags.tls_key.clone().or(file.tls_key)),
             &mut faults,
         );
-        let admin_listen = flags
-            .admin_listen
-            .or(file.admin_listen)
-            .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9600)));
+        let admin_listen = flags.admin_listen.or(file.admin_listen);
+        let admin_listen = admin_listen.map_or_else(
+            || SocketAddr::from(([127, 0, 0, 1], 9600)),
+            SocketAddr::from,
+        );
         let admin_tls = tls_files(
             (
                 "--admin-tls-cert",
@@ -306,6 +314,12 @@ impl Config {
         let connections =
             connections::resolve(&flags.connections, file.connections, idle, &mut faults);
         let caches = caches::resolve(&flags.caches, &file.caches, &mut faults);
+        let expect = first_given(&flags.expect, file.expect, Vec::new);
+        for name in &expect {
+            if let Err(fault) = check_name("--expect", name) {
+                faults.push(fault);
+            }
+        }
         let default_policy = flags.default_policy.clone().or(file.default_policy);
         let default_policy =
             default_policy.and_then(|text| wire::selector("--default-policy", &text, &mut faults));
@@ -342,6 +356,7 @@ impl Config {
             limits,
             connections,
             releases,
+            expect,
             default_policy,
             wire,
             cors,
@@ -393,12 +408,12 @@ impl Config {
         let limits = &self.limits;
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).ok();
         let mut file = File {
-            listen: Some(self.listen),
+            listen: Some(self.listen.into()),
             tls_cert: self.tls.as_ref().map(|tls| tls.certificate.clone()),
             tls_key: self.tls.as_ref().map(|tls| tls.key.clone()),
             api_key_file: self.api_key_file.clone(),
             allow_hosts: Some(self.allow_hosts.clone()),
-            admin_listen: Some(self.admin_listen),
+            admin_listen: Some(self.admin_listen.into()),
             admin_allow_hosts: Some(self.admin_allow_hosts.clone()),
             admin_tls_cert: self.admin_tls.as_ref().map(|tls| tls.certificate.clone()),
             admin_tls_key: self.admin_tls.as_ref().map(|tls| tls.key.clone()),
@@ -414,6 +429,7 @@ impl Config {
             openvino: self.openvino.clone(),
             workers: self.workers,
             default_policy: self.default_policy.as_ref().map(ToString::to_string),
+            expect: Some(self.expect.clone()),
             drain_ms: millis(self.drain),
             log: Some(self.log.clone()),
             log_format: Some(if self.log_json { "json" } else { "text" }.to_owned()),

@@ -16,6 +16,9 @@ const FOLDER: u32 = 0o700;
 const PRIVATE: u32 = 0o600;
 const OTHERS_WRITE: u32 = 0o002;
 const GROUP_OR_OTHERS_WRITE: u32 = 0o022;
+const GROUP_OR_OTHERS: u32 = 0o077;
+/// Only its owner may rename or remove what lies in such a folder.
+const STICKY: u32 = 0o1000;
 /// Largest private file, bytes: some 60,000 tokens.
 const MAX_PRIVATE_BYTES: u64 = 16 << 20;
 
@@ -232,15 +235,27 @@ fn check_chain(folder: &Path) -> Result<(), String> {
             0 if mode & GROUP_OR_OTHERS_WRITE != 0 => {
                 return refuse(format!("it can be written by others: `chmod go-w {shown}`"));
             }
-            1 if mode & OTHERS_WRITE != 0 => {
+            1 if mode & OTHERS_WRITE != 0 && !is_out_of_reach(folder, mode) => {
                 return refuse(format!(
-                    "the folder that it lies in can be written by anyone: name another one, or `chmod o-w {shown}`"
+                    "the folder that it lies in can be written by anyone: name another one, or `chmod o-w {shown}`; or, where only owners can remove what lies there (sticky, as /tmp), `chmod 0700 {}`",
+                    folder.display()
                 ));
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Whether a folder is this user's alone although anyone may write to the one above it, whose mode is
+/// `above`: only its owner may remove or exchange it (sticky), and nobody else may look into it. One that is
+/// not there yet is made so, unless somebody else is faster, which is seen then.
+fn is_out_of_reach(folder: &Path, above: u32) -> bool {
+    let Ok(meta) = std::fs::symlink_metadata(folder) else {
+        return above & STICKY != 0;
+    };
+    let is_ours = checkout::user().is_none_or(|user| meta.uid() == user);
+    above & STICKY != 0 && is_ours && meta.is_dir() && meta.mode() & GROUP_OR_OTHERS == 0
 }
 
 fn fault(folder: &Path, problem: &dyn std::fmt::Display) -> String {

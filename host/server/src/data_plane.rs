@@ -269,12 +269,11 @@ async fn embeddings(app: &App, name: &str, request: Request) -> Result<Answer, R
         .map(rerankd_core::Document::from_text)
         .collect();
     let cost = rerankd_core::RerankRequest::new("", documents);
-    let (_room, deadline) = app.admission.admit(
-        model.digest(),
-        std::slice::from_ref(&cost),
-        arrived,
-        &app.inference,
-    )?;
+    let cost = std::slice::from_ref(&cost);
+    let (_room, deadline) = app
+        .admission
+        .admit(model.digest(), cost, arrived, &app.inference)
+        .await?;
     let lane = app.inference.scheduler().open_lane(deadline);
     let late = || {
         RerankError::new(

@@ -36,6 +36,10 @@ const ENDING_PAUSE: Duration = Duration::from_millis(1);
 /// connection takes in buffers of its own.
 const MAX_BUFFER_BYTES: usize = 64 << 10;
 
+/// What a client hears that speaks HTTP where there is HTTPS.
+pub(crate) const LACKS_TLS: &str =
+    "this port speaks HTTPS alone, and the request came in clear: call it by https://";
+
 /// One socket and what is served on it.
 pub struct Plane {
     /// Who gets in.
@@ -98,6 +102,8 @@ struct Requests {
     routes: Routes,
     gate: Arc<Gate>,
     seat: Arc<Seat>,
+    /// Whether they come in clear where only TLS is spoken: each is refused.
+    lacks_tls: bool,
 }
 
 impl Service<http::Request<Incoming>> for Requests {
@@ -111,9 +117,14 @@ impl Service<http::Request<Incoming>> for Requests {
             data_plane::tidy_path(request.uri_mut());
         }
         let (routes, gate, seat) = (self.routes.clone(), self.gate.clone(), self.seat.clone());
+        let lacks_tls = self.lacks_tls;
         request.extensions_mut().insert(Arc::clone(&seat));
         Box::pin(async move {
-            let response = match objection(&routes, &gate, &seat, &request).await {
+            let objection = match lacks_tls {
+                true => Some(RerankError::new(ErrorKind::BadRequest, LACKS_TLS)),
+                false => objection(&routes, &gate, &seat, &request).await,
+            };
+            let response = match objection {
                 None => routes.answer(request).await,
                 Some(error) => {
                     let mut response = routes.refuse(&error, request.headers());
@@ -273,6 +284,7 @@ async fn accept(plane: &Plane, app: &Arc<App>, graceful: &GracefulShutdown) {
             routes: plane.routes.clone(),
             watcher: graceful.watcher(),
             entered,
+            lacks_tls: false,
         };
         match plane.tls.clone() {
             None => drop(tokio::spawn(connection.serve_clear(stream))),
@@ -287,9 +299,22 @@ async fn accept(plane: &Plane, app: &Arc<App>, graceful: &GracefulShutdown) {
 }
 
 /// A client that does not finish its handshake holds a socket for some seconds, and no shutdown.
-async fn handshake(connection: Connection, tls: TlsAcceptor, stream: TcpStream, app: Arc<App>) {
+async fn handshake(mut connection: Connection, tls: TlsAcceptor, stream: TcpStream, app: Arc<App>) {
     let seat = Arc::clone(connection.entered.seat());
     seat.begin_handshake();
+    let mut first = [0];
+    let peeked = tokio::select! {
+        peeked = stream.peek(&mut first) => peeked,
+        () = seat.ended() => return,
+        () = app.draining.begun() => return,
+    };
+    // A method's first letter; no record of TLS begins like that.
+    if matches!(peeked, Ok(1)) && first[0].is_ascii_uppercase() {
+        connection.lacks_tls = true;
+        seat.begin_head();
+        connection.serve_clear(stream).await;
+        return;
+    }
     let stream = Watched::new(stream, Arc::clone(&seat));
     let shaken = tokio::select! {
         shaken = tls.accept(stream) => shaken,
@@ -312,6 +337,7 @@ struct Connection {
     routes: Routes,
     watcher: Watcher,
     entered: Entered,
+    lacks_tls: bool,
 }
 
 impl Connection {
@@ -336,6 +362,7 @@ impl Connection {
             routes: self.routes,
             gate: Arc::clone(&self.gate),
             seat: Arc::clone(seat),
+            lacks_tls: self.lacks_tls,
         };
         let connection = server.serve_connection(TokioIo::new(stream), requests);
         tokio::select! {

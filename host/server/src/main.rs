@@ -5,14 +5,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::FromArgMatches;
 use rerankd::app::App;
-use rerankd::cli::{Cli, Command, ServeFlags};
+use rerankd::cli::{self, CheckFlags, Cli, Command, ServeFlags};
 use rerankd::config::Config;
 use rerankd::listener::{Plane, Routes, Signals};
 use rerankd::proxy::Proxy;
 use rerankd::{
-    admin, connections, data_plane, listener, policy_cli, telemetry, terminal, token, watch,
+    admin, check, connections, data_plane, environment, listener, policy_cli, telemetry, terminal,
+    token, watch,
 };
 use rerankd_policy::compiler;
 
@@ -33,8 +34,17 @@ fn give_large_allocations_back() {
 
 fn main() -> ExitCode {
     give_large_allocations_back();
-    match Cli::parse().command {
-        Command::Serve(flags) => serve_command(flags),
+    let command = cli::command();
+    let unknown = environment::unknown(&command);
+    let parsed = Cli::from_arg_matches(&command.get_matches());
+    let parsed = parsed.unwrap_or_else(|error| error.exit());
+    let is_serve = matches!(parsed.command, Command::Serve(_));
+    for problem in unknown.iter().filter(|_| !is_serve) {
+        terminal::warn(&format!("rerankd: warning: {problem}"));
+    }
+    match parsed.command {
+        Command::Serve(flags) => serve_command(flags, &unknown),
+        Command::Check(flags) => check_command(*flags),
         Command::Policy(arguments) => policy_cli::run(*arguments),
         Command::Warm(arguments) => policy_cli::warm(&arguments),
         Command::Compile { arguments } => match compiler::child(&arguments) {
@@ -57,22 +67,54 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve_command(flags: Box<ServeFlags>) -> ExitCode {
-    let print_config = flags.print_config;
-    let config = match Config::resolve(flags) {
-        Ok(config) => config,
-        Err(faults) => {
-            for fault in faults {
-                terminal::warn(&format!("rerankd: {fault}"));
-            }
-            return ExitCode::from(2);
+/// The configuration, or every fault of it, printed.
+fn resolve(flags: Box<ServeFlags>) -> Result<Config, ExitCode> {
+    Config::resolve(flags).map_err(|faults| {
+        for fault in faults {
+            terminal::warn(&format!("rerankd: {fault}"));
         }
+        ExitCode::from(2)
+    })
+}
+
+fn check_command(flags: CheckFlags) -> ExitCode {
+    let mut serve = flags.serve;
+    serve.config = flags.file.or(serve.config);
+    let mut config = match resolve(Box::new(serve)) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    if config.log == "info" {
+        // What it did on the way is no news.
+        config.log = "warn".to_owned();
+    }
+    telemetry::start_logging(&config);
+    match check::run(config) {
+        Ok(text) => {
+            let _ = terminal::print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            terminal::warn(&format!("rerankd: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve_command(flags: Box<ServeFlags>, unknown: &[String]) -> ExitCode {
+    let print_config = flags.print_config;
+    let config = match resolve(flags) {
+        Ok(config) => config,
+        Err(code) => return code,
     };
     if print_config {
         let _ = terminal::print(&config.to_toml());
         return ExitCode::SUCCESS;
     }
     telemetry::start_logging(&config);
+    for problem in unknown {
+        tracing::warn!("{}", terminal::one_line(problem));
+    }
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

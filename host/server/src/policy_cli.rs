@@ -15,6 +15,7 @@ mod offline;
 mod outcome;
 mod project;
 mod release;
+mod scratch;
 mod warm;
 mod warm_source;
 
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 
 use self::args::{PolicyArgs, PolicyCommand, WarmArgs};
 use self::outcome::{Failure, Outcome};
+pub(crate) use self::scratch::Scratch;
 use crate::terminal;
 
 /// Runs a command and prints what came of it.

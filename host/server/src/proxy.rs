@@ -82,7 +82,7 @@ impl Proxy {
     /// Nothing is connected to the engine yet, which need not run.
     ///
     /// # Errors
-    /// A rule names a policy that does not exist.
+    /// A rule names no policy, and there is no default one.
     pub fn new(app: &Arc<App>, settings: &ProxySettings) -> anyhow::Result<Arc<Self>> {
         let mut rules = settings.rules.clone();
         let default = || {
@@ -95,12 +95,6 @@ impl Proxy {
         for rule in &mut rules.indices {
             if rule.policies.is_empty() {
                 rule.policies.push(default()?);
-            }
-        }
-        for selector in settings.policies() {
-            if app.releases.catalog().route(&selector.name).is_none() {
-                let error = app.releases.catalog().unknown(selector);
-                anyhow::bail!("[[index]]: {error}");
             }
         }
         let rules = Arc::new(rules);

@@ -16,11 +16,13 @@ use rerankd_core::{
 };
 use rerankd_inference::{Deadline, InferenceError, Model, Verdict, pairs};
 use rerankd_policy::catalog::Chosen;
+use rerankd_policy::release::Releases;
 use rerankd_policy::{PolicyError, PolicyVersion, invoke, split};
 use rerankd_wire::{Answer, Call, Decoded, Protocol, Target};
 
 use crate::admission::estimated_tokens;
 use crate::app::App;
+use crate::config::Config;
 use crate::shadow::ShadowJob;
 
 /// Bodies above this are decoded and encoded where they do not hold up other connections, bytes.
@@ -145,9 +147,10 @@ async fn run<'a>(
     if requests.is_empty() {
         return Ok((reply, Vec::new()));
     }
-    let admitted =
-        app.admission
-            .admit(ranker.digest(), &requests, incoming.arrived, &app.inference);
+    let admitted = app
+        .admission
+        .admit(ranker.digest(), &requests, incoming.arrived, &app.inference)
+        .await;
     // The permit is held until the last result.
     let (_permit, admitted) = match admitted {
         Ok((permit, deadline)) => (Some(permit), Ok(deadline)),
@@ -260,16 +263,34 @@ pub(crate) async fn resolve_name(
 /// # Errors
 /// `UnknownModel` where nothing says who.
 pub(crate) fn default_policy(app: &App) -> Result<PolicySelector, RerankError> {
+    default_of(&app.releases, &app.config)
+}
+
+/// As [`default_policy`], of what one is made of.
+///
+/// # Errors
+/// As [`default_policy`].
+pub(crate) fn default_of(
+    releases: &Releases,
+    config: &Config,
+) -> Result<PolicySelector, RerankError> {
     /// What answers where the operator did not say, if it is served.
     const USUAL: &str = "semantic-blend";
-    if let Some(policy) = &app.config.default_policy {
+    if let Some(policy) = &config.default_policy {
         return Ok(policy.clone());
     }
-    let active = app.releases.catalog().active();
-    let usual = active.iter().find(|version| version.name() == USUAL);
-    let only = active.first().filter(|_| active.len() == 1);
+    let active = releases.catalog().active();
+    let mut names: Vec<&str> = active.iter().map(|version| version.name()).collect();
+    // What is expected is as good as there.
+    for name in config.expect.iter().map(String::as_str) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let usual = names.iter().find(|name| **name == USUAL);
+    let only = names.first().filter(|_| names.len() == 1);
     match usual.or(only) {
-        Some(version) => Ok(PolicySelector::parse(version.name())),
+        Some(name) => Ok(PolicySelector::parse(name)),
         None => {
             let names: Vec<String> = active
                 .iter()

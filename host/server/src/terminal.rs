@@ -45,9 +45,14 @@ pub fn print(text: &str) -> Result<()> {
     stdout.flush()
 }
 
-/// Prints a line to standard error, which nobody need read.
+/// Prints a message to standard error, which nobody need read. All but its first line are indented: what
+/// stands in a message, such as a path, cannot look like another one.
 pub fn warn(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", shown(text));
+    let _ = writeln!(std::io::stderr(), "{}", one_message(text));
+}
+
+fn one_message(text: &str) -> String {
+    shown(text).trim_end().replace('\n', "\n  ")
 }
 
 /// Whether somebody watches standard error.
@@ -85,6 +90,9 @@ mod tests {
             assert_eq!(shown(text), expected);
         }
         assert_eq!(one_line("a\nb\tc"), "a\\u000ab\\u0009c");
+        let path = "rerankd: `/a\nrerankd: all is well`: not there\n";
+        let said = "rerankd: `/a\n  rerankd: all is well`: not there";
+        assert_eq!(one_message(path), said);
     }
 
     #[test]

@@ -70,6 +70,24 @@ impl Releases {
         }
     }
 
+    /// Whether a request that names it is answered, as far as memory tells; loads nothing.
+    ///
+    /// # Errors
+    /// A sentence that names what there is.
+    pub fn has(&self, selector: &PolicySelector) -> Result<(), String> {
+        let is_active = |name: &str| self.catalog.route(name)?.active.as_ref().map(drop);
+        match &selector.version {
+            None => is_active(&selector.name).ok_or_else(|| self.catalog.unknown(selector).message),
+            Some(wanted) => self
+                .select(&selector.name, &VersionSelector::any(wanted))
+                .map(drop)
+                .map_err(|error| match error {
+                    ReleaseError::UnknownPolicy(_) => self.catalog.unknown(selector).message,
+                    error => error.to_string(),
+                }),
+        }
+    }
+
     /// Loads a version that has no role, and keeps it for a while; unless somebody else just did.
     async fn load_pinned(
         &self,

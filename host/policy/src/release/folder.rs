@@ -67,6 +67,7 @@ impl Releases {
                 Err(error) => return Err(error),
             }
         }
+        self.check_given(&version).await?;
         self.stage(upload, prepared).await?;
         let selector = VersionSelector::Digest(VersionDigest::known(&*digest));
         let changed = self.activate(&upload.name, &selector, &upload.who).await?;
@@ -101,7 +102,7 @@ async fn read(path: &Path, priority: Priority, most: usize) -> Result<Upload, Re
         .map(|stem| stem.to_string_lossy().into_owned());
     let (file, beside) = (path.to_owned(), path.with_extension("cases.json"));
     let unreadable =
-        |path: &Path, error| ReleaseError::Host(format!("`{}`: {error}", path.display()));
+        |path: &Path, error| ReleaseError::Unreadable(format!("`{}`: {error}", path.display()));
     let (component, cases) = blocking(move || -> Result<_, ReleaseError> {
         let (opened, meta) = files::open(&file).map_err(|error| unreadable(&file, error))?;
         let bytes = usize::try_from(meta.len()).unwrap_or(usize::MAX);

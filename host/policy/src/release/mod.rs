@@ -15,6 +15,7 @@ mod cases;
 mod clock;
 mod find;
 mod folder;
+mod gate;
 #[cfg(test)]
 mod interleaving;
 mod journal;
@@ -27,7 +28,7 @@ mod turns;
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rerankd_core::Limits;
@@ -38,6 +39,7 @@ use wasmtime::component::Component;
 
 use self::clock::Clock;
 pub use self::folder::{Deployed, components};
+pub use self::gate::Given;
 use self::loading::Loading;
 use self::pins::Pins;
 pub use self::roles::Changed;
@@ -152,6 +154,8 @@ pub struct Releases {
     journal_moved: watch::Sender<u64>,
     taken_back: AtomicU64,
     closing: AtomicBool,
+    /// What the configuration gives policies, once it is known.
+    given: OnceLock<Vec<Given>>,
 }
 
 /// Versions in memory.
@@ -203,6 +207,7 @@ impl Releases {
             journal_moved: watch::Sender::new(0),
             taken_back: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            given: OnceLock::new(),
         }
     }
 
@@ -254,6 +259,10 @@ impl Releases {
     async fn try_upload(self: &Arc<Self>, upload: &mut Upload) -> Result<Released, ReleaseError> {
         self.check_open()?;
         let prepared = self.prepare(upload).await?;
+        if upload.activate {
+            // Before anything is kept of it.
+            self.check_given(&prepared.version).await?;
+        }
         // Held, so that it is not unloaded before it has its role.
         let (_version, mut clock) = (Arc::clone(&prepared.version), prepared.clock);
         let staged = self.stage(upload, prepared).await?;

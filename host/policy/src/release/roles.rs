@@ -33,8 +33,8 @@ impl Releases {
     /// Makes a version the active one. It ends being the canary or the shadow. Nothing happens if it is active already.
     ///
     /// # Errors
-    /// Unknown or ambiguous, cannot be loaded, the store failed, or shutting down; nothing was
-    /// changed.
+    /// Unknown or ambiguous, cannot be loaded, does not take what the configuration gives it, the store
+    /// failed, or shutting down; nothing was changed.
     pub async fn activate(
         self: &Arc<Self>,
         name: &str,
@@ -43,7 +43,8 @@ impl Releases {
     ) -> Result<Changed, ReleaseError> {
         let record = self.find(name, wanted).await?;
         // Held, so that it is not unloaded before it has its role.
-        let _version = self.load(&record, Priority::Background).await?;
+        let version = self.load(&record, Priority::Background).await?;
+        self.check_given(&version).await?;
         let digest = record.digest.clone();
         let draft = about(&record, "activated", who);
         self.change(name, Some(draft), move |roles| {
@@ -62,7 +63,7 @@ impl Releases {
         .await
     }
 
-    /// Makes the previous active version the active one again.
+    /// Makes the previous active version the active one again, whatever the configuration gives it.
     ///
     /// # Errors
     /// There is none, it cannot be loaded any more, or as with [`activate`](Self::activate); nothing
@@ -121,7 +122,10 @@ impl Releases {
             )));
         }
         let record = self.find(name, wanted).await?;
-        let _version = self.load(&record, Priority::Background).await?;
+        let version = self.load(&record, Priority::Background).await?;
+        if percent > 0.0 {
+            self.check_given(&version).await?;
+        }
         let draft = JournalDraft {
             message: Some(format!("{percent} %")),
             ..about(&record, "canary", who)

@@ -484,7 +484,7 @@ pub(super) async fn shadow(
 /// Deletes a version that has no role.
 #[utoipa::path(delete, path = "/v1/policies/{name}/versions/{digest}", tag = "policies",
     params(("name" = String, Path, description = "The policy's name", example = "semantic-blend"),
-        ("digest" = String, Path, description = "The version's digest, or its first 8 digits or more", example = "3f2a91c0")),
+        ("digest" = String, Path, description = "The version's digest, its first 8 digits or more, or the version string of its manifest", example = "3f2a91c0")),
     responses((status = 204), (status = "4XX", body = super::error::ErrorBody)))]
 pub(super) async fn delete(
     State(app): State<Arc<App>>,
@@ -492,7 +492,7 @@ pub(super) async fn delete(
     Extension(identity): Caller,
 ) -> Result<StatusCode, AdminError> {
     app.releases
-        .delete(&name, &VersionSelector::digest(&digest), identity.name())
+        .delete(&name, &VersionSelector::any(&digest), identity.name())
         .await
         .map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
@@ -547,10 +547,9 @@ pub(super) fn refused(error: ReleaseError) -> AdminError {
         E::Store(
             StoreError::Conflict { .. }
             | StoreError::LooksLikeDigest { .. }
-            | StoreError::TooManyVersions { .. }
-            | StoreError::InRole { .. },
-        )
-        | E::Refused(_) => AdminError::conflict(message),
+            | StoreError::TooManyVersions { .. },
+        ) => AdminError::conflict(message).with_step(step),
+        E::Store(StoreError::InRole { .. }) | E::Refused(_) => AdminError::conflict(message),
         E::Store(StoreError::NoSpace { .. } | StoreError::ReadOnly { .. }) => AdminError::new(
             StatusCode::INSUFFICIENT_STORAGE,
             "insufficient_storage",

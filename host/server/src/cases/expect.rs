@@ -65,16 +65,27 @@ impl TryFrom<Value> for RawScore {
                 tolerance,
                 min: None,
                 max: None,
-            } => Ok(about(is, tolerance.unwrap_or(TOLERANCE))),
+            } => match tolerance.unwrap_or(TOLERANCE) {
+                tolerance if tolerance >= 0.0 => Ok(about(is, tolerance)),
+                tolerance => Err(format!(
+                    "`tolerance` must be a number from 0 on, got {tolerance}"
+                )),
+            },
             RawRange {
                 is: None,
                 tolerance: None,
                 min,
                 max,
-            } if min.is_some() || max.is_some() => Ok(Self {
-                least: min.unwrap_or(f64::NEG_INFINITY),
-                most: max.unwrap_or(f64::INFINITY),
-            }),
+            } if min.is_some() || max.is_some() => {
+                let (least, most) = (
+                    min.unwrap_or(f64::NEG_INFINITY),
+                    max.unwrap_or(f64::INFINITY),
+                );
+                if least > most {
+                    return Err(format!("`min` ({least}) is above `max` ({most})"));
+                }
+                Ok(Self { least, most })
+            }
             _ => Err(
                 "a score must be a number, `min` or `max` or both, or `is` with `tolerance`"
                     .to_owned(),

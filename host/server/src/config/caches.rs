@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Flags about caches.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Caches")]
 pub struct CacheFlags {
     /// Memory for outputs of models, so that a row that is known does not run, MiB; 0 keeps none
     /// [default: 64]

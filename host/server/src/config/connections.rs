@@ -9,6 +9,7 @@ use crate::connections::TrustedPeers;
 
 /// Flags about connections.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Connections")]
 pub struct ConnectionFlags {
     /// Most connections to the data plane at one time. Beyond it who keeps the server waiting makes
     /// room, else health alone is answered [default: 2048]

@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore, crypto};
 use serde::{Deserialize, Serialize};
 
-use super::{File, tls_files};
+use super::{File, Listen, tls_files};
 use crate::tls::TlsFiles;
 
 /// Hits that are reranked where nobody says how many.
@@ -30,6 +30,7 @@ const MOST_HITS: usize = 10_000;
 
 /// Flags about the search proxy.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Search proxy")]
 pub struct ProxyFlags {
     /// Address of the search engine, such as `http://127.0.0.1:9200`; may be repeated for more of its
     /// nodes. Opens the search proxy
@@ -70,7 +71,7 @@ pub struct ProxyFlags {
 
     /// Address of the search proxy; port 0 picks one [default: 127.0.0.1:9700]
     #[arg(long, value_name = "ADDRESS", env = "RERANKD_PROXY_LISTEN")]
-    pub proxy_listen: Option<SocketAddr>,
+    pub proxy_listen: Option<Listen>,
 
     /// Another name, with or without a port, under which the search proxy may be called; may be
     /// repeated. On loopback, `localhost` and addresses are good without; elsewhere any name is, unless
@@ -288,10 +289,10 @@ impl ProxySettings {
             32 << 20,
         );
         Some(Self {
-            listen: flags
-                .proxy_listen
-                .or(file.proxy_listen)
-                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 9700))),
+            listen: flags.proxy_listen.or(file.proxy_listen).map_or_else(
+                || SocketAddr::from(([127, 0, 0, 1], 9700)),
+                SocketAddr::from,
+            ),
             allow_hosts,
             tls,
             max_connections,
@@ -314,18 +315,13 @@ impl ProxySettings {
         file.upstream_connect_timeout_ms = millis(upstream.connect_timeout);
         file.upstream_timeout_ms = millis(upstream.timeout);
         file.upstream_idle_timeout_ms = millis(upstream.idle_timeout);
-        file.proxy_listen = Some(self.listen);
+        file.proxy_listen = Some(self.listen.into());
         file.proxy_allow_hosts = Some(self.allow_hosts.clone());
         file.proxy_tls_cert = self.tls.as_ref().map(|tls| tls.certificate.clone());
         file.proxy_tls_key = self.tls.as_ref().map(|tls| tls.key.clone());
         file.proxy_max_connections = Some(self.max_connections);
         file.max_rewrite_bytes = Some(self.max_rewrite_bytes);
         file.index.clone_from(&self.written_rules);
-    }
-
-    /// All policies that rules name.
-    pub fn policies(&self) -> impl Iterator<Item = &PolicySelector> {
-        self.rules.indices.iter().flat_map(|rule| &rule.policies)
     }
 }
 

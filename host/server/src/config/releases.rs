@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// Flags about releases.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Releases")]
 pub struct ReleaseFlags {
     /// Largest component that is accepted, MiB [default: 128]
     #[arg(long, value_name = "MIB", env = "RERANKD_MAX_COMPONENT_MIB")]

@@ -72,11 +72,9 @@ pub struct NewArgs {
 pub enum Language {
     /// Rust, with the SDK.
     Rust,
-    /// Not yet: an example is there to copy.
-    #[value(hide = true)]
+    /// Python 3.11 or newer; `build` gets componentize-py.
     Python,
-    /// Not yet: an example is there to copy.
-    #[value(hide = true)]
+    /// JavaScript, with Node.js 20 or newer; `build` gets componentize-js.
     Javascript,
 }
 
@@ -156,7 +154,7 @@ pub struct CheckArgs {
     #[arg(long, value_name = "MIB", env = "RERANKD_MAX_COMPONENT_MIB")]
     pub max_component_mib: Option<usize>,
 
-    /// Longest time to compile a component, milliseconds [default: 60000]
+    /// Longest time to compile a component, milliseconds [default: 300000]
     #[arg(long, value_name = "MS", env = "RERANKD_COMPILE_TIMEOUT_MS")]
     pub compile_timeout_ms: Option<u64>,
 
@@ -383,8 +381,9 @@ pub struct DeleteArgs {
     /// The policy
     pub name: String,
 
-    /// The version's digest, or its first 8 or more hex digits
-    pub digest: String,
+    /// A version of its manifest, or 8 or more hex digits of a digest
+    #[arg(value_name = "VERSION-OR-DIGEST")]
+    pub version: String,
 
     #[command(flatten)]
     #[allow(missing_docs, reason = "a doc comment would be this command's help")]

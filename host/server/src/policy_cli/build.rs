@@ -1,4 +1,7 @@
-//! `rerankd policy build`: a project becomes a component, with its cases inside.
+//! `rerankd policy build`: a project becomes a component, with its cases inside. Those in other languages than
+//! Rust have a script of their own for it (`build/languages.rs`).
+
+mod languages;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,28 +24,22 @@ const COMPILE: &str = include_str!("../../../../guest/compile.sh");
 pub(super) fn build(flags: &BuildArgs) -> Result<Outcome, Failure> {
     let folder = &flags.dir;
     let name = policy_name(folder)?;
-    let module = compile(folder)?;
-    let bytes = read(&module)?;
-    let mut component = ComponentEncoder::default()
-        .validate(true)
-        .module(&bytes)
-        .and_then(|encoder| encoder.encode())
-        .map_err(|error| {
-            Failure::refused(format!(
-                "cannot make a component of `{}`; does it `export!` a policy? {error:#}",
-                module.display()
-            ))
-        })?;
     let cases_folder = folder.join("cases");
-    let mut count = 0;
-    if cases_folder.is_dir() {
-        let cases = Cases::read(&cases_folder).map_err(Failure::refused)?;
-        count = cases.len();
-        if count > 0 {
-            component = artifact::with_cases(&component, cases.text())
-                .map_err(|error| Failure::refused(error.to_string()))?;
+    let cases = cases_folder.is_dir().then(|| Cases::read(&cases_folder));
+    let cases = cases.transpose().map_err(Failure::refused)?;
+    let count = cases.as_ref().map_or(0, Cases::len);
+    // The scripts of other languages put the cases in by themselves.
+    let component = match languages::Project::of(folder) {
+        Some(project) => project.component(folder)?,
+        None => {
+            let component = component_of(&compile(folder)?)?;
+            match cases.filter(|_| count > 0) {
+                Some(cases) => artifact::with_cases(&component, cases.text())
+                    .map_err(|error| Failure::refused(error.to_string()))?,
+                None => component,
+            }
         }
-    }
+    };
     let path = folder.join(format!("{name}.wasm"));
     write(&path, &component)?;
     let imports = imports(&component).unwrap_or_default();
@@ -64,6 +61,21 @@ pub(super) fn build(flags: &BuildArgs) -> Result<Outcome, Failure> {
             "imports": imports, "cases": count,
         }),
     ))
+}
+
+/// A component of a core module.
+fn component_of(module: &Path) -> Result<Vec<u8>, Failure> {
+    let bytes = read(module)?;
+    let component = ComponentEncoder::default()
+        .validate(true)
+        .module(&bytes)
+        .and_then(|encoder| encoder.encode());
+    component.map_err(|error| {
+        Failure::refused(format!(
+            "cannot make a component of `{}`; does it `export!` a policy? {error:#}",
+            module.display()
+        ))
+    })
 }
 
 /// What a component imports; `None` if it is not one.
@@ -101,25 +113,30 @@ fn compile(folder: &Path) -> Result<PathBuf, Failure> {
         .args(["-c", COMPILE, "compile.sh"])
         .arg(folder)
         .arg(&target)
-        .arg("--lib")
-        .stdin(Stdio::null());
-    let no_bash = |error| Failure::Usage(format!("cannot run `bash`: {error}"));
-    let failed =
-        |output: &str| Failure::refused(format!("`{}` does not compile{output}", folder.display()));
+        .arg("--lib");
+    run(command, &format!("`{}` does not compile", folder.display()))?;
+    Ok(target.join(format!("wasm32-unknown-unknown/release/{library}.wasm")))
+}
+
+/// Runs what compiles; its output is shown as it comes to who watches, else where it fails.
+fn run(mut command: Command, failed: &str) -> Result<(), Failure> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let cannot = |error| Failure::Usage(format!("cannot run `{program}`: {error}"));
+    command.stdin(Stdio::null());
     if terminal::is_watched() {
         command.stdout(Stdio::from(std::io::stderr()));
-        if !command.status().map_err(no_bash)?.success() {
-            return Err(failed(""));
+        if !command.status().map_err(cannot)?.success() {
+            return Err(Failure::refused(failed));
         }
-    } else {
-        let output = command.output().map_err(no_bash)?;
-        if !output.status.success() {
-            let said = [output.stdout, output.stderr].concat();
-            let said = String::from_utf8_lossy(&said);
-            return Err(failed(&format!(":\n{}", said.trim_end())));
-        }
+        return Ok(());
     }
-    Ok(target.join(format!("wasm32-unknown-unknown/release/{library}.wasm")))
+    let output = command.output().map_err(cannot)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    Err(Failure::refused(format!("{failed}:\n{}", said.trim_end())))
 }
 
 /// The file name that Cargo gives the module.

@@ -12,6 +12,7 @@ use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider};
 
 use super::args::ServerArgs;
 use super::outcome::Failure;
+use crate::listener::LACKS_TLS;
 use crate::{data_folder, terminal};
 
 /// Longest wait for a connection.
@@ -202,6 +203,13 @@ impl Client {
         if body["status"] == "error" {
             return Failure::Unreachable(format!(
                 "`{}` is the data plane; the admin plane has an address of its own (--admin-listen, by default 127.0.0.1:9600)",
+                self.base
+            ));
+        }
+        if message == LACKS_TLS {
+            let https = self.base.replacen("http://", "https://", 1);
+            return Failure::Unreachable(format!(
+                "`{}` speaks HTTPS alone: it is `{https}` (--to)",
                 self.base
             ));
         }

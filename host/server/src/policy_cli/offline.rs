@@ -2,8 +2,6 @@
 //! a server.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rerankd_inference::name::check_model_name;
@@ -22,6 +20,7 @@ use super::args::{CheckArgs, OfflineArgs, ReleaseArgs, TestArgs};
 use super::build::read;
 use super::outcome::{Failure, Outcome, size, table};
 use super::release::policy_name;
+use super::scratch::Scratch;
 use crate::app::open_releases;
 use crate::cases::{self, Cases, Report};
 use crate::checkout;
@@ -276,7 +275,7 @@ impl Host {
             let folder = std::env::temp_dir();
             Failure::Usage(format!("cannot write to `{}`: {error}", folder.display()))
         })?;
-        let releases = open_releases(&self.config, &scratch.0, &self.engine, &self.inference)
+        let releases = open_releases(&self.config, scratch.path(), &self.engine, &self.inference)
             .map_err(|error| Failure::Usage(format!("{error:#}")))?;
         Ok((scratch, releases))
     }
@@ -297,26 +296,6 @@ impl Host {
         let (engine, inference) = (&self.engine, &self.inference);
         let running = cases::run(engine, inference, version, cases, &self.config.limits);
         self.runtime.block_on(running)
-    }
-}
-
-/// An empty folder that nobody else can look into; removed at drop.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> std::io::Result<Self> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random)?;
-        let path = std::env::temp_dir().join(format!("rerankd-{}", hex::encode(random)));
-        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // It is in the folder of what may go at any time.
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -368,8 +347,8 @@ fn config(flags: &OfflineArgs, releases: ReleaseFlags) -> Result<Config, Failure
         releases,
         ..ServeFlags::default()
     };
-    let mut config = Config::resolve(Box::new(flags))
-        .map_err(|faults| Failure::Usage(faults.join("\nrerankd: ")))?;
+    let mut config =
+        Config::resolve(Box::new(flags)).map_err(|faults| Failure::Usage(faults.join("\n")))?;
     config.limits.max_instances = INSTANCES;
     Ok(config)
 }

@@ -1,7 +1,10 @@
 //! `rerankd policy new`: a project that builds, and passes its cases, as it is.
 //!
-//! It is a copy of `guest/template` with the SDK vendored, since that is on no registry: both, and the
-//! contract, are parts of the binary, taken from their one source when it is built.
+//! One in Rust is a copy of `guest/template` with the SDK vendored, since that is on no registry; those in other
+//! languages (`project/languages.rs`) are the same policy. All of it, and the contract, are parts of the binary,
+//! taken from their one source when it is built.
+
+mod languages;
 
 use std::path::{Path, PathBuf};
 
@@ -21,9 +24,10 @@ const WIT_IN_PROJECT: &str = "path: [\"wit\", \"wit/reading\"]";
 
 macro_rules! checkout_file {
     ($path:literal) => {
-        include_str!(concat!("../../../../", $path))
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../", $path))
     };
 }
+use checkout_file;
 
 const GUEST_MANIFEST: &str = checkout_file!("guest/Cargo.toml");
 const SDK_MANIFEST: &str = checkout_file!("guest/sdk/Cargo.toml");
@@ -91,17 +95,17 @@ pub(super) fn new(flags: &NewArgs) -> Result<Outcome, Failure> {
     let name = &flags.name;
     let folder = flags.path.clone().unwrap_or_else(|| PathBuf::from(name));
     refuse_if_in_use(&folder)?;
-    let files = match flags.lang {
-        Language::Rust => rust_project(name),
-        Language::Python => return Err(no_template("python")),
-        Language::Javascript => return Err(no_template("javascript")),
+    let (files, to_edit) = match flags.lang {
+        Language::Rust => (rust_project(name), "src/lib.rs"),
+        Language::Python => (languages::python(name), "policy.py"),
+        Language::Javascript => (languages::javascript(name), "policy.js"),
     };
     for (path, content) in &files {
         write(&folder.join(path), content)?;
     }
     let shown = folder.display();
     let text = format!(
-        "made {shown}: {} files; the line to edit is in {shown}/src/lib.rs\n\nnext:\n  \
+        "made {shown}: {} files; the line to edit is in {shown}/{to_edit}\n\nnext:\n  \
          rerankd policy build {shown}\n  rerankd policy test {shown}/{name}.wasm\n  \
          rerankd policy push {shown}/{name}.wasm --activate\n",
         files.len()
@@ -110,12 +114,6 @@ pub(super) fn new(flags: &NewArgs) -> Result<Outcome, Failure> {
     Ok(Outcome::good(
         text,
         json!({"name": name, "path": folder, "files": paths}),
-    ))
-}
-
-fn no_template(language: &str) -> Failure {
-    Failure::Usage(format!(
-        "`{language}` (--lang) has no template; copy guest/examples/{language} of the source, whose README says how it is built"
     ))
 }
 
@@ -141,6 +139,18 @@ fn write(path: &Path, content: &str) -> Result<(), Failure> {
     std::fs::create_dir_all(folder)
         .and_then(|()| std::fs::write(path, content))
         .map_err(|error| Failure::Usage(format!("cannot write `{}`: {error}", path.display())))
+}
+
+/// What projects in all languages have of the template.
+fn of_template(path: &str) -> &'static str {
+    let file = TEMPLATE.iter().find(|(name, _)| *name == path);
+    file.map_or("", |(_, text)| text)
+}
+
+/// The contract, by its files' names in `wit`.
+fn contract() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let files = SDK_FILES.iter();
+    files.filter_map(|(path, text)| Some((path.strip_prefix("wit/")?, *text)))
 }
 
 /// Every file of a project in Rust.
@@ -176,12 +186,14 @@ fn cargo_manifest(name: &str) -> String {
             .as_str()
             .unwrap_or_default()
     };
+    // The SDK has it already, so it costs nothing; parameters are read into a struct that derives it.
+    let serde = &guest["workspace"]["dependencies"]["serde"];
     let mut profile = Table::new();
     profile.insert("release".to_owned(), guest["profile"]["release"].clone());
     format!(
         "[package]\nname = \"{package}\"\nversion = \"0.1.0\"\nedition = \"{}\"\nrust-version = \"{}\"\n\
          publish = false\n\n[lib]\nname = \"{library}\"\ncrate-type = [\"cdylib\"]\n\n[dependencies]\n\
-         rerank-policy = {{ path = \"{SDK}\" }}\n\n[workspace]\n\n[profile.{}",
+         rerank-policy = {{ path = \"{SDK}\" }}\nserde = {serde}\n\n[workspace]\n\n[profile.{}",
         of("edition"),
         of("rust-version"),
         toml::to_string(&profile)

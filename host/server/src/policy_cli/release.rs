@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::args::{CanaryArgs, DeleteArgs, ListArgs, NameArgs, PushArgs, ShadowArgs, VersionArgs};
-use super::client::{Client, Sent, progress, query, selectors};
+use super::client::{Client, Sent, percent_encoded, progress, query, selectors};
 use super::offline::{models, parameters};
 use super::outcome::{Failure, Outcome, size, table};
 use crate::cases::Cases;
@@ -254,19 +254,24 @@ pub(super) fn shadow(flags: &ShadowArgs) -> Result<Outcome, Failure> {
 
 /// Deletes a version.
 pub(super) fn delete(flags: &DeleteArgs) -> Result<Outcome, Failure> {
-    let digest = flags.digest.to_ascii_lowercase();
-    if digest.len() < 8 || digest.len() > 64 || !digest.chars().all(|c| c.is_ascii_hexdigit()) {
-        return Err(Failure::Usage(format!(
-            "`{}` is no digest: 8 to 64 hex digits, as `rerankd policy list {}` shows them",
-            flags.digest, flags.name
-        )));
-    }
     let client = Client::new(&flags.server)?;
-    let path = path_of(&flags.name, &format!("/versions/{digest}"))?;
-    client.call(Method::DELETE, &path, Sent::Nothing)?;
+    // Digests are in lower case; a version need not be.
+    let is_hex = flags.version.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let digest = flags.version.to_ascii_lowercase();
+    let call = |version: &str| {
+        let version = percent_encoded(version);
+        let path = path_of(&flags.name, &format!("/versions/{version}"))?;
+        client.call(Method::DELETE, &path, Sent::Nothing)
+    };
+    match call(&flags.version) {
+        Err(Failure::Refused {
+            not_found: true, ..
+        }) if is_hex && digest != flags.version => call(&digest)?,
+        result => result?,
+    };
     Ok(Outcome::good(
-        format!("{}: {digest} is deleted\n", flags.name),
-        json!({"name": flags.name, "deleted": digest}),
+        format!("{}: {} is deleted\n", flags.name, flags.version),
+        json!({"name": flags.name, "deleted": flags.version}),
     ))
 }
 

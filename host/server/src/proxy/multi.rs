@@ -85,7 +85,7 @@ impl Exchange<'_> {
             }
         }
         let shadows = Shadows::default();
-        let instances = self.reserve(&plan);
+        let instances = self.reserve(&plan).await;
         let ranked = self
             .rank_all(&plan, &mut found.items, &instances, &shadows)
             .await;
@@ -188,33 +188,35 @@ impl Exchange<'_> {
     /// Places for as many searches as may be ranked side by side; at least one.
     fn admit(&self, plan: &MultiPlan<'_>) -> Result<Vec<Permit>, RerankError> {
         let app = &self.proxy.app;
-        Self::permits(plan, |timeout| {
-            app.admission.admit_search(timeout, &app.inference)
-        })
+        let (searches, timeout) = Self::at_a_time(plan);
+        let one = || app.admission.admit_search(timeout, &app.inference);
+        Ok(Self::more(one()?, searches, one))
     }
 
     /// Instances for as many searches as may be ranked side by side; at least one.
-    fn reserve(&self, plan: &MultiPlan<'_>) -> Result<Vec<Permit>, RerankError> {
+    async fn reserve(&self, plan: &MultiPlan<'_>) -> Result<Vec<Permit>, RerankError> {
         let app = &self.proxy.app;
-        Self::permits(plan, |timeout| {
-            app.admission.reserve(timeout, &app.inference)
-        })
+        let (searches, timeout) = Self::at_a_time(plan);
+        // The first is waited for.
+        let first = app.admission.reserve(timeout, &app.inference).await?;
+        Ok(Self::more(first, searches, || app.admission.reserve_now()))
     }
 
-    fn permits(
-        plan: &MultiPlan<'_>,
-        one: impl Fn(Option<Duration>) -> Result<Permit, RerankError>,
-    ) -> Result<Vec<Permit>, RerankError> {
+    /// How many searches may be ranked side by side, and the shortest of their deadlines.
+    fn at_a_time(plan: &MultiPlan<'_>) -> (usize, Option<Duration>) {
         let searches = to_rerank(plan).count().min(CONCURRENT_SEARCHES);
         let timeout = to_rerank(plan).filter_map(|search| search.timeout).min();
-        let mut permits = vec![one(timeout)?];
-        while permits.len() < searches {
-            match one(timeout) {
-                Ok(permit) => permits.push(permit),
-                Err(_) => break,
-            }
-        }
-        Ok(permits)
+        (searches, timeout)
+    }
+
+    /// As many permits as there are, up to `most`.
+    fn more(
+        first: Permit,
+        most: usize,
+        one: impl Fn() -> Result<Permit, RerankError>,
+    ) -> Vec<Permit> {
+        let others = (1..most).map_while(|_| one().ok());
+        std::iter::once(first).chain(others).collect()
     }
 
     /// Ranks what was found, as many searches at a time as there are instances.

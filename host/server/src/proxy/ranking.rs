@@ -34,6 +34,10 @@ impl Policies for Known<'_> {
     fn mapping(&self, target: &Target) -> Seen {
         self.view.mapping(target)
     }
+
+    fn has(&self, selector: &PolicySelector) -> bool {
+        self.0.releases.has(selector).is_ok()
+    }
 }
 
 /// A window that is to be ranked.

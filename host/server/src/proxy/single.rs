@@ -96,7 +96,8 @@ impl Exchange<'_> {
         };
         let instance = app
             .admission
-            .reserve(rewritten_search.timeout, &app.inference);
+            .reserve(rewritten_search.timeout, &app.inference)
+            .await;
         let ranked = self
             .proxy
             .rank(&self.asker(), window, instance.as_ref(), &shadows)

@@ -406,6 +406,9 @@ fn widening(
     let target = options
         .policy
         .map_or_else(|| default.clone(), |(policy, _)| policy);
+    if !by.policies.has(&target) {
+        return Err(SkipReason::NoPolicy);
+    }
     let of_policy = || by.policies.fields(&target).unwrap_or_default();
     let of_parameters = fields_of(request.parameters.as_deref());
     let named = request.fields.clone().map(|mut named| {
