@@ -351,6 +351,11 @@ fn what_was_cut_is_told_on_every_route() {
         );
         assert_eq!(answer.parameter("truncated"), None);
     }
+    // A policy that does not say it itself.
+    let body = json!({"query": "where is the answer", "documents": ["short", long]});
+    let answer = SERVER.post(&format!("/v1/rerank/{READER}"), &body).ok();
+    assert_eq!(answer.parameter("truncated"), Some("1"), "{answer:?}");
+    assert_eq!(answer.json()["results"][1]["truncated"], true);
     for model in [MINILM, TINY] {
         let input = json!({"input": [{"query": "the answer", "text": long}]});
         let answer = SERVER
