@@ -89,7 +89,10 @@ fn what_is_no_json_is_refused_everywhere() {
             b"{\"query\": \"caf\xe9\"}",
             "the body is not UTF-8: byte 14 starts no character",
         );
-        check(b"\xff\xfe{\0}\0", "the body is UTF-16; expected JSON in UTF-8");
+        check(
+            b"\xff\xfe{\0}\0",
+            "the body is UTF-16; expected JSON in UTF-8",
+        );
         check("\u{feff}{".as_bytes(), "the body is not JSON");
         check("\u{feff}\u{feff}{}".as_bytes(), "the body is not JSON");
     }
