@@ -611,24 +611,6 @@ fn text_embeddings_inference_says_what_it_did_in_headers() {
 }
 
 #[test]
-fn fields_may_be_named() {
-    let documents =
-        json!([{"name": "a hammer", "about": "clog"}, {"name": "clog", "about": "a hammer"}]);
-    let first = |fields: Value| {
-        let body = json!({"model": "semantic-blend", "query": "clog", "documents": documents,
-            "rank_fields": fields, "return_documents": true});
-        SERVER.post("/v1/rerank", &body).ok().json()["results"][0].clone()
-    };
-    assert_eq!(first(json!(["name"]))["index"], 1);
-    let best = first(json!(["about"]));
-    assert_eq!(best["index"], 0);
-    assert_eq!(
-        best["document"],
-        json!({"text": "clog", "name": "a hammer", "about": "clog"})
-    );
-}
-
-#[test]
 fn the_data_plane_says_who_is_there() {
     let models = SERVER.get("/v1/models").ok().json();
     let names: BTreeSet<&str> = models["data"]

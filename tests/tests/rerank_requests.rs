@@ -296,3 +296,21 @@ fn explanations_that_would_not_be_shown_are_refused_by_name() {
     body["explain"] = json!(false);
     post(path, &body).ok();
 }
+
+#[test]
+fn fields_may_be_named() {
+    let documents =
+        json!([{"name": "a hammer", "about": "clog"}, {"name": "clog", "about": "a hammer"}]);
+    let first = |fields: Value| {
+        let body = json!({"model": "semantic-blend", "query": "clog", "documents": documents,
+            "rank_fields": fields, "return_documents": true});
+        post("/v1/rerank", &body).ok().json()["results"][0].clone()
+    };
+    assert_eq!(first(json!(["name"]))["index"], 1);
+    let best = first(json!(["about"]));
+    assert_eq!(best["index"], 0);
+    assert_eq!(
+        best["document"],
+        json!({"text": "clog", "name": "a hammer", "about": "clog"})
+    );
+}

@@ -54,7 +54,11 @@ impl Protocol for DashScope {
             .members()
             .filter(|(key, _)| key != "input")
             .chain(inner);
-        let asked = asked::read_members(call, &asked::USUAL, members, |_, _, _| Ok(false))?;
+        let asked = asked::read_members(call, &asked::USUAL, members, |_, _, _| Ok(false));
+        let asked = asked.map_err(|error| match input {
+            Some(input) => placed_in(input, error),
+            None => error,
+        })?;
         let target = asked.target();
         let (request, common) = Common::of(asked, call);
         Ok(Decoded {
@@ -71,6 +75,23 @@ impl Protocol for DashScope {
             request_id,
         };
         answer::failure(error, error.kind.http_status(), &body)
+    }
+}
+
+/// The error with its place in `input`, if it is of a key that stands there or is missing there.
+fn placed_in(input: json::Json<'_>, error: RerankError) -> RerankError {
+    let Some(at) = error.at.as_deref() else {
+        return error;
+    };
+    let key = at.split(['[', '.']).next().unwrap_or_default();
+    if !["query", "documents"].contains(&key) && input.member(key).is_none() {
+        return error;
+    }
+    let outer = format!("input.{at}");
+    RerankError {
+        message: error.message.replacen(at, &outer, 1),
+        at: Some(outer),
+        ..error
     }
 }
 

@@ -147,8 +147,8 @@ impl<'a> Common<'a> {
 /// A result.
 #[derive(Serialize)]
 pub(crate) struct Item {
-    pub(crate) index: usize,
-    pub(crate) relevance_score: Box<RawValue>,
+    index: usize,
+    relevance_score: Box<RawValue>,
     // Null in its place fails in LiteLLM.
     #[serde(skip_serializing_if = "Option::is_none")]
     document: Option<Box<RawValue>>,
