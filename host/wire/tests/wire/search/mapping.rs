@@ -324,7 +324,7 @@ fn the_fields_that_are_searched_are_read_first_by_boost_then_those_of_the_mappin
 }
 
 #[test]
-fn the_indexs_default_fields_are_what_a_query_without_fields_searches() {
+fn default_fields_of_the_index_are_what_a_query_without_fields_searches() {
     let defaults = r#"{"shop":{"settings":{"index.query.default_field":["note_en","name^2"]}}}"#;
     let server = server(&fields(SHOP), Some(defaults));
     let read = fields_read(&searching(r#"{"query_string":{"query":"w"}}"#), &server);
