@@ -166,6 +166,55 @@ fn a_search_does_not_wait_for_a_slow_look_up_to_its_end() {
 }
 
 #[test]
+fn pages_are_cut_from_one_order_though_the_mapping_becomes_known_between_them() {
+    let is_slow = Arc::new(AtomicBool::new(true));
+    let slow = Arc::clone(&is_slow);
+    let upstream = Upstream::with_look_ups(move |asked, stream| {
+        if asked.is_look_up() {
+            eventually("the look-up is answered", || {
+                (!slow.load(Ordering::SeqCst)).then_some(())
+            });
+            return look_up(asked, stream);
+        }
+        // By `title`, which the policy reads by itself, the other way round than by `name`.
+        let hit = |id: &str, title: &str, name: &str, score: f64| {
+            let source = json!({"title": title, "name": name});
+            json!({"_index": "shop", "_id": id, "_score": score, "_source": source})
+        };
+        let hits = [
+            hit("1", "smart watch", "garden hose", 1.0),
+            hit("2", "garden hose", "smart watch", 1.0),
+        ];
+        write_json(
+            stream,
+            "200 OK",
+            &json!({"hits": {"hits": hits}}).to_string(),
+        )
+    });
+    let server = serve(&upstream, "", &[]);
+    let page = |from: usize, text: &str| {
+        let mut body = by_name(text);
+        body["from"] = json!(from);
+        body["size"] = json!(1);
+        let answer = call(&server, "/shop/_search", &[], &body).ok();
+        let id = answer.json()["hits"]["hits"][0]["_id"].clone();
+        (id, answer)
+    };
+    let (first, answer) = page(0, "smart watch");
+    assert_eq!(
+        (first.as_str(), answer.parameter("mapping")),
+        (Some("1"), Some("unknown"))
+    );
+    is_slow.store(false, Ordering::SeqCst);
+    eventually("the mapping is known", || {
+        let (first, answer) = page(0, "a smart watch");
+        let is_known = answer.parameter("mapping").is_none();
+        is_known.then(|| assert_eq!(first, "2"))
+    });
+    assert_eq!(page(1, "smart watch").0, "2");
+}
+
+#[test]
 fn what_is_passed_whatever_the_mapping_is_asks_nothing_and_waits_for_nothing() {
     let upstream = Upstream::with_look_ups(|asked, stream| match asked.is_look_up() {
         true => wait_for_end(stream),

@@ -117,3 +117,35 @@ fn takes_any_names(schema: &Value) -> bool {
                 && length.is_none_or(|least| least <= 1)
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::takes_any_names;
+
+    #[test]
+    fn fields_are_chosen_only_where_a_policy_takes_any() {
+        let names = json!({"type": "string", "minLength": 1});
+        for schema in [
+            json!({}),
+            json!({"type": "array", "items": names, "minItems": 1, "maxItems": 32,
+                "uniqueItems": true, "default": ["title"], "description": "d"}),
+            json!({"type": "array", "items": {"type": "string"}, "maxItems": 4}),
+        ] {
+            assert!(takes_any_names(&schema), "{schema}");
+        }
+        for schema in [
+            json!(true),
+            json!({"type": "string"}),
+            json!({"type": "array", "maxItems": 3}),
+            json!({"type": "array", "minItems": 2}),
+            json!({"type": "array", "items": {"enum": ["title", "text"]}}),
+            json!({"type": "array", "items": {"type": "string", "pattern": "^t"}}),
+            json!({"type": "array", "items": {"type": "integer"}}),
+            json!({"type": "array", "contains": {"const": "title"}}),
+        ] {
+            assert!(!takes_any_names(&schema), "{schema}");
+        }
+    }
+}

@@ -190,6 +190,10 @@ fn names(engine: &Engine, server: &Rerankd) {
             "/m-shop,m-missing/_search?ignore_unavailable=true",
             "applied",
         ),
+        ("/_search?index=m-shop", "applied"),
+        ("/_search?index=m-store", "applied"),
+        ("/_search?index=m-plain", "no-rule"),
+        ("/m-shop/_search?index=m-plain", "applied"),
         ("/m-private/_search", "disabled"),
         ("/m-pri*/_search", "disabled"),
         ("/m-both/_search", "rules-differ"),
@@ -199,6 +203,13 @@ fn names(engine: &Engine, server: &Rerankd) {
     ] {
         assert_eq!(shop.reason(target, &watch), reason, "{target}");
     }
+    let own = shop
+        .ask("POST", "/m-shop/_search?index=m-plain", &watch)
+        .json();
+    assert_eq!(
+        own["hits"]["hits"][0]["_index"], "m-shop",
+        "the path is above the parameter"
+    );
     let opening = match engine.name() {
         "opensearch" => "/m-store/_search/point_in_time?keep_alive=1m",
         _ => "/m-store/_pit?keep_alive=1m",

@@ -280,7 +280,7 @@ mod tests {
         let (turn, _) = cache.begin(&key, start);
         let (second, mut waiting) = cache.begin(&key, start);
         assert!(second.is_none());
-        assert!(!waiting.has_changed().is_err(), "it has not ended yet");
+        assert!(waiting.has_changed().is_ok(), "it has not ended yet");
         drop(turn);
         assert!(waiting.has_changed().is_err(), "it has ended");
         waiting.mark_unchanged();

@@ -151,6 +151,9 @@ impl Mapping {
 
     /// `None` for a name that the mapping does not have.
     pub(super) fn kind(&self, name: &str) -> Option<FieldKind> {
+        if is_the_engines(name) {
+            return Some(FieldKind::Other);
+        }
         let flags = self.fields.get(name)?;
         Some(match flags.is_full_text {
             true => FieldKind::FullText,
@@ -195,6 +198,11 @@ impl Mapping {
     }
 }
 
+/// Whether it is a field of the engine's own: `_id`, `_index`, `_source` ..
+fn is_the_engines(name: &str) -> bool {
+    name.starts_with('_')
+}
+
 fn depth_first(name: &str) -> (usize, &str) {
     (name.matches('.').count(), name)
 }
@@ -202,8 +210,7 @@ fn depth_first(name: &str) -> (usize, &str) {
 fn kinds(fields: Option<Json<'_>>) -> Result<HashMap<Box<str>, Flags>, NotAMapping> {
     let mut kinds = HashMap::new();
     for (name, types) in fields.into_iter().flat_map(Json::members) {
-        // The engine's own: `_id`, `_index`, `_source` ..
-        if name.starts_with('_') {
+        if is_the_engines(&name) {
             continue;
         }
         if kinds.len() == MOST_FIELDS {

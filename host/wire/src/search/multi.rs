@@ -336,7 +336,10 @@ impl<'a> Whole<'_, 'a> {
         let index = named.and_then(index_expression);
         let decided = plan::decide(
             &Asked {
-                index: index.as_deref().or(self.call.index),
+                index: index
+                    .as_deref()
+                    .or(self.call.index)
+                    .or(self.params.get("index")),
                 body: &body,
                 // The parameters of an `_msearch` are not those of a search.
                 params: &Params::read(None),

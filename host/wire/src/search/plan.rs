@@ -45,7 +45,7 @@ pub fn plan<'a>(
     let body = body.unwrap_or_else(|_| Body::empty());
     let decided = decide(
         &Asked {
-            index: call.index,
+            index: call.index.or(params.get("index")),
             body: &body,
             params: &params,
             option_params: &params,

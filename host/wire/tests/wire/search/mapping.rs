@@ -135,6 +135,7 @@ fn a_clause_on_a_field_that_is_not_full_text_is_no_query_text() {
         (r#"{"match":{"brand.words":"acme"}}"#, "acme"),
         (r#"{"match":{"variants.colour._2gram":"red"}}"#, "red"),
         (r#"{"match":{"maker":"acme"}}"#, "<no-query>"),
+        (r#"{"match":{"_id":"acme"}}"#, "<no-query>"),
         // The mapping may be older than the field.
         (r#"{"match":{"new_field":"watch"}}"#, "watch"),
         (
@@ -323,7 +324,7 @@ fn the_fields_that_are_searched_are_read_first_by_boost_then_those_of_the_mappin
 }
 
 #[test]
-fn the_indexs_default_fields_are_what_a_query_without_fields_searches() {
+fn default_fields_of_the_index_are_what_a_query_without_fields_searches() {
     let defaults = r#"{"shop":{"settings":{"index.query.default_field":["note_en","name^2"]}}}"#;
     let server = server(&fields(SHOP), Some(defaults));
     let read = fields_read(&searching(r#"{"query_string":{"query":"w"}}"#), &server);
@@ -533,6 +534,35 @@ fn rules_match_names_as_the_engine_resolves_them() {
     // Nothing was found: what was written counts.
     let none = caps(&[]);
     assert_eq!(ruled(&["shop-*"], "shop-*", &none, ""), "shop-*");
+}
+
+#[test]
+fn an_index_in_the_url_is_what_a_path_without_one_is_asked_of() {
+    let rules = Rules {
+        indices: vec![rule("shop")],
+        default_rule: None,
+    };
+    let off = Server {
+        seen: Seen::Off,
+        choice: None,
+    };
+    let body = r#"{"query":{"match":{"name":"w"}}}"#;
+    let reason = |index: Option<&str>, query: &str| {
+        let search = Search::of(body).at(query);
+        let call = call(&search, index);
+        match plan(&call, &rules, &off, &Limits::default()).unwrap() {
+            Plan::Pass(pass) => pass.reason.name(),
+            Plan::Rerank(rewritten) => {
+                let target = &*rewritten.widened.path_and_query;
+                assert_eq!(target, format!("/shop/_search?{query}"));
+                "applied"
+            }
+        }
+    };
+    assert_eq!(reason(None, "index=shop"), "applied");
+    assert_eq!(reason(None, "index=other"), "no-rule");
+    assert_eq!(reason(Some("shop"), "index=other"), "applied");
+    assert_eq!(reason(None, "pretty"), "no-rule");
 }
 
 #[test]
