@@ -36,6 +36,11 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
         return TYPE;
     }
 
+    /** Whether the engine made it for a search. OpenSearch 2, which makes none, cannot load the class of those. */
+    boolean isGenerated() {
+        return false;
+    }
+
     @Override
     public SearchResponse processResponse(SearchRequest request, SearchResponse response) {
         throw new UnsupportedOperationException("a response is reranked with the context of its pipeline");
@@ -54,7 +59,7 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
         ActionListener<SearchResponse> listener
     ) {
         Plan.State known = Plan.State.of(context);
-        boolean isGenerated = this instanceof Auto;
+        boolean isGenerated = isGenerated();
         if (known != null && isGenerated && known.isGenerated() == false) {
             // The pipeline has processors of its own for that.
             listener.onResponse(response);
@@ -277,6 +282,11 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
         Auto(RerankdPlugin.Handles handles, Options said, ExecutionStage stage) {
             super(null, "reranks what asks for it", false, handles, said);
             this.stage = stage;
+        }
+
+        @Override
+        boolean isGenerated() {
+            return true;
         }
 
         @Override

@@ -30,6 +30,11 @@ class WindowProcessor extends AbstractProcessor implements SearchRequestProcesso
         return TYPE;
     }
 
+    /** Whether the engine made it for a search. OpenSearch 2, which makes none, cannot load the class of those. */
+    boolean isGenerated() {
+        return false;
+    }
+
     @Override
     public SearchRequest processRequest(SearchRequest request) {
         throw new UnsupportedOperationException("a search is widened with the context of its pipeline");
@@ -45,7 +50,7 @@ class WindowProcessor extends AbstractProcessor implements SearchRequestProcesso
             next.onResponse(request);
             return;
         }
-        Plan.State state = Plan.State.begin(context, this instanceof Auto);
+        Plan.State state = Plan.State.begin(context, isGenerated());
         if (Groups.isGroup(handles.threadContext(), request)) {
             state.finish();
             next.onResponse(request);
@@ -145,6 +150,11 @@ class WindowProcessor extends AbstractProcessor implements SearchRequestProcesso
         Auto(RerankdPlugin.Handles handles, Options configured, ExecutionStage stage) {
             super(null, "reranks what asks for it", false, handles, configured);
             this.stage = stage;
+        }
+
+        @Override
+        boolean isGenerated() {
+            return true;
         }
 
         @Override
