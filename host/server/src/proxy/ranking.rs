@@ -36,7 +36,7 @@ impl Policies for Known<'_> {
     }
 
     fn has(&self, selector: &PolicySelector) -> bool {
-        self.0.releases.has(selector).is_ok()
+        self.app.releases.has(selector).is_ok()
     }
 }
 
