@@ -23,6 +23,7 @@ mod fresh;
 mod gzip;
 mod host_names;
 pub mod listener;
+mod pinned;
 pub mod policy_cli;
 pub mod proxy;
 pub mod rerank;

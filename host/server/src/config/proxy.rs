@@ -16,6 +16,7 @@ use rustls::{ClientConfig, RootCertStore, crypto};
 use serde::{Deserialize, Serialize};
 
 use super::{File, tls_files};
+use crate::pinned::Pinned;
 use crate::tls::TlsFiles;
 
 /// Hits that are reranked where nobody says how many.
@@ -333,6 +334,7 @@ fn client_config(
     faults: &mut Vec<String>,
 ) -> Option<ClientConfig> {
     let mut roots = RootCertStore::empty();
+    let mut given = Vec::new();
     if let Some(path) = ca {
         let pem = files::read(path).map_err(|error| error.to_string());
         let read = pem.and_then(|pem| {
@@ -342,6 +344,7 @@ fn client_config(
         });
         let added = read.and_then(|certificates| {
             for certificate in certificates {
+                given.push(certificate.clone());
                 roots.add(certificate).map_err(|error| error.to_string())?;
             }
             if roots.is_empty() {
@@ -364,12 +367,19 @@ fn client_config(
         }
     }
     let provider = Arc::new(crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .expect("the provider has suites for TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Some(config)
+        .expect("the provider has suites for TLS 1.2 and 1.3");
+    let config = if given.is_empty() {
+        config.with_root_certificates(roots)
+    } else {
+        let verifier = Pinned::new(given, roots, provider);
+        let verifier = verifier.expect("there are roots, and no lists of revoked certificates");
+        config
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+    };
+    Some(config.with_no_client_auth())
 }
 
 /// What the file says of indices. A rule that names no policy has none yet: the default policy is known
