@@ -5,8 +5,8 @@
 //! ranks it, and the client gets its page of that (`single`, `multi`). Whatever goes wrong on our
 //! side ends in the engine's own page; only the engine's own trouble is an error.
 //!
-//! Reading order: `exchange` (one search and the engine), `single`, `multi`, `ranking` and
-//! `cache` (the policy), `pass`, `upstream`, `nodes`, `body`, `headers`.
+//! Reading order: `exchange` (one search and the engine), `single`, `multi`, `templates`, `ranking`,
+//! `cache` and `pages` (the policy), `pass`, `upstream`, `nodes`, `body`, `headers`.
 
 mod body;
 mod cache;
@@ -16,9 +16,11 @@ mod headers;
 mod interleaving;
 mod multi;
 mod nodes;
+mod pages;
 mod pass;
 mod ranking;
 mod single;
+mod templates;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -34,6 +36,7 @@ use rerankd_wire::search::{self, Endpoint, IndexRule, Rules};
 
 use self::cache::RankingCache;
 use self::exchange::Exchange;
+use self::pages::UnrankedPages;
 use self::upstream::Upstream;
 use crate::app::App;
 use crate::config::ProxySettings;
@@ -71,6 +74,7 @@ pub struct Proxy {
     names: HostNames,
     upstream: Upstream,
     rankings: RankingCache,
+    unranked: UnrankedPages,
 }
 
 impl Proxy {
@@ -110,6 +114,7 @@ impl Proxy {
             ),
             upstream: Upstream::new(&settings.upstream),
             rankings: RankingCache::default(),
+            unranked: UnrankedPages::default(),
         }))
     }
 
@@ -142,8 +147,8 @@ impl Proxy {
         let id = request_id(request.headers());
         let endpoint = search::endpoint(request.method(), request.uri().path());
         let kind = match endpoint {
-            Endpoint::Search { .. } => Kind::Search,
-            Endpoint::MultiSearch { .. } => Kind::MultiSearch,
+            Endpoint::Search { .. } | Endpoint::Template { .. } => Kind::Search,
+            Endpoint::MultiSearch { .. } | Endpoint::MultiTemplate { .. } => Kind::MultiSearch,
             Endpoint::Other => Kind::Passed,
         };
         self.app.telemetry.proxied(kind);
@@ -172,10 +177,13 @@ impl Proxy {
         let (head, body) = request.into_parts();
         headers::check(&head.method, &head.uri, &head.headers)?;
         self.names.check(head.version, &head.uri, &head.headers)?;
-        let (Endpoint::Search { index } | Endpoint::MultiSearch { index }) = endpoint else {
-            return pass::through(self, head, body).await;
+        let (is_template, index) = match endpoint {
+            Endpoint::Search { index } | Endpoint::MultiSearch { index } => (false, index),
+            Endpoint::Template { index } | Endpoint::MultiTemplate { index } => (true, index),
+            Endpoint::Other => return pass::through(self, head, body).await,
         };
         let exchange = Exchange {
+            is_template,
             proxy: self,
             kind,
             index,

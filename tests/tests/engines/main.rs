@@ -4,6 +4,7 @@
 mod clients;
 mod harness;
 mod proxy;
+mod widening;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 

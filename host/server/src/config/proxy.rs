@@ -120,6 +120,8 @@ pub(super) struct FileIndex {
     on_failure: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     search_pipelines: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rescore: Option<String>,
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     parameters: serde_json::Map<String, serde_json::Value>,
 }
@@ -440,6 +442,14 @@ fn rule(index: &FileIndex, faults: &mut Vec<String>) -> IndexRule {
             OnFailure::FirstStage
         }
     };
+    let keep_rescore = match index.rescore.as_deref() {
+        None | Some("pass") => false,
+        Some("keep") => true,
+        Some(other) => {
+            wrong(format!("`rescore` must be `pass` or `keep`, got `{other}`"));
+            false
+        }
+    };
     let parameters = (!index.parameters.is_empty())
         .then(|| serde_json::to_string(&index.parameters))
         .transpose()
@@ -458,5 +468,6 @@ fn rule(index: &FileIndex, faults: &mut Vec<String>) -> IndexRule {
         on_failure,
         parameters,
         search_pipelines: index.search_pipelines.unwrap_or(false),
+        keep_rescore,
     }
 }

@@ -22,6 +22,11 @@ impl Policies for Known<'_> {
     fn fields(&self, selector: &PolicySelector) -> Option<Vec<String>> {
         fields::of_policy(self.0, &selector.name)
     }
+
+    fn filters(&self, selector: &PolicySelector) -> bool {
+        let route = self.0.releases.catalog().route(&selector.name);
+        route.is_some_and(|route| route.versions().any(|version| version.manifest().filters))
+    }
 }
 
 /// A window that is to be ranked.

@@ -35,6 +35,9 @@ pub struct IndexRule {
     /// Whether searches that name a search pipeline are reranked too: such a pipeline may already
     /// rerank.
     pub search_pipelines: bool,
+    /// Whether searches that the engine rescores are reranked too: the rescored order is their first
+    /// stage.
+    pub keep_rescore: bool,
 }
 
 impl IndexRule {
@@ -54,6 +57,7 @@ impl IndexRule {
             on_failure: OnFailure::FirstStage,
             parameters: None,
             search_pipelines: false,
+            keep_rescore: false,
         }
     }
 }
@@ -71,6 +75,11 @@ pub struct Rules {
 pub trait Policies {
     /// The fields that the policy reads; `None` where there is no such policy.
     fn fields(&self, selector: &PolicySelector) -> Option<Vec<String>>;
+
+    /// Whether the policy may leave hits out.
+    fn filters(&self, _selector: &PolicySelector) -> bool {
+        false
+    }
 }
 
 impl Rules {
