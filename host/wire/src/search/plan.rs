@@ -493,7 +493,9 @@ fn widening(
             }),
         ),
     };
-    let identity = asked.body.asking((0, window), Fetch::Asked(&ask), &pins);
+    // Whatever the policy reads: that may be chosen anew between two pages.
+    let client = Fetch::Asked(&Ask::Nothing);
+    let identity = asked.body.asking((0, window), client, &pins);
     let has = |name: &str| asked.body.member(name).is_some();
     Ok(Widening {
         body,
