@@ -55,7 +55,8 @@ impl<W: Fn(&Call) -> Answer> Original<'_, W> {
     /// What differs.
     pub fn reranked(&self, got: &Answer, expected: &Ranked) -> Result<(), String> {
         same_head(got, self.own, false)?;
-        let window = expected.window.max(expected.from + expected.size);
+        // What is left out of the window is made up for behind it.
+        let window = expected.window + expected.from + expected.size;
         let wide = (self.wide)(&self.call.widened(window));
         self.page(&text(got), &text(self.own), &text(&wide), expected)
     }

@@ -261,6 +261,10 @@ impl Call {
     /// The same search for the whole window, as the engine alone takes it.
     pub fn widened(&self, window: usize) -> Self {
         let mut wide = self.clone();
+        if let (true, Some(body)) = (self.path.ends_with("/template"), &mut wide.body) {
+            widen_template(body, window);
+            return wide;
+        }
         let page = ["from=", "size="];
         let own = self.query.as_deref().unwrap_or_default().split('&');
         let mut query: Vec<String> = own
@@ -277,6 +281,10 @@ impl Call {
         let mut wide = self.clone();
         let bodies = wide.lines.iter_mut().flatten().skip(1).step_by(2);
         for body in bodies {
+            if self.path.ends_with("/template") {
+                widen_template(body, window);
+                continue;
+            }
             body["from"] = 0.into();
             body["size"] = window.into();
         }
@@ -348,6 +356,12 @@ fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut encoder, body).expect("memory takes it");
     encoder.finish().expect("memory takes it")
+}
+
+/// Templates of scenarios take their page as parameters.
+fn widen_template(body: &mut Value, window: usize) {
+    body["params"]["from"] = 0.into();
+    body["params"]["size"] = window.into();
 }
 
 fn filled(text: &str, saved: &Saved) -> String {

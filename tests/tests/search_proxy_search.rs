@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rerankd_tests::documents::{recorded, recorded_query};
+use rerankd_tests::scenario::plain_body;
 use rerankd_tests::upstream::{Asked, wait_for_end, write_answer, write_json};
 use rerankd_tests::{Answer, Connection, Folder, Rerankd, Upstream, require};
 use serde_json::{Value, json};
@@ -144,7 +145,8 @@ fn a_page_is_cut_from_the_reranked_window_and_keeps_the_engines_head() {
         &search(&json!({})),
     )
     .ok();
-    assert_eq!(ids(&answer.json()), expected[..10]);
+    let page = serde_json::from_slice(&plain_body(&answer)).expect("it is JSON");
+    assert_eq!(ids(&page), expected[..10]);
     assert_eq!(answer.parameter("status"), Some("applied"), "{answer:?}");
     assert_eq!(answer.parameter("window"), Some("20"));
     assert_eq!(answer.header("x-elastic-product"), Some("Elasticsearch"));

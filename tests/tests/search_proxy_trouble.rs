@@ -246,6 +246,52 @@ fn an_engine_behind_tls_is_checked_against_the_ca_that_was_given() {
     assert_eq!(plain.asked().len(), 1);
 }
 
+#[test]
+fn a_certificate_that_says_it_is_an_authority_is_trusted_as_what_it_is() {
+    let folder = Folder::new();
+    // As `openssl req -x509` makes them.
+    let made = |name: &str, days: [i32; 2], san: &str| {
+        let mut params = rcgen::CertificateParams::new(vec![san.to_owned()]).expect("a good name");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.not_before = rcgen::date_time_ymd(days[0], 1, 1);
+        params.not_after = rcgen::date_time_ymd(days[1], 1, 1);
+        let key = rcgen::KeyPair::generate().expect("there is randomness");
+        let certificate = params.self_signed(&key).expect("the parameters are good");
+        folder.write(&format!("{name}.pem"), certificate.pem());
+        folder.write(&format!("{name}-key.pem"), key.serialize_pem());
+        folder.set_mode(&format!("{name}-key.pem"), 0o600);
+    };
+    made("good", [2020, 2090], "127.0.0.1");
+    made("past", [2020, 2021], "127.0.0.1");
+    made("elsewhere", [2020, 2090], "search.internal");
+    let plain = Upstream::start(|_, stream| write_json(stream, "200 OK", r#"{"a":1}"#));
+    for (name, problem) in [
+        ("good", None),
+        ("past", Some("expired")),
+        ("elsewhere", Some("name")),
+    ] {
+        let file = |end: &str| {
+            let path = folder.path().join(format!("{name}{end}.pem"));
+            path.to_str().expect("the path is UTF-8").to_owned()
+        };
+        let (certificate, key) = (file(""), file("-key"));
+        let tls = ["--proxy-tls-cert", &certificate, "--proxy-tls-key", &key];
+        let engine = proxy(&[plain.url()], &tls);
+        let url = format!("https://{}", engine.proxy_address());
+        let server = proxy(&[url], &["--upstream-ca", &certificate]);
+        let answer = ask(&server, "GET", "/").expect("an answer");
+        match problem {
+            None => assert_eq!(answer.ok().text(), r#"{"a":1}"#),
+            Some(problem) => {
+                is_error(&answer, 503, "/");
+                let said = answer.text().to_lowercase();
+                assert!(said.contains(problem), "{said}");
+                assert!(said.contains("--upstream-ca"), "{said}");
+            }
+        }
+    }
+}
+
 const CHUNKED: [(&str, &str); 2] = [
     ("Content-Type", "application/json"),
     ("Transfer-Encoding", "chunked"),

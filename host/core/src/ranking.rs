@@ -259,6 +259,14 @@ pub enum SkipReason {
     RerankedAlready,
     /// One search of too many in one request.
     Limit,
+    /// A search whose body is signed: another body would be refused.
+    Signed,
+    /// A search that the engine logs together with the hits that it gives (User Behavior Insights).
+    Ubi,
+    /// A search whose hits depend on how many are asked for.
+    SizeDependent,
+    /// A search template that cannot be rendered, or not exactly.
+    Template,
 }
 
 impl SkipReason {
@@ -289,6 +297,10 @@ impl SkipReason {
             Self::SearchPipeline => "search-pipeline",
             Self::RerankedAlready => "reranked-already",
             Self::Limit => "limit",
+            Self::Signed => "signed",
+            Self::Ubi => "ubi",
+            Self::SizeDependent => "size-dependent",
+            Self::Template => "template",
         }
     }
 }
@@ -308,6 +320,10 @@ pub enum FailReason {
     UpstreamResponse,
     /// The search engine refused the search for the whole window.
     UpstreamStatus,
+    /// Some shards failed, or ran out of time, in the search for the whole window alone.
+    UpstreamShards,
+    /// What the operator's rule says does not fit the policy.
+    Rule,
 }
 
 impl FailReason {
@@ -320,6 +336,8 @@ impl FailReason {
             Self::Internal => "internal",
             Self::UpstreamResponse => "upstream-response",
             Self::UpstreamStatus => "upstream-status",
+            Self::UpstreamShards => "upstream-shards",
+            Self::Rule => "rule",
         }
     }
 }

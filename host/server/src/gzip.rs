@@ -1,17 +1,22 @@
 //! Bodies that were compressed for the way.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use bytes::Bytes;
+use flate2::Compression;
 use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
 use http::HeaderMap;
-use http::header::CONTENT_ENCODING;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use rerankd_core::RerankError;
 
 use crate::body::Gathered;
 
 /// How much is unpacked between two looks at the limits, bytes.
 const AT_A_TIME: usize = 64 << 10;
+
+/// How much work is put into packing: what the engines do (`http.compression_level`).
+const LEVEL: u32 = 3;
 
 /// How a body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,12 +85,35 @@ pub(crate) fn unpack(
     }
 }
 
+/// Whether who asks takes a body in gzip: `Accept-Encoding` names it, with a weight that is not 0.
+pub(crate) fn is_accepted(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).iter();
+    let codings = values.filter_map(|value| value.to_str().ok());
+    codings.flat_map(|value| value.split(',')).any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let is_gzip = name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip");
+        let refused = parts.any(|part| {
+            let weight = part.split_once('=');
+            weight.is_some_and(|(name, weight)| {
+                name.trim().eq_ignore_ascii_case("q") && weight.trim().parse() == Ok(0.0)
+            })
+        });
+        is_gzip && !refused
+    })
+}
+
+/// Packs a body.
+pub(crate) fn pack(plain: &[u8]) -> Vec<u8> {
+    let packed = Vec::with_capacity(plain.len() / 4);
+    let mut encoder = GzEncoder::new(packed, Compression::new(LEVEL));
+    let written = encoder.write_all(plain).and_then(|()| encoder.finish());
+    written.expect("memory takes all")
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
+    use http::HeaderValue;
     use rerankd_core::ErrorKind;
 
     use super::*;
@@ -115,5 +143,32 @@ mod tests {
         });
         assert!(matches!(full, Err(Packed::NoRoom(_))));
         assert!(asked <= 1 << 17, "{asked} bytes were unpacked into no room");
+    }
+    #[test]
+    fn gzip_is_for_those_who_ask_for_it() {
+        let of = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(value));
+            is_accepted(&headers)
+        };
+        for value in ["gzip", "deflate, GZIP", "br;q=1.0, gzip;q=0.2", "x-gzip"] {
+            assert!(of(value), "{value}");
+        }
+        for value in [
+            "identity",
+            "",
+            "gzip;q=0",
+            "deflate, gzip; q=0.0",
+            "*",
+            "br",
+        ] {
+            assert!(!of(value), "{value}");
+        }
+        assert!(!is_accepted(&HeaderMap::new()));
+        let plain = vec![b'x'; 100_000];
+        let packed = pack(&plain);
+        assert!(packed.len() < 2_000);
+        let unpacked = unpack(&packed, plain.len(), |_| Ok(())).expect("it is gzip");
+        assert_eq!(unpacked, plain);
     }
 }

@@ -28,6 +28,7 @@ mod gzip;
 mod host_names;
 pub mod listener;
 mod parts;
+mod pinned;
 pub mod policy_cli;
 pub mod proxy;
 pub mod rerank;

@@ -5,8 +5,9 @@
 //! ranks it, and the client gets its page of that (`single`, `multi`). Whatever goes wrong on our
 //! side ends in the engine's own page; only the engine's own trouble is an error.
 //!
-//! Reading order: `exchange` (one search and the engine), `single`, `multi`, `lookup` and `mapping_cache`
-//! (what the engine says of indices), `ranking` and `cache` (the policy), `pass`, `upstream`, `nodes`, `body`, `headers`.
+//! Reading order: `exchange` (one search and the engine), `single`, `multi`, `templates`, `lookup` and
+//! `mapping_cache` (what the engine says of indices), `ranking`, `cache` and `pages` (the policy), `pass`,
+//! `upstream`, `nodes`, `body`, `headers`.
 
 mod body;
 mod cache;
@@ -19,9 +20,11 @@ mod lookup_auth;
 mod mapping_cache;
 mod multi;
 mod nodes;
+mod pages;
 mod pass;
 mod ranking;
 mod single;
+mod templates;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -38,6 +41,7 @@ use rerankd_wire::search::{self, Endpoint, IndexRule, Rules};
 use self::cache::RankingCache;
 use self::exchange::{Exchange, Notes};
 use self::lookup::Lookups;
+use self::pages::UnrankedPages;
 use self::upstream::Upstream;
 use crate::app::App;
 use crate::config::ProxySettings;
@@ -76,6 +80,7 @@ pub struct Proxy {
     upstream: Arc<Upstream>,
     lookups: Arc<Lookups>,
     rankings: RankingCache,
+    unranked: UnrankedPages,
 }
 
 impl Proxy {
@@ -116,6 +121,7 @@ impl Proxy {
             ),
             upstream,
             rankings: RankingCache::default(),
+            unranked: UnrankedPages::default(),
         }))
     }
 
@@ -148,8 +154,8 @@ impl Proxy {
         let id = request_id(request.headers());
         let endpoint = search::endpoint(request.method(), request.uri().path());
         let kind = match endpoint {
-            Endpoint::Search { .. } => Kind::Search,
-            Endpoint::MultiSearch { .. } => Kind::MultiSearch,
+            Endpoint::Search { .. } | Endpoint::Template { .. } => Kind::Search,
+            Endpoint::MultiSearch { .. } | Endpoint::MultiTemplate { .. } => Kind::MultiSearch,
             Endpoint::Other => Kind::Passed,
         };
         self.app.telemetry.proxied(kind);
@@ -178,15 +184,20 @@ impl Proxy {
         let (head, body) = request.into_parts();
         headers::check(&head.method, &head.uri, &head.headers)?;
         self.names.check(head.version, &head.uri, &head.headers)?;
-        let (Endpoint::Search { index } | Endpoint::MultiSearch { index }) = endpoint else {
-            let opened = search::pit_opening(&head.method, head.uri.path());
-            let response = pass::through(self, head, body).await?;
-            return match opened {
-                Some(indices) => self.lookups.opened(indices, response).await,
-                None => Ok(response),
-            };
+        let (is_template, index) = match endpoint {
+            Endpoint::Search { index } | Endpoint::MultiSearch { index } => (false, index),
+            Endpoint::Template { index } | Endpoint::MultiTemplate { index } => (true, index),
+            Endpoint::Other => {
+                let opened = search::pit_opening(&head.method, head.uri.path());
+                let response = pass::through(self, head, body).await?;
+                return match opened {
+                    Some(indices) => self.lookups.opened(indices, response).await,
+                    None => Ok(response),
+                };
+            }
         };
         let exchange = Exchange {
+            is_template,
             proxy: self,
             kind,
             index,

@@ -279,6 +279,17 @@ impl Telemetry {
         }
     }
 
+    /// What the rule of an index says does not fit the policy: the operator's mistake, at this place of the
+    /// request that was made of it.
+    pub(crate) fn rule_does_not_fit(&self, protocol: &'static str, at: &str, request_id: &str) {
+        tracing::warn!(
+            request_id,
+            protocol,
+            at,
+            "answered in first-stage order: what the [[index]] rule says does not fit the policy's version; `rerankd policy show` has its parameters and fields"
+        );
+    }
+
     /// A request came to the search proxy.
     pub(crate) fn proxied(&self, kind: Kind) {
         let kind = kind.name();

@@ -8,27 +8,40 @@
 //!   [`Found::request`] to a policy, and the result to [`Found::page`]. Where the engine refuses the
 //!   widened search, or its answer is not understood, [`Rewritten::original`] goes out instead.
 //!
+//! Where [`Rewritten::is_split`], the page itself comes by [`Rewritten::page_search`] after that. Where
+//! [`Found::doubt`], the widened answer counts only if the search as it was sent agrees with it.
+//!
 //! Reading order: `rules` (what the operator says), `options` (what the client says), `plan` (which
 //! searches are reranked), `target` and `mapping` (what the engine is asked of the indices, and what it
-//! says), `query_text`, `searched` and `reading` (what is searched for, where, and which fields are read),
-//! `source`, `body` (what goes out), `rewrite` and `found` (what
-//! comes back), `multi` (`_msearch`), `error`.
+//! says), `kinds`, `sorts`, `signed`, `query_text`, `syntax`, `wrapper`, `searched` and `reading` (what is
+//! searched for, where, and which fields are read), `source`, `pins`, `body` (what goes out), `rewrite` and
+//! `found` (what comes back), `behind` and `lean` (pages by a search of their own), `multi` (`_msearch`),
+//! `template`, `error`.
 
+mod behind;
 mod body;
 mod error;
 mod found;
+mod kinds;
+mod lean;
 mod mapping;
 mod multi;
 mod options;
+mod pins;
 mod plan;
 mod query_text;
 mod reading;
 mod rewrite;
 mod rules;
 mod searched;
+mod signed;
+mod sorts;
 mod source;
+mod syntax;
 mod target;
+mod template;
 mod url;
+mod wrapper;
 
 use std::borrow::Cow;
 
@@ -44,6 +57,7 @@ pub use reading::FieldChoice;
 pub use rewrite::Rewritten;
 pub use rules::{IndexRule, Policies, Rules};
 pub use target::{LookupPaths, PIT_PATH, Target, pit_body, pit_indices, pit_opened, pit_opening};
+pub use template::{Template, template_as_sent, with_status};
 
 /// What a path of the engine's API is to the proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +69,16 @@ pub enum Endpoint {
     },
     /// `/_msearch`, `/{index}/_msearch`, `/{index}/{type}/_msearch`, by `GET` or `POST`.
     MultiSearch {
+        /// The index expression of the path, percent-decoded; items may name their own.
+        index: Option<String>,
+    },
+    /// `/_search/template`, `/{index}/_search/template`, by `GET` or `POST`.
+    Template {
+        /// The index expression of the path, percent-decoded.
+        index: Option<String>,
+    },
+    /// `/_msearch/template`, `/{index}/_msearch/template`, by `GET` or `POST`.
+    MultiTemplate {
         /// The index expression of the path, percent-decoded; items may name their own.
         index: Option<String>,
     },
@@ -70,8 +94,13 @@ pub fn endpoint(method: &Method, path: &str) -> Endpoint {
     let Some(rest) = path.strip_prefix('/') else {
         return Endpoint::Other;
     };
-    let mut segments = rest.split('/').rev();
-    let last = segments.next().unwrap_or_default();
+    // The engines do not mind a slash at the end.
+    let mut segments = rest.trim_end_matches('/').split('/').rev();
+    let mut last = segments.next().unwrap_or_default();
+    let is_template = last == "template";
+    if is_template {
+        last = segments.next().unwrap_or_default();
+    }
     let before: Vec<&str> = segments.collect();
     // The index is the first segment of one or two; a type stands behind it.
     let index = match before.as_slice() {
@@ -88,9 +117,11 @@ pub fn endpoint(method: &Method, path: &str) -> Endpoint {
     {
         return Endpoint::Other;
     }
-    match last {
-        "_search" => Endpoint::Search { index },
-        "_msearch" => Endpoint::MultiSearch { index },
+    match (last, is_template) {
+        ("_search", false) => Endpoint::Search { index },
+        ("_msearch", false) => Endpoint::MultiSearch { index },
+        ("_search", true) => Endpoint::Template { index },
+        ("_msearch", true) => Endpoint::MultiTemplate { index },
         _ => Endpoint::Other,
     }
 }

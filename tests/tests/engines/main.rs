@@ -5,6 +5,7 @@ mod clients;
 mod harness;
 mod mapping;
 mod proxy;
+mod widening;
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 

@@ -16,6 +16,7 @@ use rustls::{ClientConfig, RootCertStore, crypto};
 use serde::{Deserialize, Serialize};
 
 use super::{File, Listen, tls_files};
+use crate::pinned::Pinned;
 use crate::tls::TlsFiles;
 
 /// Hits that are reranked where nobody says how many.
@@ -130,6 +131,8 @@ pub(super) struct FileIndex {
     on_failure: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     search_pipelines: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rescore: Option<String>,
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     parameters: serde_json::Map<String, serde_json::Value>,
 }
@@ -353,6 +356,7 @@ fn client_config(
     faults: &mut Vec<String>,
 ) -> Option<ClientConfig> {
     let mut roots = RootCertStore::empty();
+    let mut given = Vec::new();
     if let Some(path) = ca {
         let pem = files::read(path).map_err(|error| error.to_string());
         let read = pem.and_then(|pem| {
@@ -362,6 +366,7 @@ fn client_config(
         });
         let added = read.and_then(|certificates| {
             for certificate in certificates {
+                given.push(certificate.clone());
                 roots.add(certificate).map_err(|error| error.to_string())?;
             }
             if roots.is_empty() {
@@ -384,12 +389,19 @@ fn client_config(
         }
     }
     let provider = Arc::new(crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .expect("the provider has suites for TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Some(config)
+        .expect("the provider has suites for TLS 1.2 and 1.3");
+    let config = if given.is_empty() {
+        config.with_root_certificates(roots)
+    } else {
+        let verifier = Pinned::new(given, roots, provider);
+        let verifier = verifier.expect("there are roots, and no lists of revoked certificates");
+        config
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+    };
+    Some(config.with_no_client_auth())
 }
 
 /// What the file says of indices. A rule that names no policy has none yet: the default policy is known
@@ -450,6 +462,14 @@ fn rule(index: &FileIndex, faults: &mut Vec<String>) -> IndexRule {
             OnFailure::FirstStage
         }
     };
+    let keep_rescore = match index.rescore.as_deref() {
+        None | Some("pass") => false,
+        Some("keep") => true,
+        Some(other) => {
+            wrong(format!("`rescore` must be `pass` or `keep`, got `{other}`"));
+            false
+        }
+    };
     let parameters = (!index.parameters.is_empty())
         .then(|| serde_json::to_string(&index.parameters))
         .transpose()
@@ -468,5 +488,6 @@ fn rule(index: &FileIndex, faults: &mut Vec<String>) -> IndexRule {
         on_failure,
         parameters,
         search_pipelines: index.search_pipelines.unwrap_or(false),
+        keep_rescore,
     }
 }

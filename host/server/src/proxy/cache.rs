@@ -5,7 +5,8 @@
 //! showed before. So a first page takes a ranking only where everything is the same that the policy
 //! saw, *and* who asked ([`Keys`]'s `same`). A later page takes the ranking of its own first page: of
 //! the same caller's same search over the same hits, whose contents may have changed meanwhile
-//! ([`Keys`]'s `pages`).
+//! ([`Keys`]'s `pages`). A ranking that lacks scores serves these later pages alone: what is missing in it
+//! may be there the next time.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,7 +85,20 @@ impl SearchId {
             body: Sha256::digest(body).into(),
         }
     }
+
+    /// The search and what is asked of the policy, whatever page and whatever hits.
+    pub(super) fn pages(&self, asked: &[u8]) -> PagesId {
+        let mut parts = Parts::default();
+        for part in [&self.caller[..], &self.body, asked] {
+            parts.add(part);
+        }
+        PagesId(parts.end())
+    }
 }
+
+/// All pages of a search by one caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct PagesId([u8; 32]);
 
 /// Under what a ranking is kept.
 #[derive(Debug)]
@@ -223,10 +237,12 @@ impl RankingCache {
         Some(reranked)
     }
 
-    /// Keeps a ranking if it is complete: what is missing in another may be there the next time.
+    /// Keeps a ranking: a complete one for whoever asks the same, an incomplete one for the pages behind
+    /// its own.
     pub(super) fn put(&self, keys: &Keys, is_first_page: bool, reranked: &Reranked) {
-        let is_complete = reranked.status == Status::Applied && bytes_of(reranked) <= MOST_BYTES;
-        let kept = is_complete.then(|| Arc::new(reranked.clone()));
+        let is_ranked = matches!(reranked.status, Status::Applied | Status::Partial);
+        let fits = is_ranked && bytes_of(reranked) <= MOST_BYTES;
+        let kept = fits.then(|| Arc::new(reranked.clone()));
         let mut rankings = self.lock();
         let now = Instant::now();
         rankings.forget(now);
@@ -237,7 +253,9 @@ impl RankingCache {
             }
             return;
         };
-        rankings.keep(now, keys.same, &kept);
+        if kept.status == Status::Applied {
+            rankings.keep(now, keys.same, &kept);
+        }
         if is_first_page || rankings.of(&keys.pages).is_none() {
             rankings.keep(now, keys.pages, &kept);
         }

@@ -12,13 +12,13 @@ use http::uri::PathAndQuery;
 use http::{Method, Response, StatusCode, response};
 use hyper::body::Incoming;
 use rerankd_core::{ErrorKind, FailReason, RerankError, SkipReason, Status};
-use rerankd_wire::search::{Forward, SearchCall};
+use rerankd_wire::search::{self, Forward, Rewritten, SearchCall};
 use rerankd_wire::status::{
     MappingNote, RERANK_STATUS, SearchStatus, search_status_header, with_mapping_notes,
 };
 
 use super::body::{Activity, Collected, Cut, collect};
-use super::cache::SearchId;
+use super::cache::{PagesId, SearchId};
 use super::lookup;
 use super::ranking::{Asker, Known};
 use super::upstream::{Asked, Payload, body_broke_off, root_cause};
@@ -30,6 +30,12 @@ use crate::data_plane::SPLIT_KEY;
 use crate::gzip::{self, Encoding, Packed};
 use crate::rerank::off_the_runtime;
 
+/// What only OpenSearch says of itself.
+static OPENSEARCH_VERSION: HeaderName = HeaderName::from_static("x-opensearch-version");
+
+/// Smaller answers are not worth packing, bytes.
+const LEAST_PACKED: usize = 1024;
+
 /// Headers that are options of ours start like this.
 const OPTION_HEADERS: &str = "rerankd-";
 
@@ -40,6 +46,8 @@ pub(super) struct Exchange<'p> {
     /// The index expression of the path.
     pub(super) index: Option<String>,
     pub(super) head: request::Parts,
+    /// Whether the path is that of a template, or of several.
+    pub(super) is_template: bool,
     /// Names the call in logs.
     pub(super) id: &'p str,
     /// What the mappings had to do with each search, for `Rerank-Status`.
@@ -76,8 +84,19 @@ pub(super) struct Sent {
     pub(super) raw: Bytes,
     /// Unpacked; the same where it was not packed.
     pub(super) plain: Bytes,
+    /// The search that a template was rendered to.
+    pub(super) rendered: Option<Rendered>,
     /// Holds the room that it takes.
-    _room: Permit,
+    pub(super) room: Permit,
+}
+
+/// The search that a template stands for.
+pub(super) struct Rendered {
+    /// Its path.
+    pub(super) path: String,
+    pub(super) body: Bytes,
+    /// Whether there are options of ours in it, which the engine does not know.
+    pub(super) has_options: bool,
 }
 
 /// What the engine said to a search that was rewritten.
@@ -154,11 +173,21 @@ impl Exchange<'_> {
                 return self.pass_raw(raw, status).await;
             }
         };
-        let sent = Sent {
+        let mut sent = Sent {
             raw,
             plain,
-            _room: room,
+            rendered: None,
+            room,
         };
+        if self.is_template
+            && let Err(status) = self.render(&mut sent).await
+        {
+            self.count(&[status]);
+            let as_sent = search::template_as_sent(&self.call_as_sent(&sent));
+            return self
+                .through(&as_sent, &sent, search_status_header(status))
+                .await;
+        }
         let mut response = match self.kind {
             Kind::MultiSearch => self.multi(&sent).await,
             Kind::Search | Kind::Passed => self.single(&sent).await,
@@ -230,6 +259,19 @@ impl Exchange<'_> {
 
     /// The search, for planning.
     pub(super) fn call<'a>(&'a self, sent: &'a Sent) -> SearchCall<'a> {
+        let call = self.call_as_sent(sent);
+        match &sent.rendered {
+            None => call,
+            Some(rendered) => SearchCall {
+                path: &rendered.path,
+                body: &rendered.body,
+                ..call
+            },
+        }
+    }
+
+    /// The request as it came.
+    pub(super) fn call_as_sent<'a>(&'a self, sent: &'a Sent) -> SearchCall<'a> {
         SearchCall {
             index: self.index.as_deref(),
             method: &self.head.method,
@@ -237,6 +279,16 @@ impl Exchange<'_> {
             query: self.head.uri.query(),
             headers: &self.head.headers,
             body: &sent.plain,
+        }
+    }
+
+    /// What goes out where nothing is reranked: `planned`, or the template that it was made of.
+    pub(super) fn original<'f>(&'f self, planned: &Forward<'f>, sent: &'f Sent) -> Forward<'f> {
+        match &sent.rendered {
+            Some(rendered) if !rendered.has_options => {
+                search::template_as_sent(&self.call_as_sent(sent))
+            }
+            _ => planned.clone(),
         }
     }
 
@@ -251,12 +303,20 @@ impl Exchange<'_> {
     }
 
     /// Who sends a search, and which: a kept ranking holds for no other.
-    pub(super) fn search_id(&self, widened: &Forward<'_>) -> SearchId {
+    pub(super) fn search_id(&self, search: &Rewritten<'_>) -> SearchId {
         let mut headers = headers::for_engine(self.head.headers.clone());
-        for name in &widened.drop_headers {
-            headers.remove(name);
+        drop_options(&mut headers);
+        let (target, body) = search.identity();
+        SearchId::new(&headers, target, body)
+    }
+
+    /// All pages of a search, as they are asked of the same policy.
+    pub(super) fn pages_id(&self, search: &Rewritten<'_>) -> PagesId {
+        let mut asked = search.asked();
+        if let Some(key) = self.head.headers.get(&SPLIT_KEY) {
+            asked.extend_from_slice(key.as_bytes());
         }
-        SearchId::new(&headers, &widened.path_and_query, &widened.body)
+        self.search_id(search).pages(&asked)
     }
 
     /// Passes a search that was read in part.
@@ -388,7 +448,7 @@ impl Exchange<'_> {
         };
         if status != StatusCode::OK {
             // Where the window alone is too large for an index, that is no failure.
-            if rerankd_wire::search::names_result_window(&body) {
+            if search::names_result_window(&body) {
                 let reason = SkipReason::ResultWindow;
                 return Ok(Said::Again(SearchStatus::Skipped(reason)));
             }
@@ -435,6 +495,36 @@ impl Exchange<'_> {
         })
     }
 
+    /// The engine's answer with another body, which was made of the one that it had: compressed, if the
+    /// client takes that.
+    pub(super) fn rewritten(
+        &self,
+        head: response::Parts,
+        mut page: Vec<u8>,
+        status: HeaderValue,
+    ) -> Response<Body> {
+        let is_opensearch = head.headers.contains_key(&OPENSEARCH_VERSION);
+        if self.is_template && self.kind == Kind::Search && is_opensearch {
+            page = off_the_runtime(page.len(), || search::with_status(page));
+        }
+        let mut response = Response::from_parts(head, Body::empty());
+        let headers = response.headers_mut();
+        headers::for_client(headers);
+        for name in [header::CONTENT_LENGTH, header::CONTENT_ENCODING] {
+            headers.remove(name);
+        }
+        let is_packed = page.len() >= LEAST_PACKED && gzip::is_accepted(&self.head.headers);
+        let page = match is_packed {
+            true => {
+                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                off_the_runtime(page.len(), || gzip::pack(&page))
+            }
+            false => page,
+        };
+        *response.body_mut() = Body::from(page);
+        with_status(response, status)
+    }
+
     /// Counts what became of each search.
     pub(super) fn count(&self, searches: &[SearchStatus<'_>]) {
         let telemetry = &self.proxy.app.telemetry;
@@ -444,6 +534,9 @@ impl Exchange<'_> {
                     telemetry.answered(self.kind.name(), std::slice::from_ref(reranked), self.id);
                 }
                 SearchStatus::Skipped(reason) => {
+                    if reason == SkipReason::Signed {
+                        warn_of_signatures();
+                    }
                     telemetry.not_ranked(self.kind, "skipped", reason.name(), self.id);
                 }
                 SearchStatus::Failed(reason) => {
@@ -457,20 +550,6 @@ impl Exchange<'_> {
     }
 }
 
-/// The engine's answer with another body, which was made of the one that it had.
-pub(super) fn rewritten(
-    head: response::Parts,
-    page: Vec<u8>,
-    status: HeaderValue,
-) -> Response<Body> {
-    let mut response = Response::from_parts(head, Body::from(page));
-    headers::for_client(response.headers_mut());
-    for name in [header::CONTENT_LENGTH, header::CONTENT_ENCODING] {
-        response.headers_mut().remove(name);
-    }
-    with_status(response, status)
-}
-
 /// What `Rerank-Status` says of a status that is no ranking's.
 pub(super) fn of(status: Status) -> SearchStatus<'static> {
     match status {
@@ -480,10 +559,20 @@ pub(super) fn of(status: Status) -> SearchStatus<'static> {
     }
 }
 
-/// Answers of gateways, and to those who may not ask or ask too much: the same search, asked with a
-/// smaller window, would get the same.
+/// Answers to those who may not ask: the same search, asked with a smaller window, would get the same.
+/// Everything else may be the window's fault, from a circuit breaker to a gateway's timeout.
 fn is_final(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 401 | 403 | 429 | 502 | 503 | 504)
+    matches!(status.as_u16(), 401 | 403)
+}
+
+/// Says once in the life of the process that signed searches are not reranked.
+fn warn_of_signatures() {
+    static WARNED: std::sync::Once = std::sync::Once::new();
+    WARNED.call_once(|| {
+        tracing::warn!(
+            "a client signs its searches (AWS Signature Version 4 or a digest of the body): they pass without reranking, since the engine would refuse another body; inside OpenSearch the plugin reranks them (docs/search-proxy.md)"
+        );
+    });
 }
 
 fn with_status(mut response: Response<Body>, status: HeaderValue) -> Response<Body> {

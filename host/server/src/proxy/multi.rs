@@ -5,15 +5,15 @@ use std::time::Duration;
 use axum::body::Body;
 use futures_util::StreamExt;
 use http::Response;
-use rerankd_core::{FailReason, OnFailure, RerankError, Reranked, SkipReason};
+use rerankd_core::{FailReason, OnFailure, RerankError, Reranked, SkipReason, Status};
 use rerankd_wire::search::{self, ItemPlan, MultiAnswer, MultiPlan, Rewritten};
 use rerankd_wire::status::{
     RERANK_STATUS, SearchStatus, multi_search_status_header, search_status_header,
 };
 
-use super::exchange::{Exchange, Said, Sent, of, rewritten};
+use super::exchange::{Exchange, Said, Sent, of};
 use super::ranking::{self, Window};
-use super::single::{is_an_error, is_ranked};
+use super::single::is_ranked;
 use crate::admission::Permit;
 use crate::rerank::{Shadows, off_the_runtime};
 
@@ -37,12 +37,13 @@ impl Exchange<'_> {
             |known| search::plan_multi(&call, &self.proxy.rules, known, limits),
             |plan| plan.hangs_on_mapping,
         );
-        let plan = planned.await?;
+        let mut plan = planned.await?;
         for (item, is_unknown) in plan.mapping_is_unknown.iter().enumerate() {
             if *is_unknown {
                 self.notes.note(item, |note| note.is_unknown = true);
             }
         }
+        self.follow_first_pages(&mut plan);
         if !plan.reranks() {
             let reason = plan.passed.unwrap_or(SkipReason::Unparsable);
             return self
@@ -62,7 +63,7 @@ impl Exchange<'_> {
             Said::Again(status) => return original(status).await,
             Said::Final(mut response) => {
                 let failed = SearchStatus::Failed(FailReason::UpstreamStatus);
-                let statuses = self.all(&plan, failed);
+                let statuses = all(&plan, failed);
                 self.count(&statuses);
                 response
                     .headers_mut()
@@ -76,6 +77,16 @@ impl Exchange<'_> {
             Ok(found) => found,
             Err(problem) => return original(of(problem.status())).await,
         };
+        let shards = SearchStatus::Failed(FailReason::UpstreamShards);
+        let doubtful = found.doubtful();
+        if !doubtful.is_empty() {
+            let Said::Found(own) = self.ask(&plan.original_of(&doubtful), sent).await? else {
+                return original(shards).await;
+            };
+            if off_the_runtime(size, || found.settle(&own.body)).is_err() {
+                return original(shards).await;
+            }
+        }
         for (item, answer) in found.items.iter().enumerate() {
             if let MultiAnswer::Found(found) = answer
                 && !found.fields_read().is_empty()
@@ -93,20 +104,17 @@ impl Exchange<'_> {
         let mut rankings: Vec<Option<Reranked>> = Vec::with_capacity(ranked.len());
         let mut statuses: Vec<Option<SearchStatus<'_>>> = Vec::with_capacity(ranked.len());
         for ((result, item), plan) in ranked.iter().zip(&found.items).zip(&plan.items) {
-            let status = match (result, item) {
-                (Some(Ok(_)), _) => None,
-                (Some(Err(error)), _) => {
-                    if is_an_error(error, on_failure(plan)) {
-                        return Err(error.clone());
-                    }
-                    app.telemetry.fell_back(self.kind.name(), error, self.id);
-                    Some(SearchStatus::Failed(FailReason::Internal))
+            let status = match (result, item, plan) {
+                (Some(Ok(_)), ..) => None,
+                (Some(Err(error)), _, ItemPlan::Rerank(search)) => {
+                    Some(of(Status::Failed(self.failed(error, search)?)))
                 }
-                (None, MultiAnswer::Pass(reason)) => Some(SearchStatus::Skipped(*reason)),
-                (None, MultiAnswer::Found(_)) => {
+                (Some(Err(error)), ..) => return Err(error.clone()),
+                (None, MultiAnswer::Pass(status), _) => Some(of(*status)),
+                (None, MultiAnswer::Found(_), _) => {
                     Some(SearchStatus::Skipped(SkipReason::NoDocuments))
                 }
-                (None, MultiAnswer::Again(problem)) => Some(of(problem.status())),
+                (None, MultiAnswer::Again(problem), _) => Some(of(problem.status())),
             };
             rankings.push(
                 result
@@ -117,15 +125,14 @@ impl Exchange<'_> {
         }
         for (index, item) in plan.items.iter().enumerate() {
             let inexact = matches!(item, ItemPlan::Rerank(search) if !search.cut_is_exact);
-            let failed = ranked[index].is_some() && !is_ranked(rankings[index].as_ref());
-            if inexact && failed {
+            let is_found = matches!(found.items[index], MultiAnswer::Found(_));
+            if inexact && is_found && !is_ranked(rankings[index].as_ref()) {
                 found.ask_again(index);
             }
         }
-        let again = found.again();
-        let second = match again.is_empty() {
+        let second = match found.outstanding(&plan, &rankings).is_empty() {
             true => None,
-            false => match self.ask(&plan.original_of(&again), sent).await? {
+            false => match self.ask(&plan.outstanding(&found, &rankings), sent).await? {
                 Said::Found(second) => Some(second),
                 Said::Again(_) | Said::Final(_) => {
                     return original(SearchStatus::Failed(FailReason::UpstreamResponse)).await;
@@ -133,7 +140,7 @@ impl Exchange<'_> {
             },
         };
         let second = second.as_ref().map(|second| second.body.as_ref());
-        let Ok(page) = off_the_runtime(size, || found.page(&rankings, second)) else {
+        let Ok(page) = off_the_runtime(size, || found.page(&plan, &rankings, second)) else {
             return original(SearchStatus::Failed(FailReason::UpstreamResponse)).await;
         };
         let statuses: Vec<SearchStatus<'_>> = statuses
@@ -145,10 +152,26 @@ impl Exchange<'_> {
                 (None, None) => SearchStatus::Skipped(SkipReason::NoDocuments),
             })
             .collect();
+        for (item, status) in plan.items.iter().zip(&statuses) {
+            if let ItemPlan::Rerank(search) = item {
+                self.note_first_page(search, *status);
+            }
+        }
         self.count(&statuses);
         ranking::offer(app, shadows);
         let status = multi_search_status_header(&statuses);
-        Ok(rewritten(answer.head, page, status))
+        Ok(self.rewritten(answer.head, page, status))
+    }
+
+    /// Leaves those searches to the engine whose first pages had its own order.
+    fn follow_first_pages(&self, plan: &mut MultiPlan<'_>) {
+        for index in 0..plan.items.len() {
+            if let ItemPlan::Rerank(search) = &plan.items[index]
+                && let Some(reason) = self.of_first_page(search)
+            {
+                plan.leave(index, Status::Failed(reason));
+            }
+        }
     }
 
     /// Sends all searches as the client meant them, and streams the answer through. `status` is that
@@ -159,30 +182,20 @@ impl Exchange<'_> {
         sent: &Sent,
         status: SearchStatus<'static>,
     ) -> Result<Response<Body>, RerankError> {
-        let statuses = self.all(plan, status);
+        let statuses = all(plan, status);
+        for (item, status) in plan.items.iter().zip(&statuses) {
+            if let ItemPlan::Rerank(search) = item {
+                self.note_first_page(search, *status);
+            }
+        }
         self.count(&statuses);
         let header = if plan.items.is_empty() {
             search_status_header(status)
         } else {
             multi_search_status_header(&statuses)
         };
-        self.through(plan.original(), sent, header).await
-    }
-
-    /// The statuses where no search was reranked; those that were to be have `status`.
-    fn all(
-        &self,
-        plan: &MultiPlan<'_>,
-        status: SearchStatus<'static>,
-    ) -> Vec<SearchStatus<'static>> {
-        let of_item = |item: &ItemPlan<'_>| match item {
-            ItemPlan::Pass(reason) => SearchStatus::Skipped(*reason),
-            ItemPlan::Rerank(_) => status,
-        };
-        if plan.items.is_empty() {
-            return vec![status];
-        }
-        plan.items.iter().map(of_item).collect()
+        let original = self.original(plan.original(), sent);
+        self.through(&original, sent, header).await
     }
 
     /// Places for as many searches as may be ranked side by side; at least one.
@@ -253,8 +266,8 @@ impl Exchange<'_> {
                     on_failure: search.on_failure,
                     request,
                     fingerprint: found.fingerprint_input(),
-                    search: self.search_id(&search.widened),
-                    is_first_page: found.is_first_page(),
+                    search: self.search_id(search),
+                    is_first_page: search.is_first_page(),
                 };
                 let ranked = self.proxy.rank(asker, window, instance, shadows).await;
                 (index, Some(ranked))
@@ -273,7 +286,7 @@ impl Exchange<'_> {
 fn to_rerank<'p, 'a>(plan: &'p MultiPlan<'a>) -> impl Iterator<Item = &'p Rewritten<'a>> {
     plan.items.iter().filter_map(|item| match item {
         ItemPlan::Rerank(search) => Some(search.as_ref()),
-        ItemPlan::Pass(_) => None,
+        ItemPlan::Pass(_) | ItemPlan::Own(_) => None,
     })
 }
 
@@ -281,9 +294,15 @@ fn wants_errors(plan: &MultiPlan<'_>) -> bool {
     to_rerank(plan).any(|search| search.on_failure == OnFailure::Error)
 }
 
-fn on_failure(item: &ItemPlan<'_>) -> OnFailure {
-    match item {
-        ItemPlan::Rerank(search) => search.on_failure,
-        ItemPlan::Pass(_) => OnFailure::FirstStage,
+/// The statuses where no search was reranked; those that were to be have `status`.
+fn all(plan: &MultiPlan<'_>, status: SearchStatus<'static>) -> Vec<SearchStatus<'static>> {
+    let of_item = |item: &ItemPlan<'_>| match item {
+        ItemPlan::Pass(reason) => SearchStatus::Skipped(*reason),
+        ItemPlan::Own(status) => of(*status),
+        ItemPlan::Rerank(_) => status,
+    };
+    if plan.items.is_empty() {
+        return vec![status];
     }
+    plan.items.iter().map(of_item).collect()
 }

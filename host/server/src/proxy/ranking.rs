@@ -38,6 +38,11 @@ impl Policies for Known<'_> {
     fn has(&self, selector: &PolicySelector) -> bool {
         self.app.releases.has(selector).is_ok()
     }
+
+    fn filters(&self, selector: &PolicySelector) -> bool {
+        let route = self.app.releases.catalog().route(&selector.name);
+        route.is_some_and(|route| route.versions().any(|version| version.manifest().filters))
+    }
 }
 
 /// A window that is to be ranked.

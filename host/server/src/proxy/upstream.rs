@@ -271,10 +271,16 @@ fn expects_a_body(method: &Method) -> bool {
 }
 
 fn unreachable(node: &Address, why: &str) -> RerankError {
+    let hint = match why.contains("certificate") {
+        true => {
+            "; --upstream-ca names its certificate, or that of who signed it, and the host must be among the certificate's names"
+        }
+        false => "",
+    };
     RerankError::new(
         ErrorKind::UpstreamUnavailable,
         format!(
-            "the search engine cannot be reached at `{}`: {why}",
+            "the search engine cannot be reached at `{}`: {why}{hint}",
             node.authority
         ),
     )

@@ -10,6 +10,8 @@ pub(crate) struct Order {
     pub(crate) window: Vec<Row>,
     /// The hits behind the window, in the engine's order.
     pub(crate) tail: Vec<Row>,
+    /// The score above which none of these may be; `None` where they keep their own.
+    pub(crate) ceiling: Option<f64>,
 }
 
 impl Order {
@@ -46,6 +48,7 @@ impl Order {
         Self {
             window,
             tail: (ranking.documents()..hits.len()).map(follower).collect(),
+            ceiling: (last_score.is_finite() && !keep_scores).then_some(last_score),
         }
     }
 }

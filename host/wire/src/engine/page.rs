@@ -31,6 +31,8 @@ pub(crate) struct Hit<'a> {
     pub(crate) source: Option<Json<'a>>,
     /// An object.
     pub(crate) fields: Option<Json<'a>>,
+    /// Whether it says by what it was sorted.
+    pub(crate) is_sorted: bool,
 }
 
 /// One line of the new order.
@@ -97,8 +99,33 @@ impl<'a> Page<'a> {
         json::edited_around(self.response, self.edits(edition))
     }
 
+    /// The response with these hits in place of its own, no more than it has, this highest score, and
+    /// what else is edited; `around`: with what stands around the response.
+    pub(crate) fn with_hits(
+        &self,
+        hits: &[String],
+        max_score: String,
+        mut edits: Vec<Edit>,
+        around: bool,
+    ) -> String {
+        edits.extend(self.list_edit(hits));
+        if let Some(own) = self.max_score {
+            edits.push((own.span(), max_score));
+        }
+        match around {
+            true => json::edited_around(self.response, edits),
+            false => edited(self.response, edits),
+        }
+    }
+
+    /// The hits of an edition, as they are printed.
+    pub(crate) fn hit_texts(&self, edition: &Edition<'_>) -> Vec<String> {
+        let rows = edition.rows.iter();
+        rows.map(|row| self.hit_text(row, edition)).collect()
+    }
+
     fn edits(&self, edition: &Edition<'_>) -> Vec<Edit> {
-        let mut edits = self.list_edit(edition.rows, |row| self.hit_text(row, edition));
+        let mut edits = self.list_edit(&self.hit_texts(edition));
         if let (Some(max_score), Some(new)) = (self.max_score, &edition.max_score) {
             edits.push((max_score.span(), new.clone()));
         }
@@ -137,11 +164,11 @@ impl<'a> Page<'a> {
     /// The text from the first hit to the last is made anew. What stood between two hits stays where
     /// it is and belongs to no hit; with fewer hits, the first of these gaps are used. A list that
     /// becomes empty looks as the engines print one: `[]`, or `[ ]` where they indent.
-    fn list_edit(&self, rows: &[Row], hit_text: impl Fn(&Row) -> String) -> Vec<Edit> {
+    fn list_edit(&self, hits: &[String]) -> Vec<Edit> {
         let (Some(first), Some(last)) = (self.hits.first(), self.hits.last()) else {
             return Vec::new();
         };
-        if rows.is_empty() {
+        if hits.is_empty() {
             let inner = self.list.span().start + 1..self.list.span().end - 1;
             let indented = inner.start < first.whole.span().start;
             let space = if indented { " " } else { "" };
@@ -152,12 +179,12 @@ impl<'a> Page<'a> {
             let before = self.hits[slot - 1].whole.span().end;
             &self.response.source()[before..self.hits[slot].whole.span().start]
         };
-        let mut list = String::with_capacity(span.len() + 16 * rows.len());
-        for (slot, row) in rows.iter().enumerate() {
+        let mut list = String::with_capacity(hits.iter().map(|hit| hit.len() + 2).sum());
+        for (slot, hit) in hits.iter().enumerate() {
             if slot > 0 {
                 list.push_str(gap(slot));
             }
-            list.push_str(&hit_text(row));
+            list.push_str(hit);
         }
         vec![(span, list)]
     }
@@ -185,12 +212,14 @@ impl<'a> Hit<'a> {
             score: None,
             source: None,
             fields: None,
+            is_sorted: false,
         };
         for (key, value) in whole.members() {
             match &*key {
                 "_index" => hit.index = Some(value),
                 "_id" => hit.id = Some(value),
                 "_score" => hit.score = Some(value),
+                "sort" => hit.is_sorted = true,
                 "_source" | "fields" if value.is_null() => {}
                 "_source" => {
                     place.key("_source").expect(Kind::Object, value)?;
@@ -204,6 +233,12 @@ impl<'a> Hit<'a> {
             }
         }
         Ok(hit)
+    }
+
+    /// What tells it from other hits: index and id, as they were sent.
+    pub(crate) fn name(&self) -> (&'a str, &'a str) {
+        let text = |part: Option<Json<'a>>| part.map_or("", Json::text);
+        (text(self.index), text(self.id))
     }
 
     /// The engine's score, if there is one.

@@ -6,7 +6,7 @@ use rerankd_core::SkipReason;
 
 use super::source::Ask;
 use crate::answer;
-use crate::json::{self, Json, Kind, edited, without};
+use crate::json::{self, Edit, Json, Kind, edited, without};
 
 /// The body of one search.
 pub(super) struct Body<'a> {
@@ -67,6 +67,12 @@ impl<'a> Body<'a> {
         self.whole
     }
 
+    /// Whether `ext` has a section of that name.
+    pub(super) fn has_ext(&self, name: &str) -> bool {
+        self.member("ext")
+            .is_some_and(|ext| ext.member(name).is_some())
+    }
+
     /// `ext.rerankd`; not `null`.
     pub(super) fn options(&self) -> Option<Json<'a>> {
         let options = self.member("ext")?.member(OURS)?;
@@ -84,21 +90,39 @@ impl<'a> Body<'a> {
         })
     }
 
-    /// The body that asks for the first `size` hits and what is in `ask`, without options of ours.
-    /// It is on one line if the body is.
-    pub(super) fn widened(&self, size: usize, ask: &Ask) -> String {
-        let mut text = format!(r#"{{"from":0,"size":{size}"#);
-        match ask {
-            Ask::Nothing => {}
-            Ask::Source(names) => text.push_str(&format!(r#","_source":{}"#, names_json(names))),
-            Ask::Part {
+    /// The body that asks for hits `from` to `from + size`, without options of ours. It is on one line if
+    /// the body is.
+    pub(super) fn asking(
+        &self,
+        (from, size): (usize, usize),
+        fetch: Fetch<'_>,
+        pins: &[Edit],
+    ) -> String {
+        let rest = self.rest(fetch, pins);
+        format!(r#"{{"from":{from},"size":{size}{rest}"#)
+    }
+
+    /// What follows the page in such a body.
+    pub(super) fn rest(&self, fetch: Fetch<'_>, pins: &[Edit]) -> String {
+        let mut text = String::new();
+        match fetch {
+            Fetch::Text([]) | Fetch::Lean([]) => text.push_str(r#","_source":false"#),
+            Fetch::Text(names) | Fetch::Lean(names) => {
+                text.push_str(&format!(r#","_source":{}"#, names_json(names)));
+            }
+            Fetch::Hits => {}
+            Fetch::Asked(Ask::Nothing) => {}
+            Fetch::Asked(Ask::Source(names)) => {
+                text.push_str(&format!(r#","_source":{}"#, names_json(names)));
+            }
+            Fetch::Asked(Ask::Part {
                 includes, excludes, ..
-            } => text.push_str(&format!(
+            }) => text.push_str(&format!(
                 r#","_source":{{"includes":{},"excludes":{}}}"#,
                 names_json(includes),
                 names_json(excludes)
             )),
-            Ask::Fields { names, .. } => {
+            Fetch::Asked(Ask::Fields { names, .. }) => {
                 let own: Vec<&str> = self
                     .member("fields")
                     .iter()
@@ -114,21 +138,73 @@ impl<'a> Body<'a> {
             }
         }
         for Entry { name, key, value } in &self.entries {
-            let value = match &**name {
+            let inside =
+                |edit: &&Edit| value.span().start <= edit.0.start && edit.0.end <= value.span().end;
+            let mut edits: Vec<Edit> = pins.iter().filter(inside).cloned().collect();
+            match &**name {
                 "from" | "size" => continue,
-                "_source" if ask.replaces_source() => continue,
-                "fields" if matches!(ask, Ask::Fields { .. }) => continue,
+                _ if fetch.replaces(name) => continue,
+                "collapse" if matches!(fetch, Fetch::Text(_) | Fetch::Lean(_)) => {
+                    edits.extend(without(*value, |key| key == "inner_hits"));
+                }
                 "ext" => match Ext::of(*value) {
-                    Ext::Foreign => Cow::Borrowed(value.text()),
+                    Ext::Foreign => {}
                     Ext::Ours => continue,
-                    Ext::Both => Cow::Owned(edited(*value, without(*value, |key| key == OURS))),
+                    Ext::Both => edits.extend(without(*value, |key| key == OURS)),
                 },
-                _ => Cow::Borrowed(value.text()),
-            };
-            text.push_str(&format!(",{}:{value}", key.text()));
+                _ => {}
+            }
+            text.push_str(&format!(",{}:{}", key.text(), edited(*value, edits)));
         }
         text.push('}');
         text
+    }
+}
+
+/// What a search brings along for each hit, and beside the hits.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fetch<'x> {
+    /// What the client wants, and what the policy reads.
+    Asked(&'x Ask),
+    /// These members of `_source` alone: enough for the policy, and nothing that the client sees.
+    Text(&'x [String]),
+    /// The same, with all that stands beside the hits.
+    Lean(&'x [String]),
+    /// All that the client wants of a hit, and nothing beside the hits. The caller says which hits:
+    /// `post_filter`.
+    Hits,
+}
+
+/// What each hit of a page that is shown needs.
+const OF_A_HIT: [&str; 9] = [
+    "_source",
+    "docvalue_fields",
+    "explain",
+    "fields",
+    "highlight",
+    "script_fields",
+    "seq_no_primary_term",
+    "stored_fields",
+    "version",
+];
+
+/// What such a page needs beside its hits.
+const BESIDE_HITS: [&str; 5] = ["aggregations", "aggs", "profile", "stats", "suggest"];
+
+impl Fetch<'_> {
+    /// Whether a member of the client's body is left out, or said otherwise.
+    fn replaces(self, name: &str) -> bool {
+        let (of_a_hit, beside) = (OF_A_HIT.contains(&name), BESIDE_HITS.contains(&name));
+        match self {
+            Self::Text(_) => of_a_hit || beside,
+            Self::Lean(_) => of_a_hit,
+            Self::Hits => beside || name == "post_filter",
+            Self::Asked(ask) => match name {
+                "_source" => ask.replaces_source(),
+                "fields" => matches!(ask, Ask::Fields { .. }),
+                _ => false,
+            },
+        }
     }
 }
 

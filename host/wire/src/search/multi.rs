@@ -5,13 +5,13 @@ use std::borrow::Cow;
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use rerankd_core::{Limits, RerankError, Reranked, SkipReason};
+use rerankd_core::{Limits, RerankError, Reranked, SkipReason, Status};
 
 use super::body::Body;
 use super::error::names_result_window;
 use super::found::{Found, NotUnderstood};
 use super::options::{self, Options};
-use super::plan::{self, Asked, Deciders, Decision, MappingUse};
+use super::plan::{self, Asked, Deciders, Decision, MappingUse, Ways};
 use super::rewrite::Rewritten;
 use super::url::Params;
 use super::{Forward, Policies, Rules, SearchCall};
@@ -40,6 +40,8 @@ pub struct MultiPlan<'a> {
     pub mapping_is_unknown: Vec<bool>,
     original: Forward<'a>,
     lines: Vec<Lines<'a>>,
+    /// Whether an empty line stands in front of all.
+    has_lead: bool,
 }
 
 /// What to do with one search of an `_msearch`.
@@ -47,6 +49,8 @@ pub struct MultiPlan<'a> {
 pub enum ItemPlan<'a> {
     /// Nothing is reranked.
     Pass(SkipReason),
+    /// Nothing is reranked, though it would be: its first page was not.
+    Own(Status),
     /// The window is fetched. The bodies of its forwards are lines of the whole; their targets are
     /// that of the whole.
     Rerank(Box<Rewritten<'a>>),
@@ -72,11 +76,47 @@ impl<'a> MultiPlan<'a> {
         &self.original
     }
 
+    /// Leaves a search to the engine.
+    pub fn leave(&mut self, item: usize, status: Status) {
+        self.items[item] = ItemPlan::Own(status);
+        let planned = self.lines.iter().zip(&self.items).map(planned);
+        self.forward.body = Cow::Owned(joined(self.has_lead, planned));
+        self.forward.untouched = false;
+    }
+
     /// The searches at these positions, as the client meant them.
     pub fn original_of(&self, items: &[usize]) -> Forward<'a> {
         let lines = items.iter().filter_map(|&item| self.lines.get(item));
+        self.of_lines(lines.map(|lines| (lines.head, &*lines.body)))
+    }
+
+    /// What is still to be asked once the windows are ranked: the searches of
+    /// [`MultiFound::outstanding`], each as the client meant it, or for its page.
+    pub fn outstanding(
+        &self,
+        found: &MultiFound<'_>,
+        reranked: &[Option<Reranked>],
+    ) -> Forward<'a> {
+        let one = |index: usize| {
+            let lines = &self.lines[index];
+            let page = match (&found.items[index], &self.items[index]) {
+                (MultiAnswer::Found(window), ItemPlan::Rerank(search)) => {
+                    let reranked = reranked.get(index).and_then(Option::as_ref);
+                    reranked.and_then(|reranked| search.page_search(window, reranked))
+                }
+                _ => None,
+            };
+            let body = page.map_or_else(|| lines.body.to_vec(), |page| page.body.into_owned());
+            (lines.head, body)
+        };
+        let outstanding = found.outstanding(self, reranked);
+        let lines: Vec<(&[u8], Vec<u8>)> = outstanding.into_iter().map(one).collect();
+        self.of_lines(lines.iter().map(|(head, body)| (*head, body.as_slice())))
+    }
+
+    fn of_lines<'l>(&self, lines: impl Iterator<Item = (&'l [u8], &'l [u8])>) -> Forward<'a> {
         Forward {
-            body: Cow::Owned(joined(lines.map(|lines| (lines.head, &*lines.body)))),
+            body: Cow::Owned(joined(false, lines)),
             untouched: false,
             ..self.original.clone()
         }
@@ -94,7 +134,8 @@ impl<'a> MultiPlan<'a> {
         let (answer, responses) = responses(answer, self.items.len())?;
         let items = self.items.iter().zip(&responses);
         let items = items.map(|(item, &response)| match item {
-            ItemPlan::Pass(reason) => MultiAnswer::Pass(*reason),
+            ItemPlan::Pass(reason) => MultiAnswer::Pass(Status::Skipped(*reason)),
+            ItemPlan::Own(status) => MultiAnswer::Pass(*status),
             ItemPlan::Rerank(rewritten) => match found(rewritten, response, limits) {
                 Ok(found) => MultiAnswer::Found(Box::new(found)),
                 Err(problem) => MultiAnswer::Again(problem),
@@ -102,6 +143,7 @@ impl<'a> MultiPlan<'a> {
         });
         Ok(MultiFound {
             items: items.collect(),
+            settled: vec![None; responses.len()],
             answer,
             responses,
         })
@@ -118,7 +160,7 @@ fn found<'b>(
             Err(NotUnderstood::ResultWindow)
         }
         Some(_) => Err(NotUnderstood::Refused),
-        None => Found::of(&rewritten.request, &rewritten.cut, response, limits),
+        None => Found::of(rewritten, response, limits),
     }
 }
 
@@ -138,6 +180,8 @@ fn responses(answer: &[u8], count: usize) -> Result<(Json<'_>, Vec<Json<'_>>), N
 pub struct MultiFound<'b> {
     /// One for each search, in their order.
     pub items: Vec<MultiAnswer<'b>>,
+    /// What was answered to searches as the client meant them.
+    settled: Vec<Option<String>>,
     answer: Json<'b>,
     responses: Vec<Json<'b>>,
 }
@@ -146,7 +190,7 @@ pub struct MultiFound<'b> {
 #[derive(Debug)]
 pub enum MultiAnswer<'b> {
     /// It was passed: goes through as it is.
-    Pass(SkipReason),
+    Pass(Status),
     /// It was widened.
     Found(Box<Found<'b>>),
     /// It was widened, and the engine's answer is an error or not understood: to be asked again, with
@@ -161,50 +205,106 @@ impl MultiFound<'_> {
         self.items[item] = MultiAnswer::Again(NotUnderstood::Inexact);
     }
 
-    /// The positions of the searches that are to be asked again.
-    pub fn again(&self) -> Vec<usize> {
-        let items = self.items.iter().enumerate();
-        items
-            .filter(|(_, item)| matches!(item, MultiAnswer::Again(_)))
-            .map(|(index, _)| index)
+    /// The positions of the searches that hold only if their own ones agree: [`Found::doubt`].
+    pub fn doubtful(&self) -> Vec<usize> {
+        let is_doubtful = |item: &MultiAnswer<'_>| match item {
+            MultiAnswer::Found(found) => found.doubt().is_some(),
+            _ => false,
+        };
+        positions(&self.items, is_doubtful)
+    }
+
+    /// Takes the engine's answer to [`MultiPlan::original_of`] of [`doubtful`](Self::doubtful): where a
+    /// search does not agree, its answer is the client's.
+    ///
+    /// # Errors
+    /// Where there is not an answer to each.
+    pub fn settle(&mut self, own: &[u8]) -> Result<(), NotUnderstood> {
+        let doubtful = self.doubtful();
+        let (_, own) = responses(own, doubtful.len())?;
+        for (item, own) in doubtful.into_iter().zip(own) {
+            let MultiAnswer::Found(found) = &self.items[item] else {
+                continue;
+            };
+            if let (false, Some(problem)) = (found.agrees_with(own), found.doubt()) {
+                self.items[item] = MultiAnswer::Again(problem);
+                self.settled[item] = Some(own.text().to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// The positions of the searches that are to be asked once more when the windows are ranked:
+    /// [`MultiPlan::outstanding`]. `reranked` has one for each search.
+    pub fn outstanding(&self, plan: &MultiPlan<'_>, reranked: &[Option<Reranked>]) -> Vec<usize> {
+        let is_outstanding = |index: usize| match (&self.items[index], &plan.items[index]) {
+            (MultiAnswer::Again(_), _) => self.settled[index].is_none(),
+            (MultiAnswer::Found(window), ItemPlan::Rerank(search)) => {
+                let reranked = reranked.get(index).and_then(Option::as_ref);
+                reranked.is_some_and(|reranked| search.page_search(window, reranked).is_some())
+            }
+            _ => false,
+        };
+        (0..self.items.len())
+            .filter(|&index| is_outstanding(index))
             .collect()
     }
 
     /// The whole answer. `reranked` has one for each search (`None` where there is no ranking);
-    /// `again` is the engine's answer to [`MultiPlan::original_of`] of [`again`](Self::again), where
-    /// there were any.
+    /// `second` is the engine's answer to [`MultiPlan::outstanding`], where there was anything.
     ///
     /// # Errors
-    /// Where `again` does not hold an answer for each search that was asked again; the caller sends
-    /// [`MultiPlan::original`] and passes what comes.
+    /// Where `second` does not hold a fitting answer for each search that was asked again; the caller
+    /// sends [`MultiPlan::original`] and passes what comes.
     pub fn page(
         &self,
+        plan: &MultiPlan<'_>,
         reranked: &[Option<Reranked>],
-        again: Option<&[u8]>,
+        second: Option<&[u8]>,
     ) -> Result<Vec<u8>, NotUnderstood> {
-        let asked_again = self.again().len();
-        let second = match again {
-            Some(again) => responses(again, asked_again)?.1,
-            None if asked_again == 0 => Vec::new(),
+        let outstanding = self.outstanding(plan, reranked);
+        let second = match second {
+            Some(second) => responses(second, outstanding.len())?.1,
+            None if outstanding.is_empty() => Vec::new(),
             None => return Err(NotUnderstood::NoHits),
         };
-        let mut second = second.into_iter();
+        let mut second = outstanding.into_iter().zip(second).peekable();
         let mut edits = Vec::new();
         for (index, (item, response)) in self.items.iter().zip(&self.responses).enumerate() {
-            let text = match item {
-                MultiAnswer::Pass(_) => continue,
-                MultiAnswer::Found(found) => {
-                    found.page_text(reranked.get(index).and_then(Option::as_ref))
+            let answer = second
+                .next_if(|(next, _)| *next == index)
+                .map(|(_, answer)| answer);
+            let reranked = reranked.get(index).and_then(Option::as_ref);
+            let text = match (item, &plan.items[index], answer) {
+                (MultiAnswer::Pass(_), ..) => continue,
+                (MultiAnswer::Found(found), ItemPlan::Rerank(search), Some(answer)) => {
+                    let reranked = reranked.ok_or(NotUnderstood::Inexact)?;
+                    search.page_text(found, reranked, answer)?
                 }
-                MultiAnswer::Again(_) => {
-                    let answer = second.next().ok_or(NotUnderstood::NoHits)?;
-                    answer.text().to_owned()
+                (MultiAnswer::Found(found), ..) => found.page_text(reranked),
+                (MultiAnswer::Again(_), _, Some(answer)) => answer.text().to_owned(),
+                (MultiAnswer::Again(_), _, None) => {
+                    self.settled[index].clone().ok_or(NotUnderstood::NoHits)?
                 }
             };
             edits.push((response.span(), text));
         }
         Ok(edited_around(self.answer, edits).into_bytes())
     }
+}
+
+fn positions<T>(items: &[T], wanted: impl Fn(&T) -> bool) -> Vec<usize> {
+    let items = items.iter().enumerate().filter(|(_, item)| wanted(item));
+    items.map(|(index, _)| index).collect()
+}
+
+/// The lines of a search as they go out first.
+fn planned<'l>((lines, item): (&'l Lines<'_>, &'l ItemPlan<'_>)) -> (&'l [u8], &'l [u8]) {
+    let body = match item {
+        ItemPlan::Pass(_) | ItemPlan::Own(_) => &lines.body,
+        ItemPlan::Rerank(rewritten) => &rewritten.widened.body,
+    };
+    (lines.head, body)
 }
 
 /// Decides what to do with each search of an `_msearch`.
@@ -236,7 +336,7 @@ pub fn plan_multi<'a>(
     } else {
         Err(SkipReason::ContentType)
     };
-    let searches = match searches {
+    let (has_lead, searches) = match searches {
         Ok(searches) => searches,
         Err(reason) => {
             Options::read(None, &params, call.headers, None, limits)?;
@@ -248,6 +348,7 @@ pub fn plan_multi<'a>(
                 mapping_is_unknown: Vec::new(),
                 original: forward(None),
                 lines: Vec::new(),
+                has_lead: false,
             });
         }
     };
@@ -256,6 +357,7 @@ pub fn plan_multi<'a>(
         call,
         params: &params,
         early: plan::answer_reason(call.headers, &params),
+        target: &target,
         by: &by,
     };
     let (mut items, mut lines) = (Vec::new(), Vec::new());
@@ -287,15 +389,10 @@ pub fn plan_multi<'a>(
         lines.push(Lines { head, body });
         items.push(item);
     }
-    let original = joined(lines.iter().map(|lines| (lines.head, &*lines.body)));
-    let planned = lines.iter().zip(&items).map(|(lines, item)| {
-        let body = match item {
-            ItemPlan::Pass(_) => &lines.body,
-            ItemPlan::Rerank(rewritten) => &rewritten.widened.body,
-        };
-        (lines.head, &**body)
-    });
-    let planned = (reranked > 0 || stripped_any).then(|| joined(planned));
+    let original = lines.iter().map(|lines| (lines.head, &*lines.body));
+    let original = joined(has_lead, original);
+    let planned = lines.iter().zip(&items).map(planned);
+    let planned = (reranked > 0 || stripped_any).then(|| joined(has_lead, planned));
     Ok(MultiPlan {
         forward: forward(planned),
         items,
@@ -304,6 +401,7 @@ pub fn plan_multi<'a>(
         mapping_is_unknown,
         original: forward(stripped_any.then_some(original)),
         lines,
+        has_lead,
     })
 }
 
@@ -312,6 +410,8 @@ struct Whole<'x, 'a> {
     call: &'x SearchCall<'a>,
     params: &'x Params<'x>,
     early: Option<SkipReason>,
+    /// Path and query, without options of ours.
+    target: &'x str,
     by: &'x Deciders<'x>,
 }
 
@@ -324,6 +424,8 @@ impl<'a> Whole<'_, 'a> {
         text: &'a [u8],
         full: bool,
     ) -> Result<(ItemPlan<'a>, Option<String>, MappingUse), RerankError> {
+        let identity = || format!("{} {}", self.target, String::from_utf8_lossy(head));
+        let ways = || Ways::of_item(identity());
         let head = Body::read(head);
         let body = Body::read(text);
         let unparsable = head.as_ref().err().or(body.as_ref().err()).copied();
@@ -358,8 +460,7 @@ impl<'a> Whole<'_, 'a> {
                     Some(text) => Cow::Owned(text.clone().into_bytes()),
                     None => Cow::Borrowed(text),
                 };
-                let widened = Cow::Owned(widening.body.clone().into_bytes());
-                ItemPlan::Rerank(Box::new(widening.rewritten(line(original), line(widened))))
+                ItemPlan::Rerank(Box::new(widening.rewritten(line(original), ways())))
             }
         };
         Ok((item, stripped, decided.mapping))
@@ -404,20 +505,24 @@ fn is_ndjson(headers: &HeaderMap) -> bool {
     plan::is_json(&said.replacen("x-ndjson", "json", 1))
 }
 
-/// The lines of each search: head and body, without their line ends. `None` where the engine would
-/// not understand them so.
-fn split(text: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
-    // One empty line in front is allowed.
-    let text = text.strip_prefix(b"\n").unwrap_or(text);
+/// A search: its head and its body.
+pub(super) type Pair<'t> = (&'t [u8], &'t [u8]);
+
+/// The lines of each search, without their line ends, and whether an empty line stands in front of all.
+/// `None` where the engine would not understand them so.
+///
+/// OpenSearch allows an empty line in front. To Elasticsearch it is the first search's head.
+pub(super) fn split(text: &[u8]) -> Option<(bool, Vec<Pair<'_>>)> {
     let text = text.strip_suffix(b"\n")?;
     let lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
-    let (pairs, rest) = lines.as_chunks::<2>();
+    let has_lead = lines.first().is_some_and(|line| line.is_empty()) && lines.len() % 2 == 1;
+    let (pairs, rest) = lines[usize::from(has_lead)..].as_chunks::<2>();
     let searches = pairs.iter().map(|&[head, body]| (head, body));
-    rest.is_empty().then(|| searches.collect())
+    (rest.is_empty() && !pairs.is_empty()).then(|| (has_lead, searches.collect()))
 }
 
-fn joined<'l>(searches: impl Iterator<Item = (&'l [u8], &'l [u8])>) -> Vec<u8> {
-    let mut text = Vec::new();
+fn joined<'l>(has_lead: bool, searches: impl Iterator<Item = (&'l [u8], &'l [u8])>) -> Vec<u8> {
+    let mut text = if has_lead { vec![b'\n'] } else { Vec::new() };
     for (head, body) in searches {
         for line in [head, body] {
             text.extend_from_slice(line);

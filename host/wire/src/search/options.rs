@@ -60,8 +60,31 @@ pub(super) struct Options {
     pub(super) query_path: Option<String>,
     pub(super) window: usize,
     pub(super) keep_scores: bool,
+    /// Which of what the policy is asked the search itself says.
+    pub(super) own: OwnOptions,
     /// Everything that a policy is asked, without documents; the query may be empty.
     pub(super) request: RerankRequest,
+}
+
+/// Which options the search itself gives, of those that a policy may refuse. What the operator's rule
+/// says is no mistake of the caller's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct OwnOptions {
+    pub(super) parameters: bool,
+    pub(super) fields: bool,
+    /// `signals`, `query` or `window`.
+    pub(super) others: bool,
+}
+
+impl OwnOptions {
+    fn note(&mut self, key: &str) {
+        match key {
+            "parameters" => self.parameters = true,
+            "fields" => self.fields = true,
+            "signals" | "query" | "window" => self.others = true,
+            _ => {}
+        }
+    }
 }
 
 impl Options {
@@ -120,6 +143,7 @@ impl Options {
             query_path: None,
             window: limits.max_documents,
             keep_scores: false,
+            own: OwnOptions::default(),
             request,
         };
         if let Some(rule) = rule {
@@ -260,6 +284,7 @@ impl Level<'_> {
 
     fn take(&mut self, key: &str, place: Place<'_>, value: Json<'_>) -> Result<(), RerankError> {
         let options = &mut *self.options;
+        options.own.note(key);
         match key {
             "enabled" => {
                 options.enabled = place.boolean(value)?;

@@ -6,23 +6,24 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rerankd_core::{Limits, OnFailure, RerankError, RerankRequest, SkipReason};
 
-use super::body::Body;
+use super::behind::{Apart, PageSearch};
+use super::body::{Body, Fetch};
+use super::kinds::{check_kind, names_pipeline, page_of, rescored};
 use super::mapping::Mapping;
-use super::options::{self, Options};
+use super::options::{self, Options, OwnOptions};
 use super::reading::Reading;
 use super::rewrite::{Cut, Rewritten};
 use super::rules::IndexRule;
 use super::searched::Words;
+use super::signed::is_signed;
 use super::source::{self, Ask};
 use super::url::Params;
 use super::{Forward, Pass, Plan, Policies, Rules, SearchCall, Seen, Target, query_text};
-use crate::json::{self, Json};
+use super::{lean, pins};
+use crate::json;
 
 /// More hits than this no engine gives by default (`index.max_result_window`).
 const MAX_RESULT_WINDOW: usize = 10_000;
-
-/// Hits on a page whose search does not say.
-const DEFAULT_SIZE: usize = 10;
 
 /// Decides what to do with a search.
 ///
@@ -67,12 +68,38 @@ pub fn plan<'a>(
             mapping: decided.mapping,
         }),
         Decision::Rerank(widening) => {
-            let widened = widened(call, &params, &text, &widening);
-            let mut rewritten = widening.rewritten(original, widened);
+            let ways = ways(call, &params, &text, &widening);
+            let mut rewritten = widening.rewritten(original, ways);
             rewritten.mapping = decided.mapping;
             Plan::Rerank(Box::new(rewritten))
         }
     })
+}
+
+/// Where the searches go that are made of a client's.
+#[derive(Debug, Clone)]
+pub(super) struct Ways {
+    /// Target of the widened search.
+    pub(super) widened: String,
+    /// Target of the search for the client's page alone.
+    pub(super) page: String,
+    /// What of the way is the same for all pages of the search.
+    pub(super) identity: String,
+    pub(super) drop_headers: Vec<HeaderName>,
+    pub(super) content_type: Option<HeaderValue>,
+}
+
+impl Ways {
+    /// Those of one search of several: its target is that of the whole.
+    pub(super) fn of_item(identity: String) -> Self {
+        Self {
+            widened: String::new(),
+            page: String::new(),
+            identity,
+            drop_headers: Vec::new(),
+            content_type: None,
+        }
+    }
 }
 
 /// The text of a body, wherever it stands.
@@ -149,6 +176,9 @@ pub(super) fn answer_reason(headers: &HeaderMap, params: &Params<'_>) -> Option<
     if foreign_accept || format.is_some_and(|format| !is_json(format)) {
         return Some(SkipReason::ContentType);
     }
+    if is_signed(headers, params) {
+        return Some(SkipReason::Signed);
+    }
     params.get("filter_path").map(|_| SkipReason::FilterPath)
 }
 
@@ -212,24 +242,48 @@ fn original<'a>(
     }
 }
 
-fn widened<'a>(
-    call: &SearchCall<'a>,
-    params: &Params<'_>,
-    text: &Text<'a>,
-    widening: &Widening,
-) -> Forward<'a> {
-    let replaced = |name: &str| {
-        matches!(name, "from" | "size")
-            || BODY_PARAMS.contains(&name)
-            || (widening.ask.replaces_source() && source::SOURCE_PARAMS.contains(&name))
+/// Parameters of what each hit of a page that is shown needs.
+const PARAMS_OF_A_HIT: [&str; 5] = [
+    "docvalue_fields",
+    "explain",
+    "seq_no_primary_term",
+    "stored_fields",
+    "version",
+];
+
+/// Parameters of what such a page needs beside its hits.
+const PARAMS_BESIDE_HITS: [&str; 5] = [
+    "stats",
+    "suggest_field",
+    "suggest_mode",
+    "suggest_size",
+    "suggest_text",
+];
+
+fn ways(call: &SearchCall<'_>, params: &Params<'_>, text: &Text<'_>, widening: &Widening) -> Ways {
+    let in_body = |name: &str| {
+        options::is_param(name) || matches!(name, "from" | "size") || BODY_PARAMS.contains(&name)
     };
-    let wanted = |name: &str| !options::is_param(name) && !replaced(name);
-    Forward {
-        path_and_query: Cow::Owned(params.target(call.path, wanted)),
-        body: Cow::Owned(widening.body.clone().into_bytes()),
+    let is_source = |name: &str| source::SOURCE_PARAMS.contains(&name);
+    let (of_a_hit, beside) = (
+        |name: &str| is_source(name) || PARAMS_OF_A_HIT.contains(&name),
+        |name: &str| PARAMS_BESIDE_HITS.contains(&name),
+    );
+    // What is said anew in the body, or left out, by the widened search and by that for the page.
+    let (widened, page): (&dyn Fn(&str) -> bool, &dyn Fn(&str) -> bool) = match &widening.page {
+        None => (
+            &|name| widening.ask.replaces_source() && is_source(name),
+            &|_| false,
+        ),
+        Some(Apart::Behind { .. }) => (&|name| of_a_hit(name) || beside(name), &|_| false),
+        Some(Apart::Hits { .. }) => (&of_a_hit, &beside),
+    };
+    Ways {
+        widened: params.target(call.path, |name| !in_body(name) && !widened(name)),
+        page: params.target(call.path, |name| !in_body(name) && !page(name)),
+        identity: params.target(call.path, |name| !in_body(name)),
         drop_headers: drop_headers(call.headers),
         content_type: text.new_content_type(call.headers),
-        untouched: false,
     }
 }
 
@@ -275,6 +329,16 @@ pub(super) struct MappingUse {
     pub(super) is_unknown: bool,
 }
 
+/// By how many searches a page comes, and of which kind.
+enum Kind {
+    /// One: all of it.
+    Whole,
+    /// Two: the text of the window, and the page.
+    Behind { most: usize },
+    /// Two: all but what makes hits expensive, and the hits of the page with that.
+    Lean(lean::Filter),
+}
+
 /// How a search is widened.
 pub(super) struct Widening {
     /// Its body.
@@ -283,18 +347,36 @@ pub(super) struct Widening {
     target: rerankd_core::PolicySelector,
     request: RerankRequest,
     cut_is_exact: bool,
+    must_agree: bool,
+    own: OwnOptions,
+    /// The body that is the same for all pages of the search.
+    identity: String,
+    /// Where the page comes by a search of its own.
+    page: Option<Apart>,
     cut: Cut,
 }
 
 impl Widening {
-    pub(super) fn rewritten<'a>(
-        self,
-        original: Forward<'a>,
-        widened: Forward<'a>,
-    ) -> Rewritten<'a> {
+    pub(super) fn rewritten<'a>(self, original: Forward<'a>, ways: Ways) -> Rewritten<'a> {
+        let widened = Forward {
+            path_and_query: Cow::Owned(ways.widened),
+            body: Cow::Owned(self.body.into_bytes()),
+            drop_headers: ways.drop_headers.clone(),
+            content_type: ways.content_type.clone(),
+            untouched: false,
+        };
         Rewritten {
             original,
             widened,
+            identity: (ways.identity, self.identity),
+            page: self.page.map(|page| PageSearch {
+                target: ways.page,
+                page,
+                drop_headers: ways.drop_headers,
+                content_type: ways.content_type,
+            }),
+            must_agree: self.must_agree,
+            own: self.own,
             target: self.target,
             on_failure: self.request.on_failure.unwrap_or(OnFailure::FirstStage),
             timeout: self.request.timeout,
@@ -313,7 +395,9 @@ impl Widening {
 /// # Errors
 /// `BadRequest` for options of ours.
 pub(super) fn decide(asked: &Asked<'_>, by: &Deciders<'_>) -> Result<Decided, RerankError> {
-    let seen = match asked.early.is_none() && page_of(asked).is_ok() && check_kind(asked).is_ok() {
+    let may_be_reranked =
+        asked.early.is_none() && page_of(asked).is_ok() && check_kind(asked, true).is_ok();
+    let seen = match may_be_reranked {
         true => {
             let target = Target::of(asked.index, asked.body, asked.option_params, asked.head);
             by.policies.mapping(&target)
@@ -372,20 +456,26 @@ fn widening(
         return Err(SkipReason::Disabled);
     }
     let (from, size) = page_of(asked)?;
-    check_kind(asked)?;
+    check_kind(asked, rule.keep_rescore)?;
     if !options.insists && !rule.search_pipelines && names_pipeline(asked) {
         return Err(SkipReason::SearchPipeline);
     }
 
     let findings = query_text::find(asked.body, asked.params)?;
+    if findings.one_page && from > 0 {
+        return Err(SkipReason::Unparsable);
+    }
     // A fusion has no more hits than it ranks, and refuses to be asked for more.
     let fused = findings.fused.unwrap_or(usize::MAX);
-    let window = options.window.min(fused);
+    let rescored = rescored(asked)?.unwrap_or(usize::MAX);
+    let window = options.window.min(fused).min(rescored);
     let end = from.saturating_add(size);
-    if from >= window || end > MAX_RESULT_WINDOW.min(fused) {
+    let is_beyond = end > MAX_RESULT_WINDOW.min(fused) || (findings.one_page && end > window);
+    if window == 0 || is_beyond {
         return Err(SkipReason::WindowExceeded);
     }
     let mut cut_is_exact = !findings.size_matters;
+    let must_agree = findings.must_agree;
 
     let words = Words::of(mapping, asked.body);
     let mut request = options.request;
@@ -437,20 +527,69 @@ fn widening(
     }
     let ask = source::ask(asked.body, asked.params, &needed)?;
     cut_is_exact &= ask.is_exact();
+    let pins = pins::pins(asked.body, size);
+    // Hits that the ranking leaves out are followed by those behind the window.
+    let leaves_out = request.min_score.is_some() || by.policies.filters(&target);
+    let most = MAX_RESULT_WINDOW.min(fused).min(rescored.max(end));
+    let left_out = if leaves_out { window } else { 0 };
+    let wanted = window.max(end).max((end + left_out).min(most));
+    // The text of the window is enough for the policy.
+    let is_split = from >= window || (end > 2 * window && ask != Ask::Nothing);
+    let is_plain = cut_is_exact && !must_agree && rescored == usize::MAX;
+    let kind = if is_split {
+        Kind::Behind { most }
+    } else if is_plain && 2 * size <= wanted && lean::pays(asked.body, asked.params) {
+        Kind::Lean(lean::Filter::of(asked.body))
+    } else {
+        Kind::Whole
+    };
+    let (body, wanted, page) = match kind {
+        Kind::Whole => (
+            asked.body.asking((0, wanted), Fetch::Asked(&ask), &pins),
+            wanted,
+            None,
+        ),
+        Kind::Behind { most } => (
+            asked.body.asking((0, window), Fetch::Text(&needed), &pins),
+            window,
+            Some(Apart::Behind {
+                rest: asked.body.rest(Fetch::Asked(&Ask::Nothing), &pins),
+                most,
+            }),
+        ),
+        Kind::Lean(filter) => (
+            asked.body.asking((0, wanted), Fetch::Lean(&needed), &pins),
+            wanted,
+            Some(Apart::Hits {
+                rest: asked.body.rest(Fetch::Hits, &pins),
+                filter,
+            }),
+        ),
+    };
+    // Whatever the policy reads: that may be chosen anew between two pages.
+    let client = Fetch::Asked(&Ask::Nothing);
+    let identity = asked.body.asking((0, window), client, &pins);
+    let has = |name: &str| asked.body.member(name).is_some();
     Ok(Widening {
-        body: asked.body.widened(window.max(end), &ask),
+        body,
         target,
+        own: options.own,
         request,
-        cut_is_exact,
+        cut_is_exact: cut_is_exact && page.is_none(),
+        must_agree,
+        identity,
         cut: Cut {
             window,
+            wanted,
             from,
             size,
+            is_counted: !has("collapse") && !has("retriever"),
             strip: ask.strip(),
             fields: named,
             reading,
             keep_scores: options.keep_scores,
         },
+        page,
         ask,
     })
 }
@@ -463,84 +602,4 @@ fn fields_of(parameters: Option<&str>) -> Vec<String> {
     names
         .filter_map(|name| Some(name.string()?.into_owned()))
         .collect()
-}
-
-/// `from` and `size`, where the URL is above the body.
-fn page_of(asked: &Asked<'_>) -> Result<(usize, usize), SkipReason> {
-    if asked.params.repeats(&["from", "size"]) {
-        return Err(SkipReason::Unparsable);
-    }
-    let number = |name: &str, default: usize| {
-        let text = match asked.params.get(name) {
-            Some(text) => Cow::Borrowed(text),
-            None => match asked.body.member(name) {
-                Some(json) => json.string().unwrap_or(Cow::Borrowed(json.text())),
-                None => return Ok(default),
-            },
-        };
-        text.parse().map_err(|_| SkipReason::Unparsable)
-    };
-    let (from, size) = (number("from", 0)?, number("size", DEFAULT_SIZE)?);
-    if size == 0 {
-        return Err(SkipReason::SizeZero);
-    }
-    Ok((from, size))
-}
-
-/// Rules out searches whose order is not ours to change.
-fn check_kind(asked: &Asked<'_>) -> Result<(), SkipReason> {
-    let has = |name: &str| asked.body.member(name).is_some();
-    if asked.params.get("scroll").is_some() {
-        return Err(SkipReason::Scroll);
-    }
-    if has("search_after") {
-        return Err(SkipReason::SearchAfter);
-    }
-    if has("slice") {
-        return Err(SkipReason::Slice);
-    }
-    let by_score = match asked.params.get("sort") {
-        Some(sort) => sort
-            .split(',')
-            .all(|sort| matches!(sort, "_score" | "_score:desc")),
-        None => asked.body.member("sort").is_none_or(is_by_score),
-    };
-    if !by_score {
-        return Err(SkipReason::Sort);
-    }
-    if has("rescore") {
-        return Err(SkipReason::Rescore);
-    }
-    if has("rank") || has("sub_searches") {
-        return Err(SkipReason::RerankedAlready);
-    }
-    Ok(())
-}
-
-/// Whether a `sort` is what searches have without one. The engines then leave it out themselves, and
-/// no hit has `sort` values that could contradict the new order.
-fn is_by_score(sort: Json<'_>) -> bool {
-    if let Some(name) = sort.string() {
-        return name == "_score";
-    }
-    let mut parts = sort.items();
-    match (parts.next(), parts.next()) {
-        (Some(one), None) => is_by_score(one),
-        (None, _) => {
-            let mut keys = sort.members();
-            let (Some((key, order)), None) = (keys.next(), keys.next()) else {
-                return false;
-            };
-            let order = order.member("order").unwrap_or(order);
-            key == "_score" && order.string().is_some_and(|order| order == "desc")
-        }
-        _ => false,
-    }
-}
-
-fn names_pipeline(asked: &Asked<'_>) -> bool {
-    let in_url = asked.params.get("search_pipeline").map(Cow::Borrowed);
-    let in_body = asked.body.member("search_pipeline");
-    let name = in_url.or_else(|| Some(in_body?.string().unwrap_or(Cow::Borrowed(""))));
-    name.is_some_and(|name| name != "_none")
 }

@@ -7,8 +7,10 @@ use rerankd_core::SkipReason;
 
 use super::body::Body;
 use super::searched::{Boost, Said, Searched, Words};
+use super::syntax::{self, Syntax};
 use super::url::Params;
-use crate::json::{Json, Kind};
+use super::wrapper;
+use crate::json::{self, Json, Kind};
 
 /// Queries that are nested deeper have no text; the engines themselves stop at 20 (OpenSearch) and
 /// 30 (Elasticsearch).
@@ -23,8 +25,14 @@ pub(super) struct Findings {
     /// Whether some of it is searched in such a way that the first hits depend on how many are
     /// wanted.
     pub(super) size_matters: bool,
+    /// Whether even which hits there are, and how many, may depend on how many are wanted, in a way that
+    /// no search can say: its answer must be held against the client's own.
+    pub(super) must_agree: bool,
     /// The most hits that a fusion of several retrievers gives.
     pub(super) fused: Option<usize>,
+    /// Whether queries are fused that each give as many hits as are wanted: only first pages are good
+    /// then, and a longer answer has another order.
+    pub(super) one_page: bool,
 }
 
 impl Findings {
@@ -55,6 +63,23 @@ impl Findings {
         }
     }
 
+    /// Notes that no more hits than these are given.
+    fn fuses(&mut self, most: usize) {
+        self.fused = Some(self.fused.map_or(most, |other| other.min(most)));
+    }
+
+    /// The words of a query string; `searched` is what those without a field of their own are looked for
+    /// in.
+    fn words_of(&mut self, query: &str, syntax: Syntax, searched: impl Fn() -> Searched) {
+        let around = self.around;
+        for words in syntax::words(query, syntax).unwrap_or_default() {
+            self.push(&words.text, || match &words.field {
+                Some(field) => Searched::of_name(field, around),
+                None => searched(),
+            });
+        }
+    }
+
     fn push(&mut self, text: &str, searched: impl FnOnce() -> Searched) {
         let text = text.trim();
         if !text.is_empty() {
@@ -75,12 +100,10 @@ pub(super) fn find(body: &Body<'_>, params: &Params<'_>) -> Result<Findings, Ski
     let member = |name: &str| body.member(name);
     // The engines let `q` replace the query of the body.
     if let Some(q) = params.get("q") {
-        if is_plain(q, Syntax::QueryString) {
-            findings.push(q, || match params.get("df") {
-                Some(field) => Searched::of_name(field, Boost::default()),
-                None => Searched::defaults(),
-            });
-        }
+        findings.words_of(q, Syntax::QueryString, || match params.get("df") {
+            Some(field) => Searched::of_name(field, Boost::default()),
+            None => Searched::defaults(),
+        });
     } else if let Some(query) = member("query") {
         of_query(query, &mut findings, 0);
     }
@@ -158,6 +181,19 @@ fn of_query(query: Json<'_>, findings: &mut Findings, depth: usize) {
             "hybrid" => {
                 inner("queries");
                 findings.size_matters = true;
+                match clause.member("pagination_depth") {
+                    None => findings.one_page = true,
+                    // What it does not understand is refused.
+                    Some(depth) => {
+                        findings.fuses(depth.text().trim_matches('"').parse().unwrap_or(0))
+                    }
+                }
+            }
+            "wrapper" => of_wrapper(clause, findings, depth + 1),
+            // Translated by a pipeline, which has the engine ask in another way each time.
+            "agentic" => {
+                findings.text_of(clause.member("query_text"), || Searched::Meaning);
+                findings.size_matters = true;
             }
             "function_score" | "script_score" | "nested" => inner("query"),
             "constant_score" => inner("filter"),
@@ -182,6 +218,8 @@ fn of_query(query: Json<'_>, findings: &mut Findings, depth: usize) {
             "semantic" => {
                 findings.text_of(clause.member("query"), || Searched::Meaning);
                 findings.size_matters = true;
+                // Of vectors, it finds as many neighbours as hits are wanted.
+                findings.must_agree = true;
             }
             "neural" | "neural_sparse" => {
                 for (_, field) in clause.members() {
@@ -250,15 +288,17 @@ fn of_retriever(
                 let window = window.map_or(Some(DEFAULT_RANK_WINDOW), |window| {
                     window.text().trim_matches('"').parse().ok()
                 });
-                let window = window.ok_or(SkipReason::Unparsable)?;
-                findings.fused = Some(findings.fused.map_or(window, |other| other.min(window)));
+                findings.fuses(window.ok_or(SkipReason::Unparsable)?);
                 // The short form: one text for several fields.
                 findings.text_of(inner.member("query"), || fields_of(inner, Boost::default()));
                 let retrievers = inner.member("retrievers");
+                // Each of them is asked for as many as the fusion ranks, whatever the page.
+                let must_agree = findings.must_agree;
                 for item in retrievers.iter().flat_map(|retrievers| retrievers.items()) {
                     let item = item.member("retriever").unwrap_or(item);
                     of_retriever(item, findings, depth + 1)?;
                 }
+                findings.must_agree = must_agree;
             }
             "knn" => findings.size_matters = true,
             // A weight, a normalizer, a name, a filter.
@@ -272,39 +312,21 @@ fn of_retriever(
 }
 
 fn plain(clause: Json<'_>, syntax: Syntax, findings: &mut Findings) {
-    if let Some(text) = clause.member("query").and_then(Json::string)
-        && is_plain(&text, syntax)
-    {
+    if let Some(text) = clause.member("query").and_then(Json::string) {
         let around = findings.around;
-        findings.push(&text, || fields_of(clause, around));
+        findings.words_of(&text, syntax, || fields_of(clause, around));
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Syntax {
-    /// `query_string` and `q`.
-    QueryString,
-    /// `simple_query_string`.
-    Simple,
-}
-
-/// Whether a text says nothing in the query language but its words.
-fn is_plain(text: &str, syntax: Syntax) -> bool {
-    let (anywhere, pairs, words): (&[char], &[&str], &[&str]) = match syntax {
-        Syntax::QueryString => (
-            &[
-                '"', '(', ')', ':', '^', '~', '*', '?', '[', ']', '{', '}', '\\', '/', '<', '>',
-            ],
-            &["&&", "||"],
-            &["AND", "OR", "NOT", "TO"],
-        ),
-        Syntax::Simple => (&['"', '(', ')', '~', '*', '|', '+', '\\'], &[], &[]),
+/// A query in base64.
+fn of_wrapper(clause: Json<'_>, findings: &mut Findings, depth: usize) {
+    let text = clause.member("query").and_then(Json::string);
+    let Some(bytes) = text.and_then(|text| wrapper::decoded(&text)) else {
+        return;
     };
-    let operator = |word: &str| {
-        word.starts_with(['+', '-', '!']) && (word.len() > 1 || syntax == Syntax::Simple)
-            || words.contains(&word)
-    };
-    !text.contains(anywhere)
-        && !pairs.iter().any(|pair| text.contains(pair))
-        && !text.split_whitespace().any(operator)
+    if let Ok(query) = json::parse(&bytes) {
+        // What is missing in there cannot be written into it.
+        findings.must_agree |= query.text().contains("knn");
+        of_query(query, findings, depth);
+    }
 }

@@ -39,6 +39,9 @@ pub struct IndexRule {
     /// Whether searches that name a search pipeline are reranked too: such a pipeline may already
     /// rerank.
     pub search_pipelines: bool,
+    /// Whether searches that the engine rescores are reranked too: the rescored order is their first
+    /// stage.
+    pub keep_rescore: bool,
 }
 
 impl IndexRule {
@@ -58,6 +61,7 @@ impl IndexRule {
             on_failure: OnFailure::FirstStage,
             parameters: None,
             search_pipelines: false,
+            keep_rescore: false,
         }
     }
 
@@ -96,6 +100,11 @@ pub trait Policies {
     fn has(&self, selector: &PolicySelector) -> bool {
         let _ = selector;
         true
+    }
+
+    /// Whether the policy may leave hits out.
+    fn filters(&self, _selector: &PolicySelector) -> bool {
+        false
     }
 }
 

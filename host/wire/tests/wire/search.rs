@@ -8,6 +8,7 @@ mod options;
 mod pages;
 mod plans;
 mod query_text;
+mod widening;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use rerankd_core::{Limits, PolicySelector, RerankError, RerankRequest};

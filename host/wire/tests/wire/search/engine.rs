@@ -26,7 +26,13 @@ impl Engine {
         };
         let from = usize::try_from(number("from", 0)).unwrap();
         let end = from + usize::try_from(number("size", 10)).unwrap();
-        let hits: Vec<Value> = (from..end.min(self.hits))
+        let only = body["post_filter"]["ids"]["values"].as_array();
+        let is_wanted =
+            |rank: &usize| only.is_none_or(|only| only.contains(&json!(rank.to_string())));
+        let hits: Vec<Value> = (0..self.hits)
+            .filter(is_wanted)
+            .skip(from)
+            .take(end - from)
             .map(|rank| Value::Object(hit(rank, &body)))
             .collect();
         let top = (self.hits > 0).then(|| score(0));

@@ -40,6 +40,7 @@ fn decisions(plan: &MultiPlan<'_>) -> Vec<&'static str> {
     items
         .map(|item| match item {
             ItemPlan::Pass(reason) => reason.name(),
+            ItemPlan::Own(status) => status.name(),
             ItemPlan::Rerank(_) => "applied",
         })
         .collect()
@@ -162,7 +163,7 @@ fn options_hold_for_all_and_those_of_one_search_are_above_them() {
         .iter()
         .map(|item| match item {
             ItemPlan::Rerank(rewritten) => rewritten.window,
-            ItemPlan::Pass(_) => 0,
+            ItemPlan::Pass(_) | ItemPlan::Own(_) => 0,
         })
         .collect();
     assert_eq!(windows, [5, 3]);
@@ -200,7 +201,7 @@ fn answers_are_put_together_again() {
     );
     let widened = answer(&plan.forward.body);
     let mut found = plan.read(&widened, &Limits::default()).unwrap();
-    assert_eq!(found.again(), [2]);
+    assert_eq!(found.outstanding(&plan, &[]), [2]);
     assert!(matches!(
         found.items[2],
         MultiAnswer::Again(NotUnderstood::Refused)
@@ -210,7 +211,7 @@ fn answers_are_put_together_again() {
 
     // Nothing ranked: the engine's own answer.
     let page = found
-        .page(&[None, None, None, None], Some(&second))
+        .page(&plan, &[None, None, None, None], Some(&second))
         .unwrap();
     assert_eq!(text(&page), text(&answer(&plan.original().body)));
 
@@ -222,7 +223,7 @@ fn answers_are_put_together_again() {
     assert_eq!(documents, 30);
     let upside_down = reranked((0..documents).map(|rank| scored(rank as f64)).collect());
     let page = found
-        .page(&[None, None, None, Some(upside_down)], Some(&second))
+        .page(&plan, &[None, None, None, Some(upside_down)], Some(&second))
         .unwrap();
     let (page, mut alone) = (json(&page), json(&answer(&plan.original().body)));
     let hits = &page["responses"][3]["hits"];
@@ -254,9 +255,76 @@ fn an_answer_that_does_not_fit_is_not_understood() {
         found.items[0],
         MultiAnswer::Again(NotUnderstood::ResultWindow)
     ));
-    assert_eq!(found.page(&[None], None), Err(NotUnderstood::NoHits));
+    assert_eq!(found.page(&plan, &[None], None), Err(NotUnderstood::NoHits));
     assert_eq!(
-        found.page(&[None], Some(br#"{"responses":[]}"#)),
+        found.page(&plan, &[None], Some(br#"{"responses":[]}"#)),
         Err(NotUnderstood::NoHits)
+    );
+}
+
+#[test]
+fn an_empty_line_in_front_is_no_head_to_opensearch_and_one_to_elasticsearch() {
+    let mut search = of(&[]);
+    search.body = format!("\n{{}}\n{QUERY}\n");
+    let plan = planned(&search, &rules());
+    assert_eq!(decisions(&plan), ["applied"]);
+    // Who takes it for a head must be able to say what is wrong.
+    assert!(text(&plan.forward.body).starts_with("\n{}\n{\"from\":0,"));
+    search.body = format!("\n{QUERY}\n\n{QUERY}\n");
+    let plan = planned(&search, &rules());
+    assert_eq!(decisions(&plan), ["applied", "applied"]);
+    assert!(text(&plan.forward.body).starts_with("\n{\"from\":0,"));
+}
+
+#[test]
+fn a_search_of_several_whose_shards_fail_is_settled_by_its_own_answer() {
+    let search = of(&["{}", QUERY, "{}", QUERY]);
+    let plan = planned(&search, &rules());
+    let failing = |answer: &[u8]| text(answer).replace(r#""failed":0"#, r#""failed":1"#);
+    let widened = failing(&answer(&plan.forward.body));
+    let mut found = plan.read(widened.as_bytes(), &Limits::default()).unwrap();
+    assert_eq!(found.doubtful(), [0, 1]);
+    // The first search fails without us too, the second does not.
+    let own = text(&answer(&plan.original_of(&[0, 1]).body)).to_owned();
+    let own = own.replacen(r#""failed":0"#, r#""failed":1"#, 1);
+    found.settle(own.as_bytes()).unwrap();
+    assert!(matches!(found.items[0], MultiAnswer::Found(_)));
+    assert!(matches!(
+        found.items[1],
+        MultiAnswer::Again(NotUnderstood::Shards)
+    ));
+    let page = found.page(&plan, &[None, None], None).unwrap();
+    let (page, own) = (json(&page), json(own.as_bytes()));
+    assert_eq!(page["responses"], own["responses"]);
+}
+
+#[test]
+fn pages_behind_the_window_come_in_a_second_round() {
+    let behind = r#"{"query":{"match":{"title":"clog"}},"from":25,"size":2,"ext":{"rerankd":{"window":20}}}"#;
+    let search = of(&["{}", QUERY, "{}", behind]);
+    let plan = planned(&search, &rules());
+    let widened = answer(&plan.forward.body);
+    let found = plan.read(&widened, &Limits::default()).unwrap();
+    let ranking = |documents: usize| {
+        Some(reranked(
+            (0..documents)
+                .map(|rank| scored(0.5 - rank as f64 / 100.0))
+                .collect(),
+        ))
+    };
+    let rankings = [ranking(30), ranking(20)];
+    assert_eq!(found.outstanding(&plan, &rankings), [1]);
+    let second = plan.outstanding(&found, &rankings);
+    assert_eq!(
+        bodies(&second.body)[1],
+        r#"{"from":25,"size":2,"query":{"match":{"title":"clog"}}}"#
+    );
+    let second = answer(&second.body);
+    let page = json(&found.page(&plan, &rankings, Some(&second)).unwrap());
+    let hits = &page["responses"][1]["hits"];
+    assert_eq!(hits["hits"][0]["_id"], "25");
+    assert_eq!(
+        (&hits["max_score"], &hits["hits"][0]["_score"]),
+        (&0.5.into(), &0.31.into())
     );
 }

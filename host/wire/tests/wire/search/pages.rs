@@ -24,7 +24,19 @@ fn page(engine: Engine, search: &Search, judge: Option<&dyn Fn(usize) -> Judgmen
             let answer = engine.answer(&rewritten.widened.body);
             let found = read(&rewritten, &answer);
             let ranking = judge.map(|judge| reranked((0..found.documents()).map(judge).collect()));
-            found.page(ranking.as_ref())
+            let search = ranking
+                .as_ref()
+                .and_then(|ranking| rewritten.page_search(&found, ranking));
+            match (search, &ranking) {
+                (Some(search), Some(ranking)) => {
+                    let answer = engine.answer(&search.body);
+                    rewritten.page(&found, ranking, &answer).unwrap()
+                }
+                _ if !rewritten.cut_is_exact && ranking.is_none() => {
+                    engine.answer(&rewritten.original.body)
+                }
+                _ => found.page(ranking.as_ref()),
+            }
         }
     }
 }
@@ -186,22 +198,223 @@ fn a_ranking_that_did_not_rank_leaves_the_engines_page() {
 }
 
 #[test]
-fn hits_below_the_least_score_are_left_out_of_the_window_alone() {
+fn hits_below_the_least_score_leave_no_holes() {
     let engine = Engine {
         hits: 60,
         pretty: false,
     };
     let judge = |rank: usize| scored(50.0 - rank as f64);
     let more = r#","ext":{"rerankd":{"min_score":10.5}}"#;
-    // 40 hits are good enough; the window's other 10 places stay empty.
+    // 40 hits of the window are good enough; those behind it follow at once.
+    for (from, size, expected) in [
+        (35, 10, 35..40),
+        (45, 10, 55..60),
+        (60, 10, 60..60),
+        (0, 60, 0..40),
+    ] {
+        let mut expected: Vec<String> = expected.map(|rank| rank.to_string()).collect();
+        if from < 40 {
+            let tail = 50..(50 + from + size - 40).min(60);
+            expected.extend(tail.map(|rank| rank.to_string()));
+        }
+        let page = page(engine, &search(from, size, more), Some(&judge));
+        assert_eq!(ids(&page), expected, "{from}");
+    }
+}
+
+#[test]
+fn no_page_behind_the_window_has_scores_above_those_before_it() {
+    let engine = Engine {
+        hits: 80,
+        pretty: false,
+    };
+    let judge = |rank: usize| scored(1.0 - rank as f64 / 100.0);
+    let at = |from: usize, more: &str| json(&page(engine, &search(from, 5, more), Some(&judge)));
+    let last = at(45, "")["hits"]["hits"][4]["_score"].clone();
+    for from in [50, 60, 75] {
+        let page = at(from, r#","_source":false"#);
+        assert_eq!(page["hits"]["max_score"], 1.0);
+        for (place, hit) in page["hits"]["hits"].as_array().unwrap().iter().enumerate() {
+            assert_eq!(hit["_score"], last, "{from}");
+            assert_eq!(hit["_id"], (from + place).to_string());
+            assert_eq!(hit.get("_source"), None);
+        }
+    }
+    let keep = r#","ext":{"rerankd":{"keep_scores":true}}"#;
+    let kept = at(60, keep);
+    let hit = &kept["hits"]["hits"][0];
+    assert_eq!(hit["_score"], score(60));
+    assert_eq!(hit["fields"]["_first_stage_score"], value!([score(60)]));
+}
+
+#[test]
+fn what_makes_hits_expensive_is_asked_for_those_of_the_page_alone() {
+    let judge = |rank: usize| scored(rank as f64);
+    for more in [
+        r#","highlight":{"fields":{"title":{}}}"#,
+        r#","highlight":{},"_source":["price"]"#,
+        r#","highlight":{},"_source":false,"fields":["price"],"explain":true"#,
+        r#","script_fields":{"s":{}},"_source":true,"aggs":{"a":{}}"#,
+    ] {
+        let search = search(2, 3, more);
+        let rewritten = search.rewritten();
+        assert!(rewritten.is_split(), "{more}");
+        let widened = json(&rewritten.widened.body);
+        assert_eq!(widened["_source"], value!(["title", "brand.name"]));
+        for gone in ["highlight", "script_fields", "fields", "explain"] {
+            assert_eq!(widened.get(gone), None, "{more}");
+        }
+        assert_eq!(widened.get("aggs").is_some(), more.contains("aggs"));
+        let answer = COMPACT.answer(&rewritten.widened.body);
+        let found = read(&rewritten, &answer);
+        let ranking = reranked((0..30).map(judge).collect());
+        let second = rewritten.page_search(&found, &ranking).unwrap();
+        let asked = json(&second.body);
+        assert_eq!(
+            asked["post_filter"],
+            value!({"ids": {"values": ["27", "26", "25"]}})
+        );
+        assert_eq!((&asked["from"], &asked["size"]), (&0.into(), &3.into()));
+        assert_eq!(asked.get("aggs"), None);
+        // The same page as if all of it had been asked for at once.
+        let page = json(&page(COMPACT, &search, Some(&judge)));
+        let body = json(search.body.as_bytes());
+        for got in page["hits"]["hits"].as_array().unwrap() {
+            let rank = got["_id"].as_str().unwrap().parse().unwrap();
+            let mut expected = hit(rank, &body);
+            expected.insert("_score".into(), got["_score"].clone());
+            assert_eq!(got, &Value::Object(expected), "{more}");
+        }
+        let mut alone = json(&COMPACT.answer(search.body.as_bytes()));
+        alone["hits"]["hits"] = page["hits"]["hits"].clone();
+        alone["hits"]["max_score"] = 29.0.into();
+        assert_eq!(page, alone);
+        // A hit that is gone meanwhile.
+        let short = text(&COMPACT.answer(&second.body)).replace(r#""_id":"26""#, r#""_id":"x""#);
+        let problem = rewritten.page(&found, &ranking, short.as_bytes());
+        assert_eq!(problem, Err(NotUnderstood::Changed));
+    }
+    let own = search(0, 3, r#","highlight":{},"post_filter":{"term":{"a":1}}"#);
+    let rewritten = own.rewritten();
+    let answer = COMPACT.answer(&rewritten.widened.body);
+    let found = read(&rewritten, &answer);
+    let ranking = reranked((0..30).map(judge).collect());
+    let second = rewritten.page_search(&found, &ranking).unwrap();
     assert_eq!(
-        ids(&page(engine, &search(35, 10, more), Some(&judge))),
-        ["35", "36", "37", "38", "39"]
+        json(&second.body)["post_filter"],
+        value!({"bool": {"filter": [{"term": {"a": 1}}, {"ids": {"values": ["29", "28", "27"]}}]}})
     );
-    assert_eq!(
-        ids(&page(engine, &search(45, 10, more), Some(&judge))),
-        ["50", "51", "52", "53", "54"]
-    );
+    for whole in [
+        r#","highlight":{},"timeout":"1s""#,
+        r#","highlight":{},"knn":{"field":"v"}"#,
+        r#","collapse":{"field":"f"}"#,
+        "",
+    ] {
+        assert!(!search(0, 3, whole).rewritten().is_split(), "{whole}");
+    }
+    // Most of the window is shown anyway.
+    assert!(!search(0, 30, r#","highlight":{}"#).rewritten().is_split());
+}
+
+#[test]
+fn groups_are_asked_for_by_what_they_have_in_common() {
+    let more = r#","collapse":{"field":"brand","inner_hits":{"name":"x"}}"#;
+    let search = search(0, 3, more);
+    let rewritten = search.rewritten();
+    let widened = json(&rewritten.widened.body);
+    assert_eq!(widened["collapse"], value!({"field": "brand"}));
+    let answer = |fields: [&str; 3]| {
+        let hit = |(rank, fields): (usize, &str)| {
+            format!(
+                r#"{{"_index":"i","_id":"{rank}","_score":{}.0{fields}}}"#,
+                3 - rank
+            )
+        };
+        let hits: Vec<String> = fields.into_iter().enumerate().map(hit).collect();
+        format!(r#"{{"hits":{{"hits":[{}]}}}}"#, hits.join(","))
+    };
+    let filter = |fields: [&str; 3]| {
+        let answer = answer(fields);
+        let found = read(&rewritten, answer.as_bytes());
+        let ranking = reranked((0..3).map(|rank| scored(f64::from(rank))).collect());
+        let second = rewritten.page_search(&found, &ranking).unwrap();
+        json(&second.body)["post_filter"].clone()
+    };
+    let brand = [
+        r#","fields":{"brand":["a"]}"#,
+        r#","fields":{"brand":["b"]}"#,
+        r#","fields":{"brand":["c"]}"#,
+    ];
+    let terms = value!({"terms": {"brand": ["c", "b", "a"]}});
+    assert_eq!(filter(brand), terms);
+    let others = value!({"bool": {"must_not": {"exists": {"field": "brand"}}}});
+    let with_none = filter([brand[0], r#","fields":{"brand":[null]}"#, brand[2]]);
+    let terms = value!({"terms": {"brand": ["c", "a"]}});
+    assert_eq!(with_none, value!({"bool": {"should": [terms, others]}}));
+    assert_eq!(filter([brand[0], "", brand[2]]), with_none);
+}
+
+#[test]
+fn a_page_whose_hits_changed_between_two_searches_is_not_made() {
+    let engine = Engine {
+        hits: 300,
+        pretty: false,
+    };
+    let search = search(0, 200, r#","_source":false"#);
+    let rewritten = search.rewritten();
+    let answer = engine.answer(&rewritten.widened.body);
+    let found = read(&rewritten, &answer);
+    let ranking = reranked((0..50).map(|rank| scored(f64::from(rank))).collect());
+    let page_search = rewritten.page_search(&found, &ranking).unwrap();
+    let own = engine.answer(&page_search.body);
+    let page = rewritten.page(&found, &ranking, &own).unwrap();
+    let first = ids(&page);
+    assert_eq!((first.len(), first[0].as_str()), (200, "49"));
+    let changed = text(&own).replace(r#""_id":"7""#, r#""_id":"x""#);
+    let problem = rewritten.page(&found, &ranking, changed.as_bytes());
+    assert_eq!(problem, Err(NotUnderstood::Changed));
+    let twice = text(&own).replace(r#""_id":"7""#, r#""_id":"8""#);
+    let problem = rewritten.page(&found, &ranking, twice.as_bytes());
+    assert_eq!(problem, Err(NotUnderstood::Changed));
+}
+
+#[test]
+fn failed_shards_are_held_against_the_search_as_it_was_sent() {
+    let search = search(0, 5, "");
+    let rewritten = search.rewritten();
+    let whole = text(&COMPACT.answer(&rewritten.widened.body)).to_owned();
+    let own = text(&COMPACT.answer(search.body.as_bytes())).to_owned();
+    let failed = |answer: &str| {
+        answer.replace(
+            r#""failed":0"#,
+            r#""failed":1,"failures":[{"shard":1,"reason":{"type":"script_exception"}}]"#,
+        )
+    };
+    let late = |answer: &str| answer.replace(r#""timed_out":false"#, r#""timed_out":true"#);
+    let read = |answer: &str| {
+        let found = rewritten.read(answer.as_bytes(), &Limits::default());
+        found.map(|found| {
+            let agrees = |own: &str| found.agrees(own.as_bytes());
+            (
+                found.doubt(),
+                agrees(&own),
+                agrees(&failed(&own)),
+                agrees(&late(&own)),
+            )
+        })
+    };
+    let shards = Some(NotUnderstood::Shards);
+    assert_eq!(read(&whole), Ok((None, true, false, false)));
+    assert_eq!(read(&failed(&whole)), Ok((shards, false, true, false)));
+    assert_eq!(read(&late(&whole)), Ok((shards, false, false, true)));
+    // A shard failed where hits are fetched: they were counted before.
+    let lost = failed(&whole).replace(r#""value":30"#, r#""value":31"#);
+    assert_eq!(read(&lost), Err(NotUnderstood::Shards));
+    let many = r#"{"relation":"gte","value":10000}"#;
+    let uncounted = failed(&whole).replace(r#"{"relation":"eq","value":30}"#, many);
+    assert_eq!(read(&uncounted), Err(NotUnderstood::Shards));
+    let sorted = whole.replacen(r#""_id":"0""#, r#""_id":"0","sort":[1]"#, 1);
+    assert_eq!(read(&sorted), Err(NotUnderstood::Sorted));
 }
 
 #[test]
@@ -332,11 +545,13 @@ proptest! {
         let engine = Engine { hits, pretty: false };
         let judge = |rank: usize| judgments[rank].clone();
         let mut seen = Vec::new();
+        // A least score says that hits may be left out.
+        let more = format!(r#"{more},"ext":{{"rerankd":{{"min_score":-1}}}}"#);
         for number in 0..=hits.div_ceil(size) {
-            let page = page(engine, &search(number * size, size, more), Some(&judge));
+            let page = page(engine, &search(number * size, size, &more), Some(&judge));
             seen.extend(ids(&page).into_iter().map(|id| id.parse::<usize>().unwrap()));
         }
-        // The hits behind the window stand on their own places.
+        // The hits behind the window follow in their own order.
         let behind: Vec<usize> = (50..hits).collect();
         prop_assert_eq!(&seen[seen.len() - behind.len()..], &behind[..]);
         let mut expected: Vec<usize> = (0..hits)

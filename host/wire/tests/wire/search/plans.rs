@@ -29,11 +29,25 @@ fn only_searches_are_searches() {
         ("POST", "/shop/_msearch", multi(Some("shop"))),
         ("PUT", "/shop/_search", Endpoint::Other),
         ("HEAD", "/shop/_search", Endpoint::Other),
-        ("POST", "/_search/", Endpoint::Other),
+        ("POST", "/_search/", search(None)),
+        ("POST", "/shop/_search//", search(Some("shop"))),
+        ("GET", "/shop/_msearch/", multi(Some("shop"))),
+        (
+            "POST",
+            "/shop/_search/template",
+            Endpoint::Template {
+                index: Some("shop".to_owned()),
+            },
+        ),
+        (
+            "GET",
+            "/_msearch/template",
+            Endpoint::MultiTemplate { index: None },
+        ),
+        ("GET", "/template", Endpoint::Other),
+        ("POST", "/_render/template", Endpoint::Other),
         ("POST", "//_search", Endpoint::Other),
         ("POST", "/_search/scroll", Endpoint::Other),
-        ("POST", "/_search/template", Endpoint::Other),
-        ("POST", "/shop/_search/template", Endpoint::Other),
         ("GET", "/_search/pipeline/_search", Endpoint::Other),
         ("POST", "/shop/_search/point_in_time", Endpoint::Other),
         ("POST", "/shop/_search_shards", Endpoint::Other),
@@ -44,7 +58,6 @@ fn only_searches_are_searches() {
         ("POST", "/shop/_doc/7/_search", Endpoint::Other),
         ("GET", "/shop/%FF/_search", search(Some("shop"))),
         ("GET", "/%FF/_search", Endpoint::Other),
-        ("GET", "/_msearch/template", Endpoint::Other),
         ("POST", "/shop/_bulk", Endpoint::Other),
         ("GET", "/", Endpoint::Other),
         ("GET", "", Endpoint::Other),
@@ -97,6 +110,66 @@ fn each_kind_of_search_is_decided() {
             "sort",
         ),
         (
+            r#"{"query":{"match":{"title":"crocs"}},"sort":[]}"#,
+            "applied",
+        ),
+        (
+            r#"{"query":{"match":{"title":"crocs"}},"sort":{}}"#,
+            "applied",
+        ),
+        (
+            r#"{"query":{"match":{"title":"crocs"}},"sort":[{"_score":{}}]}"#,
+            "applied",
+        ),
+        (
+            r#"{"query":{"match":{"title":"crocs"}},"sort":[{"_score":{"order":"DESC"}}]}"#,
+            "applied",
+        ),
+        (
+            r#"{"query":{"match":{"title":"crocs"}},"sort":["_score","_score"]}"#,
+            "sort",
+        ),
+        (
+            r#"{"query":{"match":{"title":"crocs"}},"sort":null}"#,
+            "sort",
+        ),
+        (
+            r#"{"query":{"match":{"title":"crocs"}},"pit":{"id":"x"},"sort":[{"_score":"desc"}]}"#,
+            "sort",
+        ),
+        (
+            r#"{"query":{"match":{"title":"crocs"}},"pit":{"id":"x"},"sort":[]}"#,
+            "applied",
+        ),
+        (
+            r#"{"query":{"match":{"title":"crocs"}},"ext":{"ubi":{"query_id":"7"}}}"#,
+            "ubi",
+        ),
+        (
+            r#"{"query":{"match":{"title":"crocs"}},"ext":{"mmr":{}}}"#,
+            "reranked-already",
+        ),
+        (
+            r#"{"query":{"match":{"title":"crocs"}},"terminate_after":100,"track_total_hits":false}"#,
+            "size-dependent",
+        ),
+        (
+            r#"{"query":{"match":{"title":"crocs"}},"terminate_after":100}"#,
+            "applied",
+        ),
+        (
+            r#"{"from":10,"query":{"hybrid":{"queries":[{"match":{"title":"crocs"}}]}}}"#,
+            "unparsable",
+        ),
+        (
+            r#"{"size":60,"query":{"hybrid":{"queries":[{"match":{"title":"crocs"}}]}}}"#,
+            "window-exceeded",
+        ),
+        (
+            r#"{"from":10,"query":{"hybrid":{"pagination_depth":20,"queries":[{"match":{"title":"crocs"}}]}}}"#,
+            "applied",
+        ),
+        (
             r#"{"query":{"match":{"title":"crocs"}},"sort":["_score","_doc"]}"#,
             "sort",
         ),
@@ -142,7 +215,7 @@ fn each_kind_of_search_is_decided() {
         ),
         (
             r#"{"query":{"match":{"title":"crocs"}},"from":50,"size":10}"#,
-            "window-exceeded",
+            "applied",
         ),
         (
             r#"{"query":{"match":{"title":"crocs"}},"from":1,"size":10000}"#,
@@ -182,11 +255,15 @@ fn each_kind_of_search_is_decided() {
 
 #[test]
 fn parameters_are_above_the_body() {
-    let body = r#"{"query":{"match":{"title":"crocs"}},"from":50,"sort":["price"]}"#;
+    let body = r#"{"query":{"match":{"title":"crocs"}},"from":10000}"#;
     let cases = [
+        ("from=0", "applied"),
+        ("from=0&sort=", "applied"),
         ("from=0&sort=_score", "applied"),
         ("from=0&sort=_score:desc", "applied"),
-        ("from=0", "sort"),
+        ("from=0&sort=_score:DESC", "applied"),
+        ("from=0&sort=_score:asc", "sort"),
+        ("from=0&sort=_score,_doc", "sort"),
         ("sort=_score", "window-exceeded"),
         ("from=0&sort=price:asc", "sort"),
         ("from=0&sort=_score&size=0", "size-zero"),
@@ -204,11 +281,29 @@ fn parameters_are_above_the_body() {
         ),
         ("from=0&sort=_score&stored_fields=_none_", "stored-fields"),
         ("from=0&sort=_score&q=clogs", "applied"),
-        ("from=0&sort=_score&q=title:clogs", "no-query"),
+        ("from=0&sort=_score&q=title:clogs", "applied"),
+        ("from=0&sort=_score&q=title:clo*", "no-query"),
+        ("from=0&X-Amz-Signature=6f0", "signed"),
+        (
+            "from=0&terminate_after=9&track_total_hits=9",
+            "size-dependent",
+        ),
     ];
     for (query, expected) in cases {
         assert_eq!(Search::of(body).at(query).decision(), expected, "{query}");
     }
+}
+
+#[test]
+fn keys_of_the_url_stand_behind_those_of_the_body() {
+    let sorted = |sort: &str, query: &str| {
+        let body = format!(r#"{{"query":{{"match":{{"title":"crocs"}}}},"sort":{sort}}}"#);
+        Search::of(&body).at(query).decision()
+    };
+    assert_eq!(sorted(r#"["price"]"#, "sort=_score"), "sort");
+    assert_eq!(sorted(r#"["_score"]"#, "sort=_score"), "sort");
+    assert_eq!(sorted("[]", "sort=_score"), "applied");
+    assert_eq!(sorted(r#"["_score"]"#, "sort="), "applied");
 }
 
 #[test]
@@ -506,7 +601,7 @@ fn the_policys_fields_are_asked_for_where_the_client_has_no_part() {
             "",
             true,
         ),
-        (r#","script_fields":{"s":{}}"#, "a=1", NEEDED, "", true),
+        (r#","script_fields":{"s":{}}"#, "a=1", NEEDED, "", false),
         ("", "stored_fields=price&a=1", NEEDED, "", true),
         (
             r#","_source":["brand.city"],"fields":["id"]"#,

@@ -38,7 +38,29 @@ fn texts_come_from_clauses_that_score() {
             r#"{"query_string":{"query":"red crocs t-shirt"}}"#,
             "red crocs t-shirt",
         ),
-        (r#"{"query_string":{"query":"title:crocs"}}"#, "<no-query>"),
+        (r#"{"query_string":{"query":"title:crocs"}}"#, "crocs"),
+        (
+            r#"{"query_string":{"query":"title:crocs AND brand:x"}}"#,
+            "<no-query>",
+        ),
+        (
+            r#"{"query_string":{"query":"title:crocs brand:acme"}}"#,
+            "<ambiguous-query>",
+        ),
+        (
+            r#"{"query_string":{"query":"wi\\-fi running shoes"}}"#,
+            "wi-fi running shoes",
+        ),
+        // {"match":{"title":"crocs"}}
+        (
+            r#"{"wrapper":{"query":"eyJtYXRjaCI6eyJ0aXRsZSI6ImNyb2NzIn19"}}"#,
+            "crocs",
+        ),
+        (r#"{"wrapper":{"query":"no base64!"}}"#, "<no-query>"),
+        (
+            r#"{"agentic":{"query_text":"crocs","query_fields":["title"]}}"#,
+            "crocs",
+        ),
         (
             r#"{"query_string":{"query":"red AND crocs"}}"#,
             "<no-query>",
@@ -194,7 +216,8 @@ fn texts_come_from_retrievers_that_do_not_rerank() {
 fn q_replaces_the_query_of_the_body() {
     let search = Search::of(r#"{"query":{"match":{"t":"crocs"}}}"#);
     assert_eq!(found(&search.clone().at("q=red%20clogs")), "red clogs");
-    assert_eq!(found(&search.clone().at("q=t:clogs")), "<no-query>");
+    assert_eq!(found(&search.clone().at("q=t:clogs")), "clogs");
+    assert_eq!(found(&search.clone().at("q=t:clogs*")), "<no-query>");
 }
 
 #[test]
