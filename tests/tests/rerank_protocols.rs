@@ -640,7 +640,9 @@ fn the_data_plane_says_who_is_there() {
     assert_eq!(default["model_name"], "semantic-blend");
     let named = SERVER.get("/v1/models/semantic-blend").ok().json();
     assert_eq!(named["fields"], default["fields"]);
-    assert_eq!(named["fields"], json!(["text", "title"]), "{named}");
+    assert_eq!(named["fields"], json!(["title", "text"]), "{named}");
+    // And whether a search may name others for it.
+    assert_eq!(named["field_choice"], json!({"kept": []}), "{named}");
     let unknown = SERVER.get("/v1/models/bert");
     assert_eq!(unknown.status, 404);
     assert!(

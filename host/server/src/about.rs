@@ -147,10 +147,13 @@ async fn one(
             let policy = version.name().to_owned();
             let mut read = fields::of_version(version);
             // A name alone may be answered by another version.
-            read.extend(fields::of_policy(&app, &policy).unwrap_or_default());
-            read.sort();
-            read.dedup();
-            models::encode_one(&ModelName { policy, name }, &read)
+            for field in fields::of_policy(&app, &policy).unwrap_or_default() {
+                if !read.contains(&field) {
+                    read.push(field);
+                }
+            }
+            let choice = fields::choice_of_policy(&app, &policy);
+            models::encode_one(&ModelName { policy, name }, &read, choice.as_ref())
         }
         Err(error) => models::encode_error(&error),
     };

@@ -5,6 +5,7 @@ use http::StatusCode;
 use rerankd_core::RerankError;
 use serde::Serialize;
 
+use crate::search::FieldChoice;
 use crate::{Answer, answer, list_body};
 
 /// A name that a body may have under `model`.
@@ -26,10 +27,14 @@ pub fn encode_list(names: &[ModelName]) -> Answer {
 }
 
 /// The answer of `GET /v1/models/{name}`; `fields` are those that the policy reads, where `*` is all of
-/// them.
-pub fn encode_one(name: &ModelName, fields: &[String]) -> Answer {
+/// them, and `choice` says how others may be chosen, if they may.
+pub fn encode_one(name: &ModelName, fields: &[String], choice: Option<&FieldChoice>) -> Answer {
     let entry = Entry {
         fields: Some(fields),
+        field_choice: choice.map(|choice| Choice {
+            kept: &choice.kept,
+            granted: choice.grants.as_deref(),
+        }),
         ..Entry::of(name)
     };
     answer::json(StatusCode::OK, answer::to_json(&entry))
@@ -56,6 +61,15 @@ struct Entry<'a> {
     model_name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     fields: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field_choice: Option<Choice<'a>>,
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    kept: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    granted: Option<&'a [String]>,
 }
 
 impl<'a> Entry<'a> {
@@ -68,6 +82,7 @@ impl<'a> Entry<'a> {
             model_type: "rerank",
             model_name: &name.policy,
             fields: None,
+            field_choice: None,
         }
     }
 }
