@@ -141,6 +141,12 @@ pub fn plugin(major: u8) -> PathBuf {
     built(path, "the plugin", "make plugin")
 }
 
+/// The zip of a plugin for OpenSearch 3 that does what other plugins do to searches.
+pub fn neighbours() -> PathBuf {
+    let path = root().join("plugin/opensearch/dist/rerankd-neighbours.zip");
+    built(path, "the plugin of neighbours", "make plugin")
+}
+
 /// The Python that has the engines' own clients.
 pub fn engines_python() -> PathBuf {
     let path = root().join(".venv/engines/bin/python");

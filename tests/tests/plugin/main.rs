@@ -3,13 +3,18 @@
 //! this target; `RERANKD_TEST_OPENSEARCH=2.19.6` names another version than the usual one.
 
 mod bad_input;
+mod mapping;
 mod marker;
+mod neighbours;
+mod pages;
+mod pipelines;
 mod same_ranking;
 mod scenarios;
 mod secured;
 mod sidecar;
 mod trouble;
 mod ways;
+mod widening;
 mod world;
 
 /// A search that all indices have hits for.

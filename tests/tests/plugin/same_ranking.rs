@@ -34,7 +34,8 @@ fn the_same_hits_are_ranked_the_same_through_plugin_proxy_and_endpoint() {
             body["ext"] = options;
             body
         };
-        let options = json!({"url": WORLD.sidecar_url(), "policy": policy});
+        let fields = json!(["title", "text"]);
+        let options = json!({"url": WORLD.sidecar_url(), "policy": policy, "fields": fields});
         WORLD
             .put_pipeline("one-policy", &crate::world::pipeline(&options))
             .ok();
@@ -43,16 +44,19 @@ fn the_same_hits_are_ranked_the_same_through_plugin_proxy_and_endpoint() {
         let mut plain = body(json!({}));
         plain.as_object_mut().expect("an object").remove("ext");
         let own = WORLD.alone(&plain);
-        let json_type = [("Content-Type", "application/json")];
+        let headers = [
+            ("Content-Type", "application/json"),
+            ("Rerankd-Fields", "title,text"),
+        ];
         let through = engine::call(
             proxy.proxy_address(),
             "POST",
             "/products/_search?search_pipeline=_none",
-            &json_type,
+            &headers,
             plain.to_string().as_bytes(),
         )
         .ok();
-        let hits = json!({"query": QUERY, "response": own.json()});
+        let hits = json!({"query": QUERY, "fields": fields, "response": own.json()});
         let endpoint = WORLD
             .sidecar
             .post(&format!("/v1/rerank/{policy}/hits"), &hits)

@@ -231,9 +231,10 @@ fn what_the_sidecar_is_asked_is_what_the_policy_needs_and_no_more() {
         text.as_bytes(),
     )
     .ok();
+    // Before that, whether it takes the parameters.
     let asked = sidecar.asked();
-    assert_eq!(asked.len(), 1);
-    let asked = &asked[0];
+    assert_eq!(asked.len(), 2);
+    let asked = &asked[1];
     assert_eq!(asked.line, "POST /v1/rerank/scripted HTTP/1.1");
     assert_eq!(asked.count("authorization") + asked.count("cookie"), 0);
     assert_eq!(asked.count("upgrade"), 0, "HTTP/1.1 from the start");

@@ -372,11 +372,17 @@ fn the_engines_own_counts_are_right() {
 }
 
 /// Turns what the system generates on or off, for the length of a test.
-struct Auto;
+pub(crate) struct Auto;
 
 impl Auto {
     fn on() -> Self {
         Self::set(json!(["rerankd_auto"]));
+        Self
+    }
+
+    /// With those of other plugins.
+    pub(crate) fn all() -> Self {
+        Self::set(json!(["*"]));
         Self
     }
 

@@ -89,12 +89,15 @@ impl World {
             "--api-key-file",
             &path(&keys),
         ]);
-        let major = if has_auto() { 3 } else { 2 };
+        let plugins = match has_auto() {
+            true => vec![require::plugin(3), require::neighbours()],
+            false => vec![require::plugin(2)],
+        };
         let engine = Engine::start_with(
             "opensearch",
             &Setup {
                 version: Some(version()),
-                plugins: vec![require::plugin(major)],
+                plugins,
                 settings: vec![
                     format!("rerankd.url=https://{}", secured.address()),
                     "rerankd.policy=nearest-length".to_owned(),

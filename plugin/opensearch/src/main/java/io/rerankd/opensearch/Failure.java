@@ -8,15 +8,22 @@ final class Failure extends Exception {
 
     private final String reason;
     private final RestStatus status;
+    private final String at;
 
     /**
      * @param reason a word of the closed set that {@code Rerank-Status} knows
      * @param status what the search is answered with where {@code on_failure} is {@code error}
      */
     Failure(String reason, RestStatus status, String message) {
+        this(reason, status, message, null);
+    }
+
+    /** @param at the option that is wrong, such as {@code parameters.weight}; or null */
+    Failure(String reason, RestStatus status, String message, String at) {
         super(message, null, false, false);
         this.reason = reason;
         this.status = status;
+        this.at = at;
     }
 
     String reason() {
@@ -25,7 +32,27 @@ final class Failure extends Exception {
 
     /** Whether the search itself is wrong: an error then, whatever {@code on_failure} says. */
     boolean isOfTheSearch() {
-        return status == RestStatus.BAD_REQUEST || status == RestStatus.REQUEST_ENTITY_TOO_LARGE;
+        return status == RestStatus.BAD_REQUEST;
+    }
+
+    /** Whether the sidecar refuses what options say. */
+    boolean isOfOptions() {
+        return isOfTheSearch() && Options.isOption(at);
+    }
+
+    /**
+     * The same, with the blame where it belongs: the options that the sidecar refuses may be the pipeline's, which
+     * whoever searches cannot mend.
+     *
+     * @param search what the search itself says
+     */
+    Failure blaming(Options search) {
+        if (isOfTheSearch() == false || search.says(at)) {
+            return this;
+        }
+        boolean options = Options.isOption(at);
+        String message = options ? "what the pipeline says does not fit the policy: " + getMessage() : getMessage();
+        return new Failure(options ? "rule" : reason, RestStatus.FAILED_DEPENDENCY, message, at);
     }
 
     RerankdException error() {
@@ -63,6 +90,15 @@ final class Failure extends Exception {
             RestStatus.BAD_GATEWAY,
             "rerankd's answer is not understood: " + problem
         );
+    }
+
+    static Failure refusedByEngine(Exception cause) {
+        return new Failure("upstream-status", RestStatus.BAD_GATEWAY, "the search for the window failed: " + cause);
+    }
+
+    static Failure shards(int failed) {
+        String which = failed == 0 ? "shards ran out of time" : failed + " shards failed";
+        return new Failure("upstream-shards", RestStatus.BAD_GATEWAY, which + " in the search for the window");
     }
 
     static Failure internal(Exception cause) {

@@ -33,7 +33,9 @@ final class OptionReader {
         NUMBER,
         BOOLEAN,
         OBJECT,
-        ON_FAILURE
+        ON_FAILURE,
+        RESCORE,
+        NO_EXPLANATION
     }
 
     private static final Map<String, Kind> SHARED = Map.ofEntries(
@@ -59,13 +61,15 @@ final class OptionReader {
             "max_window",
             Kind.WINDOW,
             "max_concurrent_calls",
-            Kind.CALLS
+            Kind.CALLS,
+            "rescore",
+            Kind.RESCORE
         )
     );
 
     /** The options of a search. */
     static final OptionReader SEARCH = new OptionReader(
-        Map.of("enabled", Kind.BOOLEAN, "query", Kind.TEXT, "key", Kind.TEXT, "explain", Kind.BOOLEAN)
+        Map.of("enabled", Kind.BOOLEAN, "query", Kind.TEXT, "key", Kind.TEXT, "explain", Kind.NO_EXPLANATION)
     );
 
     private final Map<String, Kind> kinds;
@@ -129,9 +133,16 @@ final class OptionReader {
                 : expected("a finite number", value);
             case BOOLEAN -> value instanceof Boolean ? value : expected("`true` or `false`", value);
             case OBJECT -> value instanceof Map<?, ?> ? value : expected("an object", value);
+            // Nothing would show it: a key without effect is a silent mistake.
+            case NO_EXPLANATION -> Boolean.FALSE.equals(value)
+                ? value
+                : value instanceof Boolean
+                    ? new Problem("rankings cannot be explained yet; expected `false`, or no key. The engine's own `explain` is beside `query`")
+                    : expected("`false`", value);
             case ON_FAILURE -> "first-stage".equals(value) || "error".equals(value)
                 ? value
                 : expected("`first-stage` or `error`", value);
+            case RESCORE -> "pass".equals(value) || "keep".equals(value) ? value : expected("`pass` or `keep`", value);
         };
     }
 

@@ -27,6 +27,9 @@ final class Options {
         "max_concurrent_calls"
     );
 
+    /** Those of a call that its options decide alone. */
+    private static final Set<String> OPTION_KEYS = Set.of("parameters", "signals", "fields");
+
     private final Map<String, Object> values;
 
     /** @param values as {@link OptionReader} checked them */
@@ -53,6 +56,24 @@ final class Options {
         Map<String, Object> call = new HashMap<>(values);
         call.keySet().retainAll(CALL_KEYS);
         return new Options(call);
+    }
+
+    /**
+     * Whether something is said here that stands at a place of the call.
+     *
+     * @param at such as {@code parameters.weight}; or null
+     */
+    boolean says(String at) {
+        if (at == null) {
+            return false;
+        }
+        boolean fields = at.startsWith("parameters.fields") && values.containsKey("fields");
+        return fields || values.containsKey(at.split("[.\\[]", 2)[0]);
+    }
+
+    /** Whether what stands at a place of the call is said by options. */
+    static boolean isOption(String at) {
+        return at != null && OPTION_KEYS.contains(at.split("[.\\[]", 2)[0]);
     }
 
     boolean isEmpty() {
@@ -127,6 +148,11 @@ final class Options {
 
     int maxConcurrentCalls() {
         return (Integer) values.get("max_concurrent_calls");
+    }
+
+    /** Whether the order that the engine has rescored is the first stage. */
+    boolean keepsRescored() {
+        return "keep".equals(values.get("rescore"));
     }
 
     boolean isEnabled() {

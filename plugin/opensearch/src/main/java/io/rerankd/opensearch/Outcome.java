@@ -1,6 +1,7 @@
 package io.rerankd.opensearch;
 
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 
@@ -12,7 +13,10 @@ import java.util.Map;
  * @param policy who ranked, or null
  * @param window how many hits were given to the policy; negative where none were
  * @param unscored how many of them have no score
+ * @param counts how many of them were cut or not read, by name; none where none were
  * @param milliseconds what the search waited for the ranking
+ * @param fields those that were read, where nobody had named them; or null
+ * @param hasMapping whether the fields of the indices were known
  * @param message a sentence on what went wrong, or null
  */
 record Outcome(
@@ -22,7 +26,10 @@ record Outcome(
     String version,
     int window,
     int unscored,
+    Map<String, Integer> counts,
     double milliseconds,
+    List<String> fields,
+    boolean hasMapping,
     String message
 ) {
     static final String HEADER = "Rerank-Status";
@@ -31,11 +38,19 @@ record Outcome(
     static final String STATUS = "status";
 
     static Outcome skipped(String reason) {
-        return new Outcome("skipped", reason, null, null, -1, 0, 0, null);
+        return new Outcome("skipped", reason, null, null, -1, 0, Map.of(), 0, null, true, null);
     }
 
     static Outcome failed(Failure failure) {
-        return new Outcome("failed", failure.reason(), null, null, -1, 0, 0, failure.getMessage());
+        return new Outcome("failed", failure.reason(), null, null, -1, 0, Map.of(), 0, null, true, failure.getMessage());
+    }
+
+    Outcome withFields(List<String> read) {
+        return new Outcome(status, reason, policy, version, window, unscored, counts, milliseconds, read, hasMapping, message);
+    }
+
+    Outcome withMapping(boolean known) {
+        return new Outcome(status, reason, policy, version, window, unscored, counts, milliseconds, fields, known, message);
     }
 
     /** The header of an error. */
@@ -56,7 +71,14 @@ record Outcome(
             if (unscored > 0) {
                 members.put("unscored", unscored);
             }
+            members.putAll(counts);
             members.put("time", Math.round(milliseconds * 1e3) / 1e3);
+        }
+        if (fields != null) {
+            members.put("fields", fields);
+        }
+        if (hasMapping == false) {
+            members.put("mapping", "unknown");
         }
         putIfThere(members, "message", message);
         return members;
@@ -80,9 +102,15 @@ record Outcome(
             if (unscored > 0) {
                 text.append(";unscored=").append(unscored);
             }
+            counts.forEach((name, count) -> text.append(';').append(name).append('=').append(count));
             // A decimal of RFC 8941 has one to three digits behind its point.
             String time = String.format(Locale.ROOT, "%.3f", milliseconds);
             text.append(";time=").append(time.replaceFirst("0{1,2}$", ""));
+        }
+        List<String> visible = fields == null ? List.of() : fields.stream().filter(name -> name.matches("[\\x21-\\x7e]+")).limit(4).toList();
+        appendString(text, "fields", visible.isEmpty() ? null : String.join(",", visible));
+        if (hasMapping == false) {
+            text.append(";mapping=unknown");
         }
         return text.toString();
     }

@@ -13,83 +13,146 @@ import org.opensearch.search.aggregations.InternalAggregations;
 import org.opensearch.search.internal.InternalSearchResponse;
 import org.opensearch.search.profile.SearchProfileShardResults;
 
-/** The client's page, cut from the hits of the widened search. Everything else of the response stays. */
+/**
+ * The client's page. Everything else of the response stays.
+ *
+ * <p>All pages are cut from one list: the scored hits, best first; the hits of the window that have no score; the
+ * hits behind the window, as the engine has them. What is left out leaves no hole: what follows moves up.
+ */
 final class Page {
     private static final String FIRST_STAGE_SCORE = "_first_stage_score";
 
-    /** A hit and the score that it gets; NaN to keep its own. */
-    private record Row(int hit, float score) {}
+    /** A hit, what it is collapsed by, and the score that it gets; NaN to keep its own. */
+    private record Row(SearchHit hit, Object collapsedBy, float score) {
+        float shownScore() {
+            return Float.isNaN(score) ? hit.getScore() : score;
+        }
+    }
+
+    /** Hits of the engine by their places. */
+    record Range(int from, int size) {}
 
     private final SearchResponse response;
-    private final SearchHit[] hits;
     private final Plan plan;
-
-    Page(SearchResponse response, Plan plan) {
-        this.response = response;
-        this.hits = response.getHits().getHits();
-        this.plan = plan;
-    }
-
-    /** The engine's own page. */
-    SearchResponse own(Outcome outcome) throws IOException {
-        List<Row> rows = new ArrayList<>();
-        for (int hit = plan.from(); hit < Math.min(end(), hits.length); hit++) {
-            rows.add(new Row(hit, Float.NaN));
-        }
-        return cut(rows, response.getHits().getMaxScore(), false, outcome);
-    }
+    private final int documents;
+    private final List<Row> window = new ArrayList<>();
+    private float last = Float.POSITIVE_INFINITY;
 
     /**
      * The page in the policy's order.
      *
-     * <p>The window keeps its places: where hits of it are left out, its last pages are shorter, and the hits
-     * behind it stay on the pages where the engine has them. So pages never repeat a hit.
+     * @param ranked the hits that were ranked
      */
-    SearchResponse reranked(Ranking ranking, Outcome outcome) throws IOException {
-        boolean keepsScores = plan.options().keepsScores();
-        List<Row> window = new ArrayList<>();
+    Page(SearchResponse response, Plan plan, SearchHit[] ranked, Ranking ranking) {
+        this.response = response;
+        this.plan = plan;
+        this.documents = ranking.documents();
+        boolean isThere = plan.hits().first() == 0;
+        SearchHit[] hits = isThere ? response.getHits().getHits() : ranked;
+        Object[] collapsed = isThere ? response.getHits().getCollapseValues() : null;
         Double minScore = plan.options().minScore();
-        float last = Float.POSITIVE_INFINITY;
         int[] order = ranking.order();
         for (int place = 0; place < order.length; place++) {
             double score = ranking.score(place);
+            SearchHit hit = hits[order[place]];
+            Object collapsedBy = collapsed == null ? null : collapsed[order[place]];
             if (Double.isNaN(score)) {
-                window.add(follower(order[place], last, keepsScores));
+                window.add(follower(hit, collapsedBy));
             } else if (minScore == null || score >= minScore) {
                 last = (float) score;
-                window.add(new Row(order[place], last));
+                window.add(new Row(hit, collapsedBy, last));
             }
         }
-        int documents = ranking.documents();
+    }
+
+    /** The engine's own page. */
+    static SearchResponse own(SearchResponse response, Plan plan, Outcome outcome) throws IOException {
+        Plan.Hits wanted = plan.hits();
+        List<Row> rows = rows(response.getHits(), wanted.from() - wanted.first(), wanted.end() - wanted.first());
+        return cut(response, plan, rows, response.getHits().getMaxScore(), false, outcome);
+    }
+
+    private static List<Row> rows(SearchHits hits, int from, long end) {
         List<Row> rows = new ArrayList<>();
-        for (int place = plan.from(); place < Math.min(end(), window.size()); place++) {
+        Object[] collapsed = hits.getCollapseValues();
+        for (int hit = Math.max(0, from); hit < Math.min(end, hits.getHits().length); hit++) {
+            rows.add(new Row(hits.getHits()[hit], collapsed == null ? null : collapsed[hit], Float.NaN));
+        }
+        return rows;
+    }
+
+    /** How many hits of the window are left out; what is behind it moves up by so many. */
+    private int leftOut() {
+        return documents - window.size();
+    }
+
+    /** What of the engine's hits stands on the page behind the window. */
+    private Range tail() {
+        Plan.Hits wanted = plan.hits();
+        int from = Math.max(wanted.from(), window.size()) + leftOut();
+        long end = Math.min(wanted.end() + leftOut(), wanted.limit());
+        return new Range(from, (int) Math.max(0, end - from));
+    }
+
+    /** What belongs on the page and is not in the response; null where nothing is missing. */
+    Range missing() {
+        Plan.Hits wanted = plan.hits();
+        int count = response.getHits().getHits().length;
+        Range tail = tail();
+        int from = Math.max(tail.from, wanted.first() + count);
+        int size = tail.from + tail.size - from;
+        return leftOut() > 0 && count >= wanted.asked() && size > 0 ? new Range(from, size) : null;
+    }
+
+    /**
+     * The page.
+     *
+     * @param more the hits that were {@link #missing}, or null
+     */
+    SearchResponse reranked(SearchHits more, Outcome outcome) throws IOException {
+        Plan.Hits wanted = plan.hits();
+        List<Row> rows = new ArrayList<>();
+        for (int place = wanted.from(); place < Math.min(wanted.end(), window.size()); place++) {
             rows.add(window.get(place));
         }
-        for (int hit = Math.max(documents, plan.from()); hit < Math.min(end(), hits.length); hit++) {
-            rows.add(follower(hit, last, keepsScores));
+        Range tail = tail();
+        int from = tail.from - wanted.first();
+        List<Row> behind = rows(response.getHits(), from, (long) from + tail.size);
+        if (more != null) {
+            behind.addAll(rows(more, 0, tail.size - behind.size()));
         }
-        Row top = window.isEmpty() == false ? window.get(0) : documents < hits.length ? follower(documents, last, keepsScores) : null;
-        float maxScore = top == null ? Float.NaN : Float.isNaN(top.score) ? hits[top.hit].getScore() : top.score;
-        return cut(rows, maxScore, keepsScores, outcome);
+        Row top = window.isEmpty() ? null : window.get(0);
+        for (Row row : behind) {
+            Row follower = follower(row.hit, row.collapsedBy);
+            rows.add(follower);
+            top = top == null ? follower : top;
+        }
+        return cut(response, plan, rows, top == null ? Float.NaN : top.shownScore(), plan.options().keepsScores(), outcome);
     }
 
-    private long end() {
-        return (long) plan.from() + plan.size();
+    /** A hit behind the scored ones, whose score must not be higher than that of the hit before it. */
+    private Row follower(SearchHit hit, Object collapsedBy) {
+        if (plan.options().keepsScores() || (hit.getScore() > last) == false) {
+            last = Float.isFinite(hit.getScore()) && plan.options().keepsScores() == false ? hit.getScore() : last;
+            return new Row(hit, collapsedBy, Float.NaN);
+        }
+        return new Row(hit, collapsedBy, last);
     }
 
-    /** A hit behind the scored ones, whose score must not be higher than theirs. */
-    private Row follower(int hit, float last, boolean keepsScores) {
-        boolean isHigher = hits[hit].getScore() > last;
-        return new Row(hit, isHigher && keepsScores == false ? last : Float.NaN);
-    }
-
-    private SearchResponse cut(List<Row> rows, float maxScore, boolean keepsScores, Outcome outcome) throws IOException {
+    private static SearchResponse cut(
+        SearchResponse response,
+        Plan plan,
+        List<Row> rows,
+        float maxScore,
+        boolean keepsScores,
+        Outcome outcome
+    ) throws IOException {
         SearchHits all = response.getHits();
         SearchHit[] page = new SearchHit[rows.size()];
         Object[] collapsed = all.getCollapseValues() == null ? null : new Object[rows.size()];
         for (int place = 0; place < page.length; place++) {
             Row row = rows.get(place);
-            SearchHit hit = hits[row.hit];
+            SearchHit hit = row.hit;
             plan.cut().cut(hit);
             if (keepsScores && Float.isNaN(hit.getScore()) == false) {
                 hit.setDocumentField(FIRST_STAGE_SCORE, new DocumentField(FIRST_STAGE_SCORE, List.of(hit.getScore())));
@@ -99,7 +162,7 @@ final class Page {
             }
             page[place] = hit;
             if (collapsed != null) {
-                collapsed[place] = all.getCollapseValues()[row.hit];
+                collapsed[place] = row.collapsedBy;
             }
         }
         SearchHits shown = new SearchHits(page, all.getTotalHits(), maxScore, all.getSortFields(), all.getCollapseField(), collapsed);

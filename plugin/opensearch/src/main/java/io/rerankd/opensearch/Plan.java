@@ -1,6 +1,7 @@
 package io.rerankd.opensearch;
 
-import java.util.List;
+import org.opensearch.search.fetch.subphase.FetchSourceContext;
+import org.opensearch.search.pipeline.PipelineProcessingContext;
 
 /**
  * How a search is reranked.
@@ -9,19 +10,68 @@ import java.util.List;
  * @param options all that is said of it, resolved
  * @param policy whom to ask
  * @param query the text that was searched for
- * @param from where the client's page begins, in hits of the widened search
- * @param size how long the page is
- * @param needed the fields to send; null for all that the hits have
+ * @param hits which hits the client wants, and which the response has
+ * @param reading the fields to send
  * @param cut what to take out of the hits again
+ * @param texts what a search beside this one is to fetch for the window; null where the response has its texts
+ * @param sizeMatters whether the first hits depend on how many are asked for
+ * @param hasMapping whether the fields of the indices are known
  * @param spentMs the part of the timeout that is over
  */
-record Plan(Options search, Options options, String policy, String query, int from, int size, List<String> needed, SourceCut cut, long spentMs) {
+record Plan(
+    Options search,
+    Options options,
+    String policy,
+    String query,
+    Hits hits,
+    Reading reading,
+    SourceCut cut,
+    FetchSourceContext texts,
+    boolean sizeMatters,
+    boolean hasMapping,
+    long spentMs
+) {
     /** The key of a search's {@link State} in the context of its pipeline. */
     private static final String ATTRIBUTE = "rerankd";
+
+    /**
+     * Which hits.
+     *
+     * @param from where the client's page begins, in the engine's order
+     * @param size how long the page is
+     * @param window how many hits are ranked
+     * @param first where the hits of the response begin, in the engine's order
+     * @param asked how many hits the response has at most
+     * @param limit how many hits the engine gives
+     */
+    record Hits(int from, int size, int window, int first, int asked, int limit) {
+        /** The page that is there, whatever is around it. */
+        static Hits page(int size, int window) {
+            return new Hits(0, size, window, 0, Integer.MAX_VALUE, size);
+        }
+
+        long end() {
+            return (long) from + size;
+        }
+
+        boolean isChanged() {
+            return first != from || asked != size;
+        }
+    }
 
     /** What is left of the timeout. */
     long remainingMs() {
         return Math.max(1, options.timeoutMs() - spentMs);
+    }
+
+    /** Whether the engine is asked for something else than the client asks for. */
+    boolean isWidened() {
+        return hits.isChanged() || cut.isNeeded();
+    }
+
+    /** The plan when so much more time is over. */
+    Plan later(long milliseconds) {
+        return new Plan(search, options, policy, query, hits, reading, cut, texts, sizeMatters, hasMapping, spentMs + milliseconds);
     }
 
     /**
@@ -34,7 +84,7 @@ record Plan(Options search, Options options, String policy, String query, int fr
         }
         Options all = all(search, options, said);
         String asked = search.policy() == null && said.policy() != null ? said.policy() : policy;
-        return new Plan(search, all, asked, query, from, size, needed, cut, spentMs);
+        return new Plan(search, all, asked, query, hits, reading, cut, texts, sizeMatters, hasMapping, spentMs);
     }
 
     /** What the search says, above what the response's side says of calls, above what the request's side says. */
@@ -48,18 +98,33 @@ record Plan(Options search, Options options, String policy, String query, int fr
         private Outcome outcome;
         private Failure failure;
         private Planner planner;
+        private Attempt first;
+        private final boolean generated;
         private boolean done;
 
+        private State(boolean generated) {
+            this.generated = generated;
+        }
+
         /** The state of a search that was looked at already, or null. */
-        static State of(org.opensearch.search.pipeline.PipelineProcessingContext context) {
+        static State of(PipelineProcessingContext context) {
             return (State) context.getAttribute(ATTRIBUTE);
         }
 
-        /** The state of a search that nobody has looked at. */
-        static State begin(org.opensearch.search.pipeline.PipelineProcessingContext context) {
-            State state = new State();
+        /**
+         * The state of a search that nobody has looked at.
+         *
+         * @param generated whether the engine made the processor that looks at it
+         */
+        static State begin(PipelineProcessingContext context, boolean generated) {
+            State state = new State(generated);
             context.setAttribute(ATTRIBUTE, state);
             return state;
+        }
+
+        /** Whether it belongs to a processor that the engine made. */
+        boolean isGenerated() {
+            return generated;
         }
 
         /** The plan, or null where nothing is to be reranked. */
@@ -77,6 +142,11 @@ record Plan(Options search, Options options, String policy, String query, int fr
             return failure;
         }
 
+        /** The run before this one, where this is the second. */
+        Attempt first() {
+            return first;
+        }
+
         /** What holds for a search without a plan; {@code said} is what the response's side says. */
         Options options(Options said) {
             return planner.options(said);
@@ -89,6 +159,10 @@ record Plan(Options search, Options options, String policy, String query, int fr
 
         void rerank(Plan by) {
             plan = by;
+        }
+
+        void repeat(Attempt before) {
+            first = before;
         }
 
         void leave(Outcome as) {

@@ -2,8 +2,10 @@ package io.rerankd.opensearch;
 
 import java.io.IOException;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 import org.opensearch.action.search.SearchRequest;
 import org.opensearch.common.xcontent.XContentFactory;
@@ -15,6 +17,9 @@ import org.opensearch.core.xcontent.ToXContent;
 import org.opensearch.core.xcontent.XContentBuilder;
 import org.opensearch.search.SearchExtBuilder;
 import org.opensearch.search.builder.SearchSourceBuilder;
+import org.opensearch.search.fetch.subphase.FetchSourceContext;
+import org.opensearch.search.internal.SearchContext;
+import org.opensearch.search.rescore.RescorerBuilder;
 import org.opensearch.search.sort.ScoreSortBuilder;
 import org.opensearch.search.sort.SortBuilder;
 import org.opensearch.search.sort.SortOrder;
@@ -23,10 +28,23 @@ import org.opensearch.search.sort.SortOrder;
 final class Planner {
     private static final int DEFAULT_SIZE = 10;
 
+    /** The engine's own. */
+    private static final int DEFAULT_RESCORE_WINDOW = RescorerBuilder.DEFAULT_WINDOW_SIZE;
+
+    /** Members of {@code ext} by which other plugins rerank, or have a model read the hits in the engine's order. */
+    private static final Set<String> RERANKING_EXT = Set.of(
+        "mmr",
+        "search_configuration",
+        "personalize_request_parameters",
+        "generative_qa_parameters"
+    );
+
     private final SearchRequest request;
     private final Options configured;
     private final Options search;
     private final Options options;
+    private QueryText clauses;
+    private Mapping mapping;
 
     /** @param configured what node and pipeline say */
     Planner(SearchRequest request, Options configured) {
@@ -49,9 +67,56 @@ final class Planner {
         return null;
     }
 
-    /** A plan for the page of which the client's begins at {@code from}. */
-    Plan plan(String query, int from, int size, List<String> needed, SourceCut cut, long spentMs) {
-        return new Plan(search, options, policy(), query, from, size, needed, cut, spentMs);
+    /**
+     * A plan.
+     *
+     * @param reading the fields to send
+     * @param limit how many hits the engine gives
+     */
+    Plan plan(String query, Reading reading, int limit, long spentMs) throws Skip {
+        SourceCut cut = SourceCut.of(request.source(), reading.fetched());
+        int window = window();
+        int end = from() + size();
+        // Where much of the page is behind the window, a search of its own has the texts: documents may be large.
+        if (from() >= window) {
+            Plan.Hits hits = new Plan.Hits(from(), size(), window, from(), size(), limit);
+            return plan(query, hits, reading, SourceCut.NOTHING, SourceCut.texts(reading.fetched()), spentMs);
+        }
+        Plan.Hits hits = new Plan.Hits(from(), size(), window, 0, Math.max(window, end), limit);
+        boolean isLong = end > 2 * window && cut.isNeeded();
+        return isLong
+            ? plan(query, hits, reading, SourceCut.NOTHING, SourceCut.texts(reading.fetched()), spentMs)
+            : plan(query, hits, reading, cut, null, spentMs);
+    }
+
+    /** How many hits are ranked. */
+    private int window() {
+        int rescored = Integer.MAX_VALUE;
+        for (RescorerBuilder<?> rescorer : isRescored() ? request.source().rescores() : List.<RescorerBuilder<?>>of()) {
+            // What is behind has scores of another kind.
+            rescored = Math.min(rescored, rescorer.windowSize() == null ? DEFAULT_RESCORE_WINDOW : rescorer.windowSize());
+        }
+        return Math.min(rescored, Math.min(options.window(), clauses.fused()));
+    }
+
+    private boolean isRescored() {
+        return request.source().rescores() != null && request.source().rescores().isEmpty() == false;
+    }
+
+    /** A plan for the page that there is. */
+    Plan planOfPage(String query, Reading reading, int hits) {
+        return plan(query, Plan.Hits.page(hits, options.window()), reading, SourceCut.NOTHING, null, 0);
+    }
+
+    private Plan plan(
+        String query,
+        Plan.Hits hits,
+        Reading reading,
+        SourceCut cut,
+        FetchSourceContext texts,
+        long spentMs
+    ) {
+        return new Plan(search, options, policy(), query, hits, reading, cut, texts, clauses.sizeMatters(), mapping != null, spentMs);
     }
 
     /** All that is said of this search. */
@@ -124,8 +189,17 @@ final class Planner {
         if (isByScore(source.sorts()) == false) {
             throw new Skip("sort");
         }
-        if (source.rescores() != null && source.rescores().isEmpty() == false) {
+        if (isRescored() && options.keepsRescored() == false) {
             throw new Skip("rescore");
+        }
+        if (source.ext() != null && source.ext().stream().anyMatch(ext -> RERANKING_EXT.contains(ext.getWriteableName()))) {
+            throw new Skip("reranked-already");
+        }
+        Integer counted = source.trackTotalHitsUpTo();
+        boolean skips = counted != null && counted != SearchContext.TRACK_TOTAL_HITS_ACCURATE;
+        if (source.terminateAfter() > 0 && skips) {
+            // It stops after so many hits, while it skips those that cannot be among the first.
+            throw new Skip("size-dependent");
         }
     }
 
@@ -148,18 +222,43 @@ final class Planner {
         return sorts.size() == 1 && sorts.get(0) instanceof ScoreSortBuilder sort && sort.order() == SortOrder.DESC;
     }
 
-    /** How many hits the widened search asks for. */
-    int widenedSize(IndexLimits limits) throws Skip {
-        int window = options.window();
+    /** How many hits the engine gives of this search. */
+    int limit(int maxResultWindow) throws Skip {
+        int window = window();
         long end = (long) from() + size();
-        if (from() >= window || end > OptionReader.MAX_RESULT_WINDOW) {
+        if (clauses.isOnePage() && from() > 0) {
+            // The engine says what is wrong with it.
+            throw new Skip("unparsable");
+        }
+        boolean isBeyond = end > Math.min(OptionReader.MAX_RESULT_WINDOW, clauses.fused());
+        if (window <= 0 || isBeyond || clauses.isOnePage() && end > window) {
             throw new Skip("window-exceeded");
         }
-        int widened = Math.max(window, (int) end);
-        if (widened > limits.maxResultWindow(request)) {
+        if (Math.max(window, from() >= window ? 0 : end) > maxResultWindow) {
             throw new Skip("result-window");
         }
-        return widened;
+        return Math.min(maxResultWindow, clauses.fused());
+    }
+
+    /** Reads the query, with what is known of the fields of its indices; null where nothing is. */
+    void read(Mapping known) throws IOException {
+        mapping = known;
+        SearchSourceBuilder source = request.source();
+        Set<String> declared = new HashSet<>();
+        if (source != null && source.getDerivedFieldsObject() != null) {
+            declared.addAll(source.getDerivedFieldsObject().keySet());
+        }
+        if (source != null && source.getDerivedFields() != null) {
+            source.getDerivedFields().forEach(field -> declared.add(field.getName()));
+        }
+        Object query = source == null || source.query() == null ? null : json(source.query());
+        clauses = QueryText.read(query, known, declared::contains);
+    }
+
+    /** What is said of a search that is left alone. */
+    Outcome skipped(Skip skip) {
+        boolean byMapping = skip.reason().equals("no-query") || skip.reason().equals("ambiguous-query");
+        return Outcome.skipped(skip.reason()).withMapping(byMapping == false || clauses == null || mapping != null);
     }
 
     /** The text that was searched for. */
@@ -181,10 +280,7 @@ final class Planner {
                 return text;
             }
         }
-        if (source.query() == null) {
-            throw new Skip("no-query");
-        }
-        return QueryText.of(json(source.query()));
+        return clauses.text();
     }
 
     private static Map<String, Object> json(ToXContent of) throws IOException {
@@ -194,18 +290,36 @@ final class Planner {
         }
     }
 
-    /** The fields to send: those that are named, else those of the policy; null for all. */
-    List<String> needed(List<String> ofPolicy) {
-        List<String> named = options.fields() == null ? ofPolicy : options.fields();
-        if (named == null || named.contains("*")) {
-            return null;
+    /** Whether it has to be known what the policy reads. */
+    boolean needsPolicy() {
+        return options.fields() == null || options.fields().stream().anyMatch(Mapping::isPattern);
+    }
+
+    /**
+     * The fields to send.
+     *
+     * @param policy what the policy reads; null where that is not needed, or not known
+     */
+    Reading reading(PolicyFields.Read policy, String query) {
+        List<String> ofParameters = options.fieldsOfParameters();
+        List<String> named = options.fields();
+        if (named != null && policy != null && named.stream().anyMatch(Mapping::isPattern)) {
+            return Reading.ofPatterns(named, ofParameters, policy, mapping);
         }
-        List<String> needed = new ArrayList<>(named);
-        for (String name : options.fieldsOfParameters()) {
+        boolean free = named == null && ofParameters.isEmpty() && mapping != null;
+        if (free && policy != null && policy.kept() != null) {
+            return Reading.chosen(policy, mapping, clauses.fieldsOf(query));
+        }
+        List<String> all = named != null ? named : policy == null ? null : policy.fields();
+        if (all == null || all.contains("*")) {
+            return Reading.of(null);
+        }
+        List<String> needed = new ArrayList<>(all);
+        for (String name : ofParameters) {
             if (needed.contains(name) == false) {
                 needed.add(name);
             }
         }
-        return needed;
+        return Reading.of(needed);
     }
 }

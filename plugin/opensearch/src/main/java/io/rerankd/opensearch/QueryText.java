@@ -1,36 +1,110 @@
 package io.rerankd.opensearch;
 
+import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Base64;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
+import java.util.function.Predicate;
+
+import org.opensearch.common.xcontent.XContentHelper;
+import org.opensearch.core.common.bytes.BytesArray;
+import org.opensearch.core.xcontent.MediaTypeRegistry;
 
 /**
- * The text that was searched for: from clauses that score, and never guessed. The same rules as the search
- * proxy's ({@code host/wire/src/search/query_text.rs}).
+ * The text that was searched for: from clauses that score and search full text, and never guessed. The same rules
+ * as the search proxy's ({@code host/wire/src/search/query_text.rs}).
  *
- * <p>Clauses that a policy cannot read as a text (term, range, knn) say nothing. A query of several texts
- * that differ is ambiguous.
+ * <p>Clauses that a policy cannot read as a text (term, range, knn; match on a keyword) say nothing. A query of
+ * several texts that differ is ambiguous.
  */
 final class QueryText {
     /** Queries that are nested deeper have no text; the engine itself stops at 20. */
     private static final int MAX_DEPTH = 32;
 
-    private final List<String> texts = new ArrayList<>();
+    /** What finds by meaning, whatever the field is, and finds other hits where more are asked for. */
+    private static final Set<String> BY_MEANING = Set.of("neural", "neural_sparse");
 
-    private QueryText() {}
+    /**
+     * A field, or pattern of fields, that a clause searches.
+     *
+     * @param boost of the field, the clause, and all queries around it, multiplied
+     */
+    record Searched(String name, double boost) {}
 
-    /** The one text of a query. */
-    static String of(Object query) throws Skip {
-        QueryText found = new QueryText();
-        found.ofQueries(query, 0);
-        if (found.texts.isEmpty()) {
+    /** @param fields none where the index says which; null where a meaning is searched, and not words */
+    private record Said(String text, List<Searched> fields) {}
+
+    private final Mapping mapping;
+    private final Predicate<String> declared;
+    private final List<Said> texts = new ArrayList<>();
+    private boolean sizeMatters;
+    private int fused = Integer.MAX_VALUE;
+    private boolean isOnePage;
+
+    private QueryText(Mapping mapping, Predicate<String> declared) {
+        this.mapping = mapping == null || mapping.isEmpty() ? null : mapping;
+        this.declared = declared;
+    }
+
+    /**
+     * Reads a query.
+     *
+     * @param mapping of the indices that are searched; without it any field may be full text
+     * @param declared tells the fields that the search itself defines: they are no full text
+     */
+    static QueryText read(Object query, Mapping mapping, Predicate<String> declared) {
+        QueryText found = new QueryText(mapping, declared);
+        found.ofQueries(query, 0, 1);
+        return found;
+    }
+
+    /** The one text. */
+    String text() throws Skip {
+        if (texts.isEmpty()) {
             throw new Skip("no-query");
         }
-        String first = found.texts.get(0);
-        if (found.texts.stream().anyMatch(text -> text.equals(first) == false)) {
+        String first = texts.get(0).text;
+        if (texts.stream().anyMatch(said -> said.text.equals(first) == false)) {
             throw new Skip("ambiguous-query");
         }
         return first;
+    }
+
+    /** The fields that are searched for a text, by name or pattern, in their order. */
+    List<Searched> fieldsOf(String text) {
+        List<Searched> fields = new ArrayList<>();
+        for (Said said : texts) {
+            if (said.fields != null && said.text.equals(text)) {
+                fields.addAll(said.fields.isEmpty() ? defaults() : said.fields);
+            }
+        }
+        return fields;
+    }
+
+    /** The index's default fields, unless they are all fields. */
+    private List<Searched> defaults() {
+        List<String> names = mapping == null ? List.of() : mapping.defaults();
+        return names.contains("*") ? List.of() : names.stream().map(name -> searched(name, 1)).toList();
+    }
+
+    /** Whether the first hits depend on how many are wanted. */
+    boolean sizeMatters() {
+        return sizeMatters;
+    }
+
+    /** The most hits that a fusion of several queries gives. */
+    int fused() {
+        return fused;
+    }
+
+    /**
+     * Whether queries are fused that each give as many hits as are wanted: only first pages are good then, and a
+     * longer answer has another order.
+     */
+    boolean isOnePage() {
+        return isOnePage;
     }
 
     /** The text that the engine's own rerank pipelines are given: {@code ext.rerank.query_context}; or null. */
@@ -95,90 +169,146 @@ final class QueryText {
         return text.isBlank() ? null : text.strip();
     }
 
-    private void add(Object value) {
-        if (value instanceof String text && text.isBlank() == false) {
-            texts.add(text.strip());
+    /** @param fields where it is searched; null for a meaning */
+    private void add(Object value, List<Searched> fields) {
+        if (value instanceof String text && text.isBlank() == false && searchesText(fields)) {
+            texts.add(new Said(text.strip(), fields));
         }
+    }
+
+    private boolean searchesText(List<Searched> fields) {
+        if (mapping == null || fields == null) {
+            return true;
+        }
+        return fields.isEmpty()
+            ? mapping.defaults().stream().map(name -> searched(name, 1).name).anyMatch(mapping::mayBeText)
+            : fields.stream().anyMatch(field -> mayBeText(field.name));
+    }
+
+    private boolean mayBeText(String field) {
+        return mapping == null || declared.test(field) == false && mapping.mayBeText(field);
     }
 
     /** One query or an array of them. */
-    private void ofQueries(Object queries, int depth) {
+    private void ofQueries(Object queries, int depth, double boost) {
         if (queries instanceof List<?> items) {
-            items.forEach(item -> ofQuery(item, depth));
+            items.forEach(item -> ofQuery(item, depth, boost));
         } else {
-            ofQuery(queries, depth);
+            ofQuery(queries, depth, boost);
         }
     }
 
-    private void ofQuery(Object query, int depth) {
+    private void ofQuery(Object query, int depth, double boost) {
         if (depth > MAX_DEPTH || (query instanceof Map) == false) {
             return;
         }
         for (Map.Entry<?, ?> entry : ((Map<?, ?>) query).entrySet()) {
-            ofClause((String) entry.getKey(), entry.getValue(), depth);
+            ofClause((String) entry.getKey(), entry.getValue(), depth, boost);
         }
     }
 
-    private void ofClause(String kind, Object clause, int depth) {
+    private void ofClause(String kind, Object clause, int depth, double around) {
+        double boost = around * boostOf(clause);
         switch (kind) {
             case "bool" -> {
-                ofQueries(member(clause, "must"), depth + 1);
-                ofQueries(member(clause, "should"), depth + 1);
+                ofQueries(member(clause, "must"), depth + 1, boost);
+                ofQueries(member(clause, "should"), depth + 1, boost);
             }
-            case "dis_max", "hybrid" -> ofQueries(member(clause, "queries"), depth + 1);
-            case "function_score", "script_score", "nested" -> ofQueries(member(clause, "query"), depth + 1);
-            case "constant_score" -> ofQueries(member(clause, "filter"), depth + 1);
-            case "boosting" -> ofQueries(member(clause, "positive"), depth + 1);
+            case "dis_max" -> ofQueries(member(clause, "queries"), depth + 1, boost);
+            case "hybrid" -> {
+                sizeMatters = true;
+                if (member(clause, "pagination_depth") instanceof Number most) {
+                    fused = Math.min(fused, most.intValue());
+                } else {
+                    isOnePage = true;
+                }
+                ofQueries(member(clause, "queries"), depth + 1, boost);
+            }
+            case "function_score", "script_score", "nested" -> ofQueries(member(clause, "query"), depth + 1, boost);
+            case "constant_score" -> ofQueries(member(clause, "filter"), depth + 1, boost);
+            case "boosting" -> ofQueries(member(clause, "positive"), depth + 1, boost);
+            case "wrapper" -> ofQueries(unwrapped(member(clause, "query")), depth + 1, boost);
             case "match", "match_phrase", "match_phrase_prefix", "match_bool_prefix" -> {
                 if (clause instanceof Map<?, ?> fields) {
-                    fields.values().forEach(field -> add(field instanceof Map ? member(field, "query") : field));
+                    fields.forEach((name, field) -> {
+                        List<Searched> searched = List.of(new Searched((String) name, around * boostOf(field)));
+                        add(field instanceof Map ? member(field, "query") : field, searched);
+                    });
                 }
             }
-            case "multi_match", "combined_fields", "semantic" -> add(member(clause, "query"));
-            case "query_string" -> addIfPlain(member(clause, "query"), Syntax.QUERY_STRING);
-            case "simple_query_string" -> addIfPlain(member(clause, "query"), Syntax.SIMPLE);
-            case "neural", "neural_sparse" -> {
-                if (clause instanceof Map<?, ?> fields) {
-                    fields.values().forEach(field -> add(member(field, "query_text")));
-                }
+            case "multi_match", "combined_fields" -> add(member(clause, "query"), fieldsOf(clause, boost));
+            case "query_string" -> addWords(clause, Words.Syntax.QUERY_STRING, boost);
+            case "simple_query_string" -> addWords(clause, Words.Syntax.SIMPLE, boost);
+            case "semantic" -> {
+                sizeMatters = true;
+                add(member(clause, "query"), null);
             }
+            // Translated by a pipeline, which has the engine ask in another way each time.
+            case "agentic" -> {
+                sizeMatters = true;
+                add(member(clause, "query_text"), null);
+            }
+            case "knn" -> sizeMatters = true;
             default -> {
+                if (BY_MEANING.contains(kind) && clause instanceof Map<?, ?> fields) {
+                    sizeMatters = true;
+                    fields.values().forEach(field -> add(member(field, "query_text"), null));
+                }
             }
         }
     }
 
-    private enum Syntax {
-        QUERY_STRING("\"():^~*?[]{}\\/<>", List.of("&&", "||"), List.of("AND", "OR", "NOT", "TO")),
-        SIMPLE("\"()~*|+\\", List.of(), List.of());
-
-        private final String anywhere;
-        private final List<String> pairs;
-        private final List<String> words;
-
-        Syntax(String anywhere, List<String> pairs, List<String> words) {
-            this.anywhere = anywhere;
-            this.pairs = pairs;
-            this.words = words;
+    private void addWords(Object clause, Words.Syntax syntax, double boost) {
+        List<Words> all = member(clause, "query") instanceof String text ? Words.of(text, syntax) : null;
+        for (Words words : all == null ? List.<Words>of() : all) {
+            boolean own = words.field() != null;
+            add(words.text(), own ? List.of(new Searched(words.field(), boost)) : fieldsOf(clause, boost));
         }
     }
 
-    private void addIfPlain(Object query, Syntax syntax) {
-        if (query instanceof String text && isPlain(text, syntax)) {
-            add(text);
+    /** A query in base64, as clients send what they have as text. */
+    private static Object unwrapped(Object query) {
+        try {
+            byte[] json = query instanceof String text ? Base64.getDecoder().decode(text.getBytes(StandardCharsets.UTF_8)) : new byte[0];
+            return json.length == 0 ? null : XContentHelper.convertToMap(new BytesArray(json), true, MediaTypeRegistry.JSON).v2();
+        } catch (RuntimeException e) {
+            // The engine says what is wrong with it.
+            return null;
         }
     }
 
-    /** Whether a text says nothing in the query language but its words. */
-    private static boolean isPlain(String text, Syntax syntax) {
-        if (text.chars().anyMatch(c -> syntax.anywhere.indexOf(c) >= 0) || syntax.pairs.stream().anyMatch(text::contains)) {
-            return false;
-        }
-        for (String word : text.strip().split("\\s+")) {
-            boolean begins = word.isEmpty() == false && "+-!".indexOf(word.charAt(0)) >= 0;
-            if (begins && (word.length() > 1 || syntax == Syntax.SIMPLE) || syntax.words.contains(word)) {
-                return false;
+    /** The fields that a clause names; none where the index says which. */
+    private static List<Searched> fieldsOf(Object clause, double boost) {
+        List<Searched> fields = new ArrayList<>();
+        // The engine writes an empty list where there are none.
+        for (String key : List.of("fields", "default_field")) {
+            Object named = fields.isEmpty() ? member(clause, key) : null;
+            for (Object name : named instanceof List<?> names ? names : named == null ? List.of() : List.of(named)) {
+                if (name instanceof String text) {
+                    fields.add(searched(text, boost));
+                }
             }
         }
-        return true;
+        return fields;
+    }
+
+    /** {@code title^3} and a boost around it. */
+    static Searched searched(String name, double around) {
+        int caret = name.lastIndexOf('^');
+        return caret < 0 ? new Searched(name, around) : new Searched(name.substring(0, caret), around * number(name.substring(caret + 1)));
+    }
+
+    private static double boostOf(Object clause) {
+        Object boost = member(clause, "boost");
+        return boost == null ? 1 : number(boost.toString());
+    }
+
+    private static double number(String text) {
+        try {
+            double number = Double.parseDouble(text.strip());
+            return Double.isFinite(number) ? number : 1;
+        } catch (NumberFormatException e) {
+            return 1;
+        }
     }
 }

@@ -4,6 +4,7 @@ import java.io.IOException;
 import java.util.Arrays;
 import java.util.Comparator;
 import java.util.HashMap;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
@@ -14,6 +15,9 @@ import org.opensearch.core.xcontent.XContentParser;
 
 /** The sidecar's answer, checked as a whole: what is here can be trusted to fit the window. */
 final class Ranking {
+    /** Numbers of documents that an answer may have, and that are passed on. */
+    private static final List<String> COUNTS = List.of("truncated", "unread");
+
     private final String status;
     private final String reason;
     private final String policy;
@@ -22,12 +26,19 @@ final class Ranking {
     private int[] order = {};
     private double[] scores = {};
     private int unscored;
+    private final Map<String, Integer> counts = new LinkedHashMap<>();
 
     private Ranking(Map<String, Object> answer, int documents) throws Failure {
         this.documents = documents;
         status = text(answer, "status");
         policy = text(answer, "policy");
         version = text(answer, "version");
+        // How many texts were cut, or not read: said where there are some.
+        for (String key : COUNTS) {
+            if (answer.get(key) instanceof Integer count && count > 0) {
+                counts.put(key, count);
+            }
+        }
         switch (status) {
             case "applied" -> {
                 read(answer);
@@ -149,6 +160,6 @@ final class Ranking {
     }
 
     Outcome outcome(double milliseconds) {
-        return new Outcome(status, reason, policy, version, documents, unscored, milliseconds, null);
+        return new Outcome(status, reason, policy, version, documents, unscored, counts, milliseconds, null, true, null);
     }
 }

@@ -7,6 +7,7 @@ import org.apache.logging.log4j.Logger;
 import org.opensearch.action.search.SearchRequest;
 import org.opensearch.action.search.SearchResponse;
 import org.opensearch.core.action.ActionListener;
+import org.opensearch.search.SearchHit;
 import org.opensearch.search.pipeline.AbstractProcessor;
 import org.opensearch.search.pipeline.PipelineProcessingContext;
 import org.opensearch.search.pipeline.Processor;
@@ -35,6 +36,11 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
         return TYPE;
     }
 
+    /** Whether the engine made it for a search. OpenSearch 2, which makes none, cannot load the class of those. */
+    boolean isGenerated() {
+        return false;
+    }
+
     @Override
     public SearchResponse processResponse(SearchRequest request, SearchResponse response) {
         throw new UnsupportedOperationException("a response is reranked with the context of its pipeline");
@@ -53,90 +59,183 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
         ActionListener<SearchResponse> listener
     ) {
         Plan.State known = Plan.State.of(context);
-        Plan.State state = known == null ? Plan.State.begin(context) : known;
+        boolean isGenerated = isGenerated();
+        if (known != null && isGenerated && known.isGenerated() == false) {
+            // The pipeline has processors of its own for that.
+            listener.onResponse(response);
+            return;
+        }
+        Plan.State state = known == null ? Plan.State.begin(context, isGenerated) : known;
         if (state.isFirstTime() == false) {
             listener.onResponse(response);
             return;
         }
         Fallback fallback = new Fallback(handles, mayNotFail(request, this));
-        Search search = new Search(response, fallback, listener);
-        try {
-            if (known == null) {
-                decideAlone(request, response, state);
-            }
-        } catch (Failure failure) {
-            search.fail(failure, handles.node().options());
-            return;
-        } catch (Exception e) {
-            search.fail(Failure.internal(e), handles.node().options());
-            return;
-        }
-        if (state.failure() != null) {
+        Search search = new Search(request, response, fallback, listener);
+        if (known == null) {
+            decideAlone(request, search);
+        } else if (state.first() != null) {
+            search.repeat(state.first());
+        } else if (state.failure() != null) {
             search.fail(state.failure(), state.options(said));
-            return;
+        } else if (state.plan() == null) {
+            search.mark(state.outcome() == null ? Outcome.skipped("disabled") : state.outcome());
+        } else {
+            search.rerank(state.plan().with(said));
         }
-        if (state.plan() == null) {
-            Outcome outcome = state.outcome() == null ? Outcome.skipped("disabled") : state.outcome();
-            search.finish(outcome, () -> Page.marked(response, outcome));
-            return;
-        }
-        search.rerank(known == null ? state.plan() : state.plan().with(said));
     }
 
     /** A pipeline without {@code rerankd_window}: the page that there is gets reranked, as it is. */
-    private void decideAlone(SearchRequest request, SearchResponse response, Plan.State state) throws Failure, IOException {
+    private void decideAlone(SearchRequest request, Search search) {
         Planner planner = new Planner(request, said.above(handles.node().options()));
+        ActionListener<PolicyFields.Read> withFields = ActionListener.wrap(
+            policy -> search.rerankPage(planner, policy),
+            e -> search.fail(e instanceof Failure known ? known : Failure.internal(e), planner.options())
+        );
         try {
             planner.check();
             planner.checkKind();
-            String query = planner.query();
-            int hits = response.getHits().getHits().length;
-            state.rerank(planner.plan(query, 0, hits, planner.needed(null), SourceCut.NOTHING, 0));
+            planner.read(handles.indices().of(request).mapping());
+            planner.query();
+            if (planner.needsPolicy()) {
+                handles.fields().of(planner.policy(), planner.options(), withFields);
+            } else {
+                withFields.onResponse(null);
+            }
         } catch (Skip skip) {
-            state.leave(Outcome.skipped(skip.reason()));
+            search.mark(planner.skipped(skip));
+        } catch (Exception e) {
+            withFields.onFailure(e);
         }
     }
 
     /** One response on its way. */
     private final class Search {
+        private final SearchRequest request;
         private final SearchResponse response;
         private final Fallback fallback;
         private final ActionListener<SearchResponse> listener;
+        private final Attempt attempt;
 
-        Search(SearchResponse response, Fallback fallback, ActionListener<SearchResponse> listener) {
+        Search(SearchRequest request, SearchResponse response, Fallback fallback, ActionListener<SearchResponse> listener) {
+            this.request = request;
             this.response = response;
             this.fallback = fallback;
             this.listener = listener;
+            this.attempt = Attempt.of(handles.threadContext());
+        }
+
+        /** The page that there is. */
+        void rerankPage(Planner planner, PolicyFields.Read policy) throws Skip, IOException {
+            String query = planner.query();
+            rank(planner.planOfPage(query, planner.reading(policy, query), response.getHits().getHits().length));
         }
 
         void rerank(Plan plan) {
-            int documents = Math.min(response.getHits().getHits().length, plan.options().window());
+            boolean incomplete = response.getFailedShards() > 0 || response.isTimedOut();
+            if (incomplete && plan.isWidened()) {
+                Failure failure = Failure.shards(response.getFailedShards());
+                if (mayRepeat()) {
+                    repeatAfter(failure, response);
+                } else {
+                    fail(failure, plan);
+                }
+                return;
+            }
+            rank(plan);
+        }
+
+        /** This is the search as it was sent, after one that was widened. */
+        void repeat(Attempt first) {
+            SearchResponse widened = first.answerWithFailuresOf(response);
+            if (widened != null) {
+                // It is no fault of the window's.
+                Search before = new Search(request, widened, fallback, listener);
+                before.rank(first.plan().with(said));
+            } else if (first.outcome() != null) {
+                mark(first.outcome());
+            } else {
+                Options options = first.plan() == null ? handles.node().options() : first.plan().with(said).options();
+                fail(first.failure(), options);
+            }
+        }
+
+        /** Whether the search can be sent as it was. */
+        private boolean mayRepeat() {
+            return attempt != null && attempt.first() == null && handles.isConnected();
+        }
+
+        /** Gives up this answer. Whoever waits for it has the search sent as it was. */
+        private void repeatAfter(Failure failure, SearchResponse widened) {
+            attempt.fail(failure, widened);
+            listener.onFailure(failure.error());
+        }
+
+        private void rank(Plan plan) {
+            SearchHit[] hits = response.getHits().getHits();
+            if (plan.texts() == null || hits.length == 0) {
+                rank(plan, hits);
+                return;
+            }
+            long started = System.nanoTime();
+            ActionListener<SearchHit[]> found = ActionListener.wrap(window -> {
+                Plan later = plan.later((System.nanoTime() - started) / 1_000_000);
+                boolean isThere = plan.hits().first() == 0;
+                rank(later, isThere ? SideSearch.inOrder(window, hits, plan.hits().window()) : window);
+            }, e -> fail(e instanceof Failure known ? known : Failure.internal(e), plan));
+            new SideSearch(handles, request).window(plan, found);
+        }
+
+        /** @param hits those of the window, with their texts, and maybe more */
+        private void rank(Plan plan, SearchHit[] hits) {
+            int documents = Math.min(hits.length, plan.hits().window());
             if (documents == 0) {
                 leave(plan, Outcome.skipped("no-documents"));
                 return;
             }
             long started = System.nanoTime();
-            ActionListener<Ranking> ranked = ActionListener.wrap(ranking -> {
-                Outcome outcome = ranking.outcome((System.nanoTime() - started) / 1e6);
-                if (ranking.isRanked()) {
-                    finish(outcome, () -> new Page(response, plan).reranked(ranking, outcome));
-                } else {
-                    leave(plan, outcome);
-                }
-            }, e -> fail(e instanceof Failure known ? known : Failure.internal(e), plan));
             try {
-                handles.sidecar().rank(plan, RerankBody.of(plan, response.getHits().getHits(), documents), documents, ranked);
+                RerankBody body = RerankBody.of(plan, hits, documents);
+                ActionListener<Ranking> ranked = ActionListener.wrap(ranking -> {
+                    double spent = (System.nanoTime() - started) / 1e6;
+                    Outcome outcome = ranking.outcome(spent).withFields(body.fields()).withMapping(plan.hasMapping());
+                    if (ranking.isRanked()) {
+                        show(new Page(response, plan, hits, ranking), plan.later((long) spent), outcome);
+                    } else {
+                        leave(plan, outcome);
+                    }
+                }, e -> fail(e instanceof Failure known ? known : Failure.internal(e), plan));
+                handles.sidecar().rank(plan, body.publisher(), documents, ranked);
             } catch (Exception e) {
                 fail(Failure.internal(e), plan);
             }
         }
 
-        /** The engine's own page. */
-        private void leave(Plan plan, Outcome outcome) {
-            finish(outcome, () -> new Page(response, plan).own(outcome));
+        private void show(Page page, Plan plan, Outcome outcome) {
+            Page.Range missing = page.missing();
+            if (missing == null) {
+                finish(outcome, () -> page.reranked(null, outcome));
+                return;
+            }
+            ActionListener<SearchResponse> more = ActionListener.wrap(
+                found -> finish(outcome, () -> page.reranked(found.getHits(), outcome)),
+                e -> fail(e instanceof Failure known ? known : Failure.internal(e), plan)
+            );
+            new SideSearch(handles, request).more(plan, missing, more);
         }
 
-        private void fail(Failure failure, Plan plan) {
+        /** The engine's own page. */
+        private void leave(Plan plan, Outcome outcome) {
+            if (plan.sizeMatters() && plan.isWidened() && mayRepeat()) {
+                attempt.leave(outcome);
+                repeatAfter(Failure.internal(new IllegalStateException("the page is not the engine's own")), null);
+                return;
+            }
+            finish(outcome, () -> Page.own(response, plan, outcome));
+        }
+
+        private void fail(Failure cause, Plan plan) {
+            Failure failure = cause.blaming(plan.search());
             if (fallback.isAnError(failure, plan.options())) {
                 listener.onFailure(fallback.error(failure));
             } else {
@@ -144,14 +243,18 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
             }
         }
 
-        /** The search was not looked at before its response: there is nothing to cut. */
+        /** There is nothing to cut. */
         void fail(Failure failure, Options options) {
             if (fallback.isAnError(failure, options)) {
                 listener.onFailure(fallback.error(failure));
             } else {
-                Outcome outcome = Fallback.outcome(failure);
-                finish(outcome, () -> Page.marked(response, outcome));
+                mark(Fallback.outcome(failure));
             }
+        }
+
+        /** The response as it is. */
+        void mark(Outcome outcome) {
+            finish(outcome, () -> Page.marked(response, outcome));
         }
 
         private void finish(Outcome outcome, Made made) {
@@ -174,8 +277,21 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
 
     /** The same for a search that has options and names no pipeline. */
     static final class Auto extends RerankProcessor implements SystemGeneratedProcessor {
-        Auto(RerankdPlugin.Handles handles, Options said) {
+        private final ExecutionStage stage;
+
+        Auto(RerankdPlugin.Handles handles, Options said, ExecutionStage stage) {
             super(null, "reranks what asks for it", false, handles, said);
+            this.stage = stage;
+        }
+
+        @Override
+        boolean isGenerated() {
+            return true;
+        }
+
+        @Override
+        public ExecutionStage getExecutionStage() {
+            return stage;
         }
 
         @Override

@@ -5,24 +5,33 @@ import java.nio.file.Path;
 import java.util.Collection;
 import java.util.List;
 import java.util.Map;
+import java.util.function.BiFunction;
 
+import org.opensearch.action.search.SearchRequest;
+import org.opensearch.action.search.SearchResponse;
+import org.opensearch.action.search.TransportSearchAction;
+import org.opensearch.action.support.ActionFilter;
+import org.opensearch.action.support.ContextPreservingActionListener;
 import org.opensearch.common.inject.Module;
 import org.opensearch.common.lifecycle.LifecycleComponent;
 import org.opensearch.common.settings.Setting;
 import org.opensearch.common.settings.Settings;
 import org.opensearch.common.util.concurrent.ThreadContext;
+import org.opensearch.core.action.ActionListener;
 import org.opensearch.ingest.ConfigurationUtils;
+import org.opensearch.plugins.ActionPlugin;
 import org.opensearch.plugins.Plugin;
 import org.opensearch.plugins.SearchPipelinePlugin;
 import org.opensearch.plugins.SearchPlugin;
 import org.opensearch.search.pipeline.Processor;
-import org.opensearch.search.pipeline.ProcessorGenerationContext;
+import org.opensearch.search.pipeline.SearchPipelineService;
 import org.opensearch.search.pipeline.SearchRequestProcessor;
 import org.opensearch.search.pipeline.SearchResponseProcessor;
 import org.opensearch.search.pipeline.SystemGeneratedProcessor.SystemGeneratedFactory;
+import org.opensearch.threadpool.Scheduler;
 
 /** What the engine loads: settings, the options of a search, and the processors of search pipelines. */
-public final class RerankdPlugin extends Plugin implements SearchPlugin, SearchPipelinePlugin {
+public final class RerankdPlugin extends Plugin implements ActionPlugin, SearchPlugin, SearchPipelinePlugin {
     private final Handles handles;
 
     /** Called by the node. */
@@ -48,7 +57,7 @@ public final class RerankdPlugin extends Plugin implements SearchPlugin, SearchP
 
     @Override
     public Collection<Class<? extends LifecycleComponent>> getGuiceServiceClasses() {
-        return List.of(IndexLimitsService.class);
+        return List.of(EngineService.class);
     }
 
     @Override
@@ -84,55 +93,43 @@ public final class RerankdPlugin extends Plugin implements SearchPlugin, SearchP
                 "a pipeline in a search may name no address but that of the setting `rerankd.url`"
             );
         }
+        if (context.getPipelineSource() == Processor.PipelineSource.VALIDATE_PIPELINE && said.parameters() != null) {
+            Failure refusal = handles.sidecar().refusal(said.above(handles.node().options()));
+            if (refusal != null) {
+                throw ConfigurationUtils.newConfigurationException(type, tag, "parameters", refusal.getMessage());
+            }
+        }
         return said;
     }
 
     @Override
     public Map<String, SystemGeneratedFactory<SearchRequestProcessor>> getSystemGeneratedRequestProcessors(Parameters parameters) {
         handles.start(parameters);
-        return Map.of(
-            RerankProcessor.AUTO,
-            new AutoFactory<SearchRequestProcessor>(() -> new WindowProcessor.Auto(handles, handles.node().options()))
-        );
+        return Map.of(RerankProcessor.AUTO, AutoFactory.ofRequests(handles));
     }
 
     @Override
     public Map<String, SystemGeneratedFactory<SearchResponseProcessor>> getSystemGeneratedResponseProcessors(Parameters parameters) {
         handles.start(parameters);
-        return Map.of(
-            RerankProcessor.AUTO,
-            new AutoFactory<SearchResponseProcessor>(() -> new RerankProcessor.Auto(handles, new Options(Map.of())))
-        );
+        return Map.of(RerankProcessor.AUTO, AutoFactory.ofResponses(handles));
     }
 
-    /** Makes a processor for each search that has options. */
-    private record AutoFactory<T extends Processor>(java.util.function.Supplier<T> processors) implements SystemGeneratedFactory<T> {
-        @Override
-        public boolean shouldGenerate(ProcessorGenerationContext context) {
-            return Planner.ext(context.searchRequest().source()) != null;
-        }
-
-        @Override
-        public T create(
-            Map<String, Processor.Factory<T>> others,
-            String tag,
-            String description,
-            boolean ignoreFailure,
-            Map<String, Object> config,
-            Processor.PipelineContext context
-        ) {
-            return processors.get();
-        }
+    @Override
+    public List<ActionFilter> getActionFilters() {
+        return List.of(new AttemptFilter(handles));
     }
 
     /** What the node has one of, for all processors: they are made anew with each change of a pipeline. */
     static final class Handles {
         private final NodeOptions node;
         private final Connections connections;
-        private final IndexLimits limits = new IndexLimits();
+        private SearchPipelineService pipelines;
+        private BiFunction<Long, Runnable, Scheduler.ScheduledCancellable> scheduler;
         private ThreadContext threadContext;
         private Sidecar sidecar;
         private PolicyFields fields;
+        private volatile Indices indices;
+        private volatile TransportSearchAction searches;
 
         private Handles(NodeOptions node, Connections connections) {
             this.node = node;
@@ -142,6 +139,8 @@ public final class RerankdPlugin extends Plugin implements SearchPlugin, SearchP
         /** The node calls this while it starts, several times. */
         private synchronized void start(Parameters parameters) {
             if (sidecar == null) {
+                pipelines = parameters.searchPipelineService;
+                scheduler = parameters.scheduler;
                 threadContext = parameters.threadContext;
                 sidecar = new Sidecar(connections.client(parameters.genericExecutor::accept), node, parameters);
                 fields = new PolicyFields(sidecar);
@@ -152,8 +151,41 @@ public final class RerankdPlugin extends Plugin implements SearchPlugin, SearchP
             return node;
         }
 
-        IndexLimits limits() {
-            return limits;
+        /** The node hands these over when it has made them, before any search. */
+        void connect(Indices indices, TransportSearchAction searches) {
+            this.searches = searches;
+            this.indices = indices;
+        }
+
+        /** Whether the node is ready for searches. */
+        boolean isConnected() {
+            return indices != null && threadContext != null;
+        }
+
+        Indices indices() {
+            return indices;
+        }
+
+        /**
+         * Asks the engine, in the context in which this is called.
+         *
+         * @param attempt the search that it belongs to, or null
+         */
+        void search(SearchRequest request, Attempt attempt, ActionListener<SearchResponse> listener) {
+            if (attempt != null) {
+                // A search that is cancelled takes those with it that belong to it.
+                request.setParentTask(indices.localNode(), attempt.task());
+            }
+            searches.execute(request, new ContextPreservingActionListener<>(threadContext.newRestorableContext(true), listener));
+        }
+
+        /** Runs something later, on a thread of the generic pool. */
+        Scheduler.ScheduledCancellable schedule(long milliseconds, Runnable what) {
+            return scheduler.apply(milliseconds, what);
+        }
+
+        SearchPipelineService pipelines() {
+            return pipelines;
         }
 
         ThreadContext threadContext() {

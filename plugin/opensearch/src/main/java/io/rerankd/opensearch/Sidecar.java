@@ -13,7 +13,10 @@ import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.RejectedExecutionException;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Supplier;
@@ -32,6 +35,8 @@ import org.opensearch.threadpool.Scheduler;
  * each call. No thread waits for an answer.
  */
 final class Sidecar {
+    private static final long CHECK_MS = 1000;
+
     private final HttpClient client;
     private final NodeOptions node;
     private final SearchPipelinePlugin.Parameters parameters;
@@ -55,10 +60,34 @@ final class Sidecar {
         send(request, plan.options(), plan.remainingMs(), answer -> Ranking.read(answer, documents), listener);
     }
 
-    /** Asks which fields a policy reads; an answer of null is all of them. */
-    void fields(String policy, Options options, ActionListener<java.util.List<String>> listener) {
+    /** Asks which fields a policy reads. */
+    void fields(String policy, Options options, ActionListener<PolicyFields.Read> listener) {
         HttpRequest.Builder request = request(options, "/v1/models/" + segment(policy)).GET();
         send(request, options, options.timeoutMs(), PolicyFields::read, listener);
+    }
+
+    /**
+     * What the sidecar has against the parameters of a pipeline; null where it has nothing, or does not answer in a
+     * second. Waits for it: for those who make pipelines, not for searches.
+     */
+    Failure refusal(Options options) {
+        String policy = options.policy() == null ? Options.DEFAULT_POLICY : options.policy();
+        CompletableFuture<Failure> answer = new CompletableFuture<>();
+        ActionListener<Boolean> listener = ActionListener.wrap(
+            ok -> answer.complete(null),
+            e -> answer.complete(e instanceof Failure failure && failure.isOfOptions() ? failure : null)
+        );
+        try {
+            HttpRequest.Builder request = request(options, "/v1/rerank/" + segment(policy));
+            request.header("Content-Type", "application/json").POST(RerankBody.trial(options));
+            send(request, options, CHECK_MS, body -> true, listener);
+            return answer.get(2 * CHECK_MS, TimeUnit.MILLISECONDS);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+            return null;
+        } catch (IOException | ExecutionException | TimeoutException e) {
+            return null;
+        }
     }
 
     private static String segment(String name) {
@@ -163,11 +192,13 @@ final class Sidecar {
     private static Failure refused(HttpResponse<byte[]> response, String url) {
         String type = null;
         String words = null;
+        String at = null;
         try {
             Map<String, Object> body = XContentHelper.convertToMap(new BytesArray(response.body()), false, MediaTypeRegistry.JSON).v2();
             if (body.get("error") instanceof Map<?, ?> error) {
                 type = error.get("type") instanceof String text ? text : null;
                 words = error.get("message") instanceof String text ? text : null;
+                at = error.get("at") instanceof String text ? text : null;
             }
         } catch (RuntimeException e) {
             // Whatever stands there, it is no error of rerankd's: the status says enough.
@@ -176,8 +207,9 @@ final class Sidecar {
         int status = response.statusCode();
         String message = words == null ? "rerankd at " + url + " answered " + status : words;
         return switch (status) {
-            case 400 -> new Failure("bad-request", RestStatus.BAD_REQUEST, message);
-            case 413 -> new Failure("too-large", RestStatus.REQUEST_ENTITY_TOO_LARGE, message);
+            case 400 -> new Failure("bad-request", RestStatus.BAD_REQUEST, message, at);
+            // The documents are the engine's, and their number the pipeline's.
+            case 413 -> new Failure("too-large", RestStatus.FAILED_DEPENDENCY, message);
             // Not 404: clients of a search take that for an index that is not there.
             case 404 -> new Failure("unknown-policy", RestStatus.FAILED_DEPENDENCY, message);
             case 424 -> new Failure(

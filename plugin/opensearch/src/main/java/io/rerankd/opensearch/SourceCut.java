@@ -60,6 +60,12 @@ record SourceCut(FetchSourceContext asks, FetchSourceContext client) {
         return new SourceCut(new FetchSourceContext(true, includes.toArray(String[]::new), null), client);
     }
 
+    /** What a search for the texts alone is to fetch. */
+    static FetchSourceContext texts(List<String> needed) {
+        boolean all = needed == null || needed.stream().anyMatch(name -> name.contains("*"));
+        return all ? FetchSourceContext.FETCH_SOURCE : new FetchSourceContext(true, needed.toArray(String[]::new), null);
+    }
+
     /** Whether the search has to be widened. */
     boolean isNeeded() {
         return asks != null;

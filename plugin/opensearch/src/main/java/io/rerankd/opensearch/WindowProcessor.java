@@ -30,6 +30,11 @@ class WindowProcessor extends AbstractProcessor implements SearchRequestProcesso
         return TYPE;
     }
 
+    /** Whether the engine made it for a search. OpenSearch 2, which makes none, cannot load the class of those. */
+    boolean isGenerated() {
+        return false;
+    }
+
     @Override
     public SearchRequest processRequest(SearchRequest request) {
         throw new UnsupportedOperationException("a search is widened with the context of its pipeline");
@@ -45,13 +50,20 @@ class WindowProcessor extends AbstractProcessor implements SearchRequestProcesso
             next.onResponse(request);
             return;
         }
-        Plan.State state = Plan.State.begin(context);
+        Plan.State state = Plan.State.begin(context, isGenerated());
         if (Groups.isGroup(handles.threadContext(), request)) {
             state.finish();
             next.onResponse(request);
             return;
         }
         ActionListener<SearchRequest> listener = Groups.marking(handles.threadContext(), next);
+        Attempt attempt = Attempt.of(handles.threadContext());
+        if (attempt != null && attempt.first() != null) {
+            state.repeat(attempt.first());
+            withoutOptions(request);
+            listener.onResponse(request);
+            return;
+        }
         Fallback fallback = new Fallback(handles, RerankProcessor.mayNotFail(request, this));
         Planner planner = new Planner(request, configured);
         // Whoever goes on without an answer goes on with the search as it was sent.
@@ -69,66 +81,85 @@ class WindowProcessor extends AbstractProcessor implements SearchRequestProcesso
         try {
             planner.check();
             planner.checkKind();
-            int widened = planner.widenedSize(handles.limits());
+            Indices.Known known = handles.indices().of(request);
+            planner.read(known.mapping());
+            int limit = planner.limit(known.maxResultWindow());
             String query = planner.query();
-            widen(request, state, planner, query, widened, unchanged);
+            widen(request, new Decision(state, planner, attempt), query, limit, unchanged);
         } catch (Skip skip) {
-            state.leave(Outcome.skipped(skip.reason()));
+            state.leave(planner.skipped(skip));
             listener.onResponse(request);
         } catch (Exception e) {
             unchanged.onFailure(e);
         }
     }
 
-    private void widen(
-        SearchRequest request,
-        Plan.State state,
-        Planner planner,
-        String query,
-        int widened,
-        ActionListener<SearchRequest> listener
-    ) {
-        Options options = planner.options();
+    /** What is decided about a search, by whom, and in which run. */
+    private record Decision(Plan.State state, Planner planner, Attempt attempt) {}
+
+    private void widen(SearchRequest request, Decision by, String query, int limit, ActionListener<SearchRequest> listener) {
+        Planner planner = by.planner;
         long started = System.nanoTime();
-        ActionListener<List<String>> withFields = ActionListener.wrap(ofPolicy -> {
-            List<String> needed = planner.needed(ofPolicy);
-            SearchSourceBuilder search = request.source();
+        ActionListener<PolicyFields.Read> withFields = ActionListener.wrap(policy -> {
             try {
-                SourceCut cut = SourceCut.of(search, needed);
                 long spent = (System.nanoTime() - started) / 1_000_000;
-                int from = planner.from();
-                int size = planner.size();
-                state.rerank(planner.plan(query, from, size, needed, cut, spent));
-                search.from(0).size(widened);
-                if (cut.isNeeded()) {
-                    search.fetchSource(cut.asks());
+                Plan plan = planner.plan(query, planner.reading(policy, query), limit, spent);
+                by.state.rerank(plan);
+                if (plan.isWidened()) {
+                    // Others may hold the search that was sent.
+                    SearchSourceBuilder search = request.source().shallowCopy();
+                    search.searchPipelineSource(request.source().searchPipelineSource());
+                    search.from(plan.hits().first()).size(plan.hits().asked());
+                    if (plan.cut().isNeeded()) {
+                        search.fetchSource(plan.cut().asks());
+                    }
+                    request.source(search);
+                }
+                if (by.attempt != null) {
+                    by.attempt.change(plan);
                 }
             } catch (Skip skip) {
-                state.leave(Outcome.skipped(skip.reason()));
+                by.state.leave(planner.skipped(skip));
             }
-            withoutOptions(search);
+            withoutOptions(request);
             listener.onResponse(request);
         }, listener::onFailure);
-        if (options.fields() != null) {
-            withFields.onResponse(options.fields());
+        if (planner.needsPolicy()) {
+            handles.fields().of(planner.policy(), planner.options(), withFields);
         } else {
-            handles.fields().of(planner.policy(), options, withFields);
+            withFields.onResponse(null);
         }
     }
 
     /** The options are nobody's business where the documents are. */
-    private static void withoutOptions(SearchSourceBuilder search) {
-        if (search.ext() != null) {
+    private static void withoutOptions(SearchRequest request) {
+        SearchSourceBuilder search = request.source();
+        if (Planner.ext(search) != null) {
             List<SearchExtBuilder> others = new ArrayList<>(search.ext());
             others.removeIf(RerankdExt.class::isInstance);
-            search.ext(others);
+            SearchSourceBuilder without = search.shallowCopy();
+            without.searchPipelineSource(search.searchPipelineSource());
+            request.source(without.ext(others));
         }
     }
 
     /** The same for a search that has options and names no pipeline. */
     static final class Auto extends WindowProcessor implements SystemGeneratedProcessor {
-        Auto(RerankdPlugin.Handles handles, Options configured) {
+        private final ExecutionStage stage;
+
+        Auto(RerankdPlugin.Handles handles, Options configured, ExecutionStage stage) {
             super(null, "reranks what asks for it", false, handles, configured);
+            this.stage = stage;
+        }
+
+        @Override
+        boolean isGenerated() {
+            return true;
+        }
+
+        @Override
+        public ExecutionStage getExecutionStage() {
+            return stage;
         }
 
         @Override

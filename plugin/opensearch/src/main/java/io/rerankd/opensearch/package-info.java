@@ -15,5 +15,8 @@
  *       io.rerankd.opensearch.Page} cuts the page, {@link io.rerankd.opensearch.Outcome} says what
  *       became of it.
  * </ol>
+ *
+ * <p>{@link io.rerankd.opensearch.AttemptFilter} is around both: where the engine fails on the widened search, the
+ * search runs once more as it was sent.
  */
 package io.rerankd.opensearch;

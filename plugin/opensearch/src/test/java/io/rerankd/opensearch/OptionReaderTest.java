@@ -1,0 +1,38 @@
+package io.rerankd.opensearch;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.util.HashMap;
+import java.util.Map;
+
+import org.junit.jupiter.api.Test;
+import org.opensearch.core.rest.RestStatus;
+
+class OptionReaderTest {
+    private static Options search(Map<String, Object> said) {
+        return OptionReader.SEARCH.take(new HashMap<>(said), (key, problem) -> new IllegalArgumentException(key + ": " + problem));
+    }
+
+    @Test
+    void explanationsAreRefusedByName() {
+        assertTrue(assertThrows(IllegalArgumentException.class, () -> search(Map.of("explain", true))).getMessage().contains("explain"));
+        assertThrows(IllegalArgumentException.class, () -> search(Map.of("explain", "false")));
+        search(Map.of("explain", false));
+    }
+
+    @Test
+    void theBlameIsWhereTheOptionWasSaid() {
+        Failure refused = new Failure("bad-request", RestStatus.BAD_REQUEST, "weight", "parameters.weight");
+        assertTrue(refused.blaming(search(Map.of("parameters", Map.of("weight", 5)))).isOfTheSearch());
+        Failure ofPipeline = refused.blaming(search(Map.of("key", "a")));
+        assertFalse(ofPipeline.isOfTheSearch());
+        assertEquals("rule", ofPipeline.reason());
+        // The engine takes a query of any length.
+        Failure query = new Failure("bad-request", RestStatus.BAD_REQUEST, "long", "query").blaming(search(Map.of()));
+        assertFalse(query.isOfTheSearch());
+        assertEquals("bad-request", query.reason());
+    }
+}
