@@ -20,7 +20,7 @@ fn parameters_that_the_policy_refuses_are_refused_when_the_pipeline_is_put() {
     };
     for parameters in [
         json!({"weight": 5}),
-        json!({"weigth": 0.5}),
+        json!({"weights": 0.5}),
         json!({"fields": []}),
     ] {
         let got = put(parameters.clone());
