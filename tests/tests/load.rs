@@ -262,7 +262,10 @@ fn more_tokens_than_there_is_room_for_are_429_with_the_time_to_come_back() {
         (429, Some("overloaded"))
     );
     let message = refused.error_message();
-    assert!(message.contains("too many tokens are waiting"), "{message}");
+    assert!(
+        message.contains("too much text is waiting for its turn"),
+        "{message}"
+    );
     let seconds: u32 = refused
         .header("retry-after")
         .and_then(|seconds| seconds.parse().ok())

@@ -52,8 +52,8 @@ static FAILING: LazyLock<(Rerankd, Folder)> = LazyLock::new(|| {
     (start("trap", &folder), folder)
 });
 
-/// A server that ranks and asks for a key, with one policy that fails, and one that holds the only
-/// instance for as long as its client stays.
+/// A server that ranks and asks for a key, with one policy that fails, and one that holds all the
+/// room there is for as long as its client stays.
 fn start(default_policy: &str, folder: &Folder) -> Rerankd {
     for component in [
         require::policies().join("cross-encoder.wasm"),
@@ -73,7 +73,8 @@ fn start(default_policy: &str, folder: &Folder) -> Rerankd {
     let limits = [
         "--default-policy",
         default_policy,
-        "--max-instances",
+        // One request has all the room there is for tokens, however small it is.
+        "--max-queued-tokens",
         "1",
         "--guest-cpu-ms",
         "60000",

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 /// Names that clients send for models, and the one that answers to them here.
 const ALIASES: &str = r#"
+expect = ["no-such-policy"]
+
 [wire.aliases]
 "rerank-v3.5" = "cross-encoder"
 "rerank-english-v3.0" = "cross-encoder"

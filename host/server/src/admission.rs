@@ -341,7 +341,8 @@ impl Admission {
     ) -> Result<(), RerankError> {
         let tokens = requests.iter().map(estimated_tokens).sum();
         let tokens = take(&self.tokens, tokens, self.limits.max_queued_tokens)
-            .ok_or_else(|| overloaded("too many tokens are waiting", wait))?;
+            // LiteLLM takes "too many tokens" for a request that is larger than the model's window.
+            .ok_or_else(|| overloaded("too much text is waiting for its turn", wait))?;
         permit.hold(tokens);
         Ok(())
     }

@@ -34,7 +34,7 @@ export class Servers {
             .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(" "))), 0);
     }
 
-    // Has a policy that never ends hold the only instance there is, so that all else is refused, until the
+    // Has a policy that never ends hold all the room there is, so that all else is refused, until the
     // end or until what `action` gets is called.
     async whileBusy(action) {
         const { hostname, port } = new URL(this.url);

@@ -106,7 +106,7 @@ class Servers(NamedTuple):
 
     @contextlib.contextmanager
     def kept_busy(self):
-        """Has a policy that never ends hold the only instance there is, so that all else is refused, until the
+        """Has a policy that never ends hold all the room there is, so that all else is refused, until the
         end or until what it gives is called."""
         host, port = self.url.removeprefix("http://").split(":")
         body = json.dumps({"query": QUERY, "documents": DOCUMENTS, "timeout_ms": 60000}).encode()

@@ -78,7 +78,7 @@ pub(super) fn javascript(name: &str) -> Vec<(String, String)> {
     );
     let package = replaced(
         checkout_file!("guest/examples/javascript/package.json"),
-        &[(EXAMPLE_NAME, name), JAVASCRIPT_OUT],
+        &[JAVASCRIPT_OUT, (EXAMPLE_NAME, name)],
     );
     let lock = checkout_file!("guest/examples/javascript/package-lock.json");
     files(
