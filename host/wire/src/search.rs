@@ -202,12 +202,3 @@ impl Forward<'_> {
         self.untouched
     }
 }
-
-/// How the fields that a policy reads may be chosen for it.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct FieldChoice {
-    /// Fields that it reads besides those that can be chosen, such as a price.
-    pub kept: Vec<String>,
-    /// The fields that it may be given; `None` is any.
-    pub grants: Option<Vec<String>>,
-}

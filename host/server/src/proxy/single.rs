@@ -113,10 +113,7 @@ impl Exchange<'_> {
             search: self.search_id(search),
             is_first_page: search.is_first_page(),
         };
-        let instance = app
-            .admission
-            .reserve(search.timeout, &app.inference)
-            .await;
+        let instance = app.admission.reserve(search.timeout, &app.inference).await;
         let ranked = self
             .proxy
             .rank(&self.asker(), window, instance.as_ref(), &shadows)
