@@ -235,21 +235,22 @@ fn a_full_queue_drops_what_comes_and_is_worked_off() {
 fn nothing_is_taken_while_more_than_half_is_admitted() {
     let fixture = Fixture::new("echo");
     wait(async {
-        let admit = || {
+        let admit = async || {
             let requests = [request()];
             let inference = &host().inference;
             fixture
                 .admission
                 .admit("ranker", &requests, Instant::now(), inference)
+                .await
                 .unwrap()
         };
-        let two = [admit(), admit()];
+        let two = [admit().await, admit().await];
         fixture.offer(applied(&[1.0, 2.0, 3.0]));
         assert_eq!(
             (fixture.shadow.queued(), fixture.comparison().dropped),
             (1, 0)
         );
-        let third = admit();
+        let third = admit().await;
         fixture.offer(applied(&[1.0, 2.0, 3.0]));
         assert_eq!(
             (fixture.shadow.queued(), fixture.comparison().dropped),
