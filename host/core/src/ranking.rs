@@ -430,9 +430,10 @@ pub const UNREAD: &str = "unread";
 /// What a caller should know of how a ranking came about, beside the verdicts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Notes {
-    /// Whether the model could not read the query, so that nothing was scored.
+    /// Whether a model could not read the query. No row of it was run then; a policy that asked how much was
+    /// read, or that needs no model, may have scored documents all the same.
     pub query_unread: bool,
-    /// Documents of which the model saw only a part.
+    /// Documents of which the model saw only a part; at least, where a policy has several texts of each.
     pub truncated: usize,
     /// The model that stands in for a trained one, if there is one: its scores mean nothing.
     pub stand_in: Option<String>,
