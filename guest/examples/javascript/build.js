@@ -8,6 +8,8 @@ import { dirname, resolve } from 'node:path';
 
 import { componentize } from '@bytecodealliance/componentize-js';
 
+import { withoutPaths } from './paths.js';
+
 const [policy, out] = process.argv.slice(2).map((path) => resolve(path));
 
 const { component } = await componentize({
@@ -18,15 +20,10 @@ const { component } = await componentize({
   disableFeatures: ['stdio', 'random', 'clocks', 'http', 'fetch-event'],
 });
 
-// The engine's memory was saved as it was, with the paths of this machine in it: no business of whoever
-// gets the component. Others of the same length take their place.
-const paths = [dirname(policy), `${tmpdir()}/[0-9a-f]+/sources`].map((path) => new RegExp(path, 'g'));
-const named = paths.reduce(
-  (text, path) => text.replace(path, (found) => '/policy'.padEnd(found.length, '/')),
-  Buffer.from(component).toString('latin1'),
-);
+// The engine's memory was saved as it was, with the paths of this machine in it.
+const named = withoutPaths(component, dirname(policy), tmpdir());
 const cases = await readCases(resolve(dirname(policy), 'cases'));
-const built = Buffer.concat([Buffer.from(named, 'latin1'), ...cases]);
+const built = Buffer.concat([named, ...cases]);
 
 await mkdir(dirname(out), { recursive: true });
 await writeFile(out, built);

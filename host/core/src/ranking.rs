@@ -402,6 +402,11 @@ pub struct TokenCount {
     pub total: u64,
     /// Tokens of the longest row, as its model saw it.
     pub longest: u64,
+    /// Tokens of the longest query, as its model saw it, without special tokens; `None` where no text is
+    /// known to be the query.
+    pub longest_query: Option<u64>,
+    /// Tokens of the longest other text, as its model saw it, without special tokens.
+    pub longest_document: u64,
     /// Tokens of the longest row that was cut, before the cut; at least, where the text is many
     /// times longer than the model's window.
     pub longest_cut: Option<u64>,
@@ -414,6 +419,8 @@ impl TokenCount {
     pub fn add(&mut self, other: Self) {
         self.total += other.total;
         self.longest = self.longest.max(other.longest);
+        self.longest_query = self.longest_query.max(other.longest_query);
+        self.longest_document = self.longest_document.max(other.longest_document);
         if other.longest_cut > self.longest_cut {
             self.longest_cut = other.longest_cut;
             self.window = other.window;
@@ -430,9 +437,10 @@ pub const UNREAD: &str = "unread";
 /// What a caller should know of how a ranking came about, beside the verdicts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Notes {
-    /// Whether the model could not read the query, so that nothing was scored.
+    /// Whether a model could not read the query. No row of it was run then; a policy that asked how much was
+    /// read, or that needs no model, may have scored documents all the same.
     pub query_unread: bool,
-    /// Documents of which the model saw only a part.
+    /// Documents of which the model saw only a part; at least, where a policy has several texts of each.
     pub truncated: usize,
     /// The model that stands in for a trained one, if there is one: its scores mean nothing.
     pub stand_in: Option<String>,
@@ -518,6 +526,7 @@ mod tests {
             longest,
             longest_cut,
             window,
+            ..TokenCount::default()
         };
         let mut sum = TokenCount::default();
         for next in [

@@ -473,8 +473,12 @@ impl EncodeJob {
         let mut encoding = Encoding {
             query_truncated: query.is_some_and(EncodedText::truncated),
             query_reading: query.map(EncodedText::reading),
+            special_tokens: self.tokenizer.special_tokens(self.query.is_some()),
             ..Encoding::default()
         };
+        let of_query = query.map(|query| query.ids().len());
+        // What a row has beside its text.
+        let beside = encoding.special_tokens + of_query.unwrap_or(0);
         for (position, row) in rows.into_iter().enumerate() {
             let row = row.unwrap_or_else(|| {
                 // Nobody else withdraws a call that is waited for.
@@ -498,6 +502,8 @@ impl EncodeJob {
                 encoding.tokens.add(TokenCount {
                     total: row.ids.len() as u64,
                     longest: row.ids.len() as u64,
+                    longest_query: of_query.map(|tokens| tokens as u64),
+                    longest_document: row.ids.len().saturating_sub(beside) as u64,
                     longest_cut: (given > row.ids.len()).then_some(given as u64),
                     window: self.tokenizer.max_tokens() as u64,
                 });

@@ -179,8 +179,7 @@ async fn run(
     };
     let mut encoding: Encoding = lane.encode(model.tokenizer(), of_pairs, texts).await?;
     if query_is_first {
-        // What is compared with a query that nobody can read need not run, either.
-        encoding.query_reading = encoding.readings.first().copied();
+        encoding.tell_query(&[0]);
     }
     let (truncated, query_truncated) = (encoding.truncated.clone(), encoding.query_truncated);
     let tokens = encoding.tokens;

@@ -71,6 +71,8 @@ pub struct Encoding {
     pub query_truncated: bool,
     /// How much there is of it.
     pub tokens: TokenCount,
+    /// How many special tokens each row has.
+    pub special_tokens: usize,
 }
 
 impl ModelTokenizer {
@@ -287,6 +289,24 @@ impl Encoding {
         let rows = self.rows.iter();
         rows.map(|row| ROW_BYTES + row.ids.len() * TOKEN_BYTES)
             .sum()
+    }
+
+    /// Tells which rows of texts alone are the query, ascending. What is compared with a query that nobody
+    /// can read need not run, either. A row after the first may be a document that says the same.
+    pub fn tell_query(&mut self, rows: &[u32]) {
+        let Some(&first) = rows.first() else {
+            return;
+        };
+        self.query_reading = self.readings.get(first as usize).copied();
+        let longest = |of_query: bool| {
+            let rows = (0_usize..).zip(&self.rows);
+            let rows =
+                rows.filter(|&(row, _)| (row == first as usize) == of_query && self.is_run(row));
+            let tokens = rows.map(|(_, row)| row.ids.len().saturating_sub(self.special_tokens));
+            tokens.max().unwrap_or(0) as u64
+        };
+        (self.tokens.longest_query, self.tokens.longest_document) =
+            (Some(longest(true)), longest(false));
     }
 
     /// Tokens in each row.

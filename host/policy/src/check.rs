@@ -1,6 +1,6 @@
 //! From what a guest says to a ranking: every document judged exactly once, or a fault.
 
-use rerankd_core::ranking::EMPTY;
+use rerankd_core::ranking::{EMPTY, UNREAD};
 use rerankd_core::{Judgment, Outcome, Ranking, SkipReason, Status};
 use rerankd_inference::Verdict;
 
@@ -9,6 +9,12 @@ use crate::error::Fault;
 use crate::imports::log::words;
 use crate::texts::Texts;
 
+/// The reason of a score that is no number.
+pub(crate) const NOT_FINITE: &str = "not-finite";
+/// What a policy says of a row that did not run.
+pub(crate) const LATE: &str = "late";
+/// The reason in place of one that is no word.
+const FAILED: &str = "failed";
 /// Longest reason of an unscored document that is kept, bytes.
 const MAX_REASON_BYTES: usize = 32;
 /// Longest explanation that is kept, bytes.
@@ -72,7 +78,7 @@ pub fn check(
         }
         let outcome = match judgment.outcome {
             types::Outcome::Scored(score) if score.is_finite() => Outcome::Scored(score),
-            types::Outcome::Scored(_) => Outcome::Unscored("not-finite".to_owned()),
+            types::Outcome::Scored(_) => Outcome::Unscored(NOT_FINITE.to_owned()),
             types::Outcome::Unscored(reason) => Outcome::Unscored(reason_word(&reason)),
             types::Outcome::Filtered if filters => Outcome::Filtered,
             types::Outcome::Filtered => return Err(Fault::Filtered { index }),
@@ -114,6 +120,7 @@ fn conclude(ranking: &Ranking, late_rows: usize, texts: &Texts) -> Result<Option
     if ranking.scored() > 0 {
         return Ok(Some(Status::Partial));
     }
+    let is_fault = |reason: &&str| matches!(*reason, LATE | NOT_FINITE | FAILED);
     let reasons: Vec<&str> = ranking
         .judgments()
         .iter()
@@ -127,9 +134,12 @@ fn conclude(ranking: &Ranking, late_rows: usize, texts: &Texts) -> Result<Option
         Some(_) => SkipReason::Unread,
         None if reasons.iter().all(|&reason| reason == EMPTY) => SkipReason::NoText,
         None if late_rows > 0 => return Ok(None),
-        None if texts.any_unrun() => SkipReason::Unread,
+        None if texts.none_read() => SkipReason::Unread,
+        // What nobody can read excuses its own document, and hides no fault in another.
+        None if reasons.contains(&UNREAD) && !reasons.iter().any(is_fault) => SkipReason::Unread,
         None => {
-            let reason = reasons.iter().find(|&&reason| reason != EMPTY);
+            let is_own = |reason: &&&str| !matches!(**reason, EMPTY | UNREAD);
+            let reason = reasons.iter().find(is_own);
             return Err(Fault::NoScore {
                 documents: ranking.documents(),
                 reason: reason.copied().unwrap_or(EMPTY).to_owned(),
@@ -156,7 +166,7 @@ fn reason_word(reason: &str) -> String {
     if word.starts_with(|c: char| c.is_ascii_lowercase()) {
         word.to_owned()
     } else {
-        "failed".to_owned()
+        FAILED.to_owned()
     }
 }
 
@@ -192,6 +202,63 @@ mod tests {
             ranking.judgment(0).outcome,
             Outcome::Unscored("not-finite".into())
         );
+    }
+
+    /// Judgments by letter: `n` NaN, `l` late, `o` of the policy's own reason; texts by letter: `r` read,
+    /// `u` unread, `e` empty.
+    #[test]
+    fn what_nobody_can_read_hides_no_fault_of_the_policy() {
+        use rerankd_inference::{Encoding, Reading};
+
+        let unread = Reading {
+            verdict: Verdict::Unread,
+            unread: 1.0,
+        };
+        let fault = |reason: &str| {
+            Err(Fault::NoScore {
+                documents: 3,
+                reason: reason.to_owned(),
+            })
+        };
+        for (read, said, expected) in [
+            ("urr", "nnn", fault("not-finite")),
+            ("err", "nnn", fault("not-finite")),
+            ("uer", "lln", fault("not-finite")),
+            // Nothing was late, whatever the policy says.
+            ("urr", "lll", fault("late")),
+            ("urr", "ooo", fault("own")),
+            ("uuu", "nnn", Ok(SkipReason::Unread)),
+            ("uue", "lnl", Ok(SkipReason::Unread)),
+            ("uur", "llo", Ok(SkipReason::Unread)),
+            ("uuu", "ooo", Ok(SkipReason::Unread)),
+            ("eee", "nll", Ok(SkipReason::NoText)),
+        ] {
+            let readings = read.chars().map(|letter| match letter {
+                'u' => unread,
+                'e' => Reading::NOTHING,
+                _ => Reading::WHOLE,
+            });
+            let mut texts = Texts::default();
+            let encoding = Encoding {
+                readings: readings.collect(),
+                ..Encoding::default()
+            };
+            texts.note(&encoding, &[]);
+            let judgments = (0..).zip(said.chars()).map(|(index, letter)| {
+                let outcome = match letter {
+                    'n' => types::Outcome::Scored(f64::NAN),
+                    'l' => types::Outcome::Unscored("late".into()),
+                    _ => types::Outcome::Unscored("own".into()),
+                };
+                judged(index, outcome)
+            });
+            let checked = check(judgments.collect(), 3, false, 0, &texts);
+            let status = checked.map(|checked| match checked {
+                Checked::Ranking { status, .. } => status,
+                Checked::AllLate => panic!("{read} {said}: nothing was late"),
+            });
+            assert_eq!(status, expected.map(Status::Skipped), "{read} {said}");
+        }
     }
 
     #[test]

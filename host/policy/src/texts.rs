@@ -4,11 +4,14 @@
 //! A row that is not run, since nobody can read it, comes back as NaN like one that was late, and a
 //! policy of the contract 0.1 calls its document `late`. The host knows better, and says so: which row
 //! is which document's follows from their number where a call has one text a document, in their order,
-//! as policies do; elsewhere, from the fact that no row was late.
+//! as policies do; elsewhere, from the fact that no row was late. A number that is not finite may be the
+//! policy's own, so elsewhere it is left as it is, unless no text was run at all.
 
 use rerankd_core::ranking::{EMPTY, UNREAD};
 use rerankd_core::{Judgment, Outcome};
 use rerankd_inference::{Encoding, Verdict};
+
+use crate::check::{LATE, NOT_FINITE};
 
 /// Most texts that are kept, of a call's all; where there are more, none of them is placed.
 const MOST_KEPT: usize = 2048;
@@ -23,6 +26,8 @@ pub struct Texts {
     query: Option<Verdict>,
     encoded: Vec<Encoded>,
     kept: usize,
+    /// Whether any text of a document was read.
+    any_read: bool,
     /// What there was beyond [`MOST_KEPT`].
     beyond: Traits,
 }
@@ -62,28 +67,33 @@ impl Texts {
         let query = encoding.query_reading.map(|reading| reading.verdict);
         self.query = self.query.max(query);
         let is_query = |row: u32| query_rows.binary_search(&row).is_ok();
-        let told = (0_u32..)
-            .zip(&encoding.readings)
-            .filter_map(|(row, reading)| {
+        let documents = || {
+            let rows = (0_u32..).zip(&encoding.readings);
+            rows.filter(|&(row, _)| !is_query(row))
+        };
+        self.any_read |= documents().any(|(_, reading)| reading.verdict == Verdict::Read);
+        let told = || {
+            documents().filter_map(|(row, reading)| {
                 let is_cut = || encoding.truncated.binary_search(&row).is_ok();
                 let told = match reading.verdict {
-                    _ if is_query(row) => return None,
                     Verdict::Empty => Trait::Empty,
                     Verdict::Unread => Trait::Unread,
                     Verdict::Read if is_cut() => Trait::Cut,
                     Verdict::Read => return None,
                 };
                 Some((row, told))
-            });
-        let told: Vec<(u32, Trait)> = told.take(MOST_KEPT + 1).collect();
-        if told.is_empty() {
+            })
+        };
+        let count = told().count();
+        if count == 0 {
             return;
         }
-        if self.kept + told.len() > MOST_KEPT {
-            self.beyond.add(&told);
+        if self.kept + count > MOST_KEPT {
+            self.beyond.add(told());
             return;
         }
-        self.kept += told.len();
+        let told: Vec<(u32, Trait)> = told().collect();
+        self.kept += count;
         let texts = encoding.readings.len();
         let last = texts.checked_sub(1).and_then(|row| u32::try_from(row).ok());
         self.encoded.push(Encoded {
@@ -99,16 +109,14 @@ impl Texts {
         self.query.filter(|&query| query != Verdict::Read)
     }
 
-    /// Whether any text was not run.
-    pub(crate) fn any_unrun(&self) -> bool {
-        let told = |encoded: &Encoded| encoded.told.iter().any(|&(_, told)| told != Trait::Cut);
-        self.query().is_some()
-            || self.beyond.unread + self.beyond.empty > 0
-            || self.encoded.iter().any(told)
+    /// Whether there were texts, and none was read: then nothing is the policy's fault.
+    pub(crate) fn none_read(&self) -> bool {
+        !self.any_read && !(self.encoded.is_empty() && self.beyond.is_none())
     }
 
     /// Corrects the reasons of documents whose text was not run, and marks those that were cut.
-    /// `late_rows`: how many rows did not run in time. Returns how many documents were cut.
+    /// `late_rows`: how many rows did not run in time. Returns how many documents were cut; at least, where
+    /// cut texts have no place among them.
     pub(crate) fn correct(&self, judgments: &mut [Judgment], late_rows: usize) -> usize {
         let cut = |judgments: &[Judgment]| judgments.iter().filter(|one| one.truncated).count();
         if self.query().is_none() && self.encoded.is_empty() && self.beyond.is_none() {
@@ -122,11 +130,11 @@ impl Texts {
                     for &(row, told) in &encoded.told {
                         let place = (row as usize).checked_sub(before);
                         if let Some(&index) = place.and_then(|place| positions.get(place)) {
-                            correct(&mut judgments[index], told);
+                            correct(&mut judgments[index], told, is_nan);
                         }
                     }
                 }
-                None => elsewhere.add(&encoded.told),
+                None => elsewhere.add(encoded.told.iter().copied()),
             }
         }
         // Where the query is not read, no row is run.
@@ -138,12 +146,18 @@ impl Texts {
             (None, Traits { empty: 1.., .. }) => Some(Trait::Empty),
             (None, _) => None,
         };
+        let is_told: fn(&str) -> bool = match self.query().is_some() || !self.any_read {
+            true => is_nan,
+            false => |reason| reason == LATE,
+        };
         if let Some(told) = of_all {
             judgments
                 .iter_mut()
-                .for_each(|judgment| correct(judgment, told));
+                .for_each(|judgment| correct(judgment, told, is_told));
         }
-        cut(judgments).max(elsewhere.cut.min(judgments.len()))
+        // Several of them may be of one document.
+        let elsewhere = usize::from(elsewhere.cut > 0);
+        cut(judgments).max(elsewhere.min(judgments.len()))
     }
 }
 
@@ -152,7 +166,7 @@ impl Traits {
         self.cut + self.unread + self.empty == 0
     }
 
-    fn add(&mut self, told: &[(u32, Trait)]) {
+    fn add(&mut self, told: impl Iterator<Item = (u32, Trait)>) {
         for (_, told) in told {
             match told {
                 Trait::Cut => self.cut += 1,
@@ -205,12 +219,17 @@ impl Places {
     }
 }
 
-fn correct(judgment: &mut Judgment, told: Trait) {
-    let is_nan = |reason: &str| reason == "late" || reason == "not-finite";
+/// Whether a row that was not run, which is NaN, can be why.
+fn is_nan(reason: &str) -> bool {
+    matches!(reason, LATE | NOT_FINITE)
+}
+
+/// `is_told`: reasons in whose place that of the text comes.
+fn correct(judgment: &mut Judgment, told: Trait, is_told: fn(&str) -> bool) {
     match (&mut judgment.outcome, told) {
         (Outcome::Scored(_), Trait::Cut) => judgment.truncated = true,
-        (Outcome::Unscored(reason), Trait::Unread) if is_nan(reason) => UNREAD.clone_into(reason),
-        (Outcome::Unscored(reason), Trait::Empty) if is_nan(reason) => EMPTY.clone_into(reason),
+        (Outcome::Unscored(reason), Trait::Unread) if is_told(reason) => UNREAD.clone_into(reason),
+        (Outcome::Unscored(reason), Trait::Empty) if is_told(reason) => EMPTY.clone_into(reason),
         _ => {}
     }
 }
@@ -317,9 +336,31 @@ mod tests {
         check(&["ruurr"], "sls", 0, "sus");
         check(&["ruurr"], "sls", 1, "sls");
         check(&["reerr"], "sls", 0, "ses");
-        assert_eq!(corrected(&["rccrr"], "sss", 0), ("sss".to_owned(), 2));
         let many = "u".repeat(MOST_KEPT + 1);
         check(&[&many], &"l".repeat(MOST_KEPT + 1), 0, &many);
+    }
+
+    #[test]
+    fn a_number_of_the_policys_own_stays_where_texts_have_no_place() {
+        check(&["Qruurr"], "nls", 0, "nus");
+        check(&["reerr"], "nsl", 0, "nse");
+        // Where nothing was run there is no number of its own.
+        check(&["uuuee"], "nnn", 0, "uuu");
+        check(&["Qeeeee"], "nnn", 0, "eee");
+    }
+
+    #[test]
+    fn cut_texts_without_a_place_are_of_at_least_one_document() {
+        assert_eq!(corrected(&["rccrr"], "sss", 0), ("sss".to_owned(), 1));
+        assert_eq!(corrected(&["rcr", "rccrr"], "sss", 0).1, 1);
+        assert_eq!(corrected(&["rcc", "rccrr"], "sss", 0).1, 2);
+    }
+
+    #[test]
+    fn what_stands_behind_too_many_texts_counts() {
+        let texts = texts(&[&format!("{}u", "c".repeat(MOST_KEPT + 7))]);
+        assert_eq!((texts.beyond.cut, texts.beyond.unread), (MOST_KEPT + 7, 1));
+        check(&[&format!("{}u", "e".repeat(MOST_KEPT + 7))], "sl", 0, "su");
     }
 
     #[test]
@@ -343,7 +384,6 @@ mod tests {
             let texts = query(letter);
             texts.correct(&mut judgments, 1);
             assert_eq!(texts.query(), verdict);
-            assert_eq!(texts.any_unrun(), verdict.is_some());
             assert_eq!(judgments, vec![Judgment::unscored(reason); 2]);
         }
     }

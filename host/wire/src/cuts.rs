@@ -5,22 +5,31 @@
 //! (`truncate: false` or `"NONE"`, `truncation: false`); whoever wants the end kept (`left`, `"START"`) or
 //! less read than the model would, gets an error where that would make a difference.
 
-use rerankd_core::{ErrorKind, RerankError, Reranked};
+use rerankd_core::{ErrorKind, RerankError, Reranked, TokenCount};
 
 use crate::decode::Place;
 use crate::json::{Json, Kind, quoted};
 use crate::lax;
 
-/// Keys that bound how many tokens of a text are read.
-const LIMITS: &[&str] = &[
+/// Keys that bound how many tokens are read, and of what.
+const LIMITS: &[(&str, Bounded)] = &[
     // Cohere v2; Jina's and vLLM's words for the same.
-    "max_tokens_per_doc",
-    "max_tokens_per_query",
-    "max_doc_length",
-    "max_query_length",
-    // vLLM, of query and document together.
-    "truncate_prompt_tokens",
+    ("max_tokens_per_doc", Bounded::Document),
+    ("max_tokens_per_query", Bounded::Query),
+    ("max_doc_length", Bounded::Document),
+    ("max_query_length", Bounded::Query),
+    // vLLM.
+    ("truncate_prompt_tokens", Bounded::Row),
 ];
+
+/// Of what tokens are counted.
+#[derive(Debug, Clone, Copy)]
+enum Bounded {
+    Query,
+    Document,
+    /// Query and document together, with the special tokens.
+    Row,
+}
 
 /// What was said.
 #[derive(Debug, Clone, Default)]
@@ -29,8 +38,8 @@ pub(crate) struct Cuts {
     whole_texts: bool,
     /// The key by which texts may be cut at their start alone.
     from_the_start: Option<&'static str>,
-    /// The smallest bound, tokens, and its key.
-    at_most: Option<(u64, &'static str)>,
+    /// Bounds by what they bound: the smallest, tokens, and its key.
+    at_most: [Option<(u64, &'static str)>; 3],
 }
 
 impl Cuts {
@@ -44,8 +53,8 @@ impl Cuts {
         place: Place<'_>,
         value: Json<'_>,
     ) -> Result<bool, RerankError> {
-        if let Some(key) = LIMITS.iter().find(|limit| **limit == key) {
-            self.limit(key, place, value)?;
+        if let Some(&(key, bounded)) = LIMITS.iter().find(|(limit, _)| *limit == key) {
+            self.limit(key, bounded, place, value)?;
             return Ok(true);
         }
         match key {
@@ -92,6 +101,7 @@ impl Cuts {
     fn limit(
         &mut self,
         key: &'static str,
+        bounded: Bounded,
         place: Place<'_>,
         value: Json<'_>,
     ) -> Result<(), RerankError> {
@@ -100,8 +110,9 @@ impl Cuts {
             -1 => {}
             count @ 1.. => {
                 let count = count.unsigned_abs();
-                if self.at_most.is_none_or(|(most, _)| count < most) {
-                    self.at_most = Some((count, key));
+                let at_most = &mut self.at_most[bounded as usize];
+                if at_most.is_none_or(|(most, _)| count < most) {
+                    *at_most = Some((count, key));
                 }
             }
             _ => return Err(place.expected(WANTED, value)),
@@ -130,15 +141,37 @@ impl Cuts {
                 ));
             }
         }
-        if let Some((most, key)) = self.at_most {
-            let longest = tokens().map(|tokens| tokens.longest).max().unwrap_or(0);
+        for bounded in [Bounded::Query, Bounded::Document, Bounded::Row] {
+            let Some((most, key)) = self.at_most[bounded as usize] else {
+                continue;
+            };
+            let longest = tokens().map(|tokens| bounded.longest(tokens)).max();
+            let (longest, what) = longest.unwrap_or((0, ""));
             if longest > most {
                 return too_long(format!(
-                    "`{key}` is {most}, and a text was read with {longest} tokens (query, document and special tokens together): texts are cut to what the model reads and no shorter; send shorter texts, or leave `{key}` out"
+                    "`{key}` is {most}, and {what} was read with {longest} tokens: texts are cut to what the model reads and no shorter; send shorter texts, or leave `{key}` out"
                 ));
             }
         }
         Ok(())
+    }
+}
+
+impl Bounded {
+    /// Tokens of the longest that was read, and what it is.
+    fn longest(self, tokens: TokenCount) -> (u64, &'static str) {
+        let row = (
+            tokens.longest,
+            "a text (query, document and special tokens together)",
+        );
+        match self {
+            Self::Query => tokens
+                .longest_query
+                // It may be anywhere in a row.
+                .map_or(row, |query| (query, "a query")),
+            Self::Document => (tokens.longest_document, "a document"),
+            Self::Row => row,
+        }
     }
 }
 

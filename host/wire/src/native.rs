@@ -22,8 +22,8 @@
 //! `results` holds the scored documents, best first and without those below `min_score`, then those
 //! that could not be scored (`"unscored": "empty"` in place of `score`), cut to `top_n`. `unscored`
 //! counts all of the latter, also behind the cut; `filtered` the documents that the policy left out;
-//! `query_truncated` and `query_unread` are true where the model saw only a part of the query, or could
-//! not read it. Optional keys are absent rather than null.
+//! `query_truncated` and `query_unread` are true where a model saw only a part of the query, or could
+//! not read it (a policy that asked may have scored all the same). Optional keys are absent rather than null.
 //!
 //! `_default` as `{policy}` is the policy that answers where nobody is named (`--default-policy`).
 

@@ -7,7 +7,7 @@
 //! reranked, `unscored` how many of them have no score, `time` milliseconds from the arrival of the
 //! whole request to the ranking. `reason` of a `partial` ranking is the commonest of its unscored
 //! documents; `unread` is how many of them the model cannot read. `truncated` is how many documents were
-//! cut to fit the model; `query-truncated` is there if the query was; `stand-in` names the model, if it
+//! cut to fit the model, at least; `query-truncated` is there if the query was; `stand-in` names the model, if it
 //! is for tests and its scores mean nothing. Counts of 0 are left out.
 
 use std::collections::BTreeMap;

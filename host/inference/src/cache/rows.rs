@@ -69,7 +69,8 @@ impl RowCache {
         Ok(cache)
     }
 
-    /// Looks a batch's rows up; `None` if rows of this model are not kept.
+    /// Looks a batch's rows up; `None` if rows of this model are not kept. Rows that are not to be run
+    /// are not known, whatever was kept.
     pub(crate) fn recall(self: &Arc<Self>, model: &Model, batch: &RowBatch) -> Option<Recalled> {
         if model.manifest().execution.row_independence == RowIndependence::None
             || !model.row_form().fits()
@@ -84,7 +85,14 @@ impl RowCache {
                 model.row_keys().key(&bytes)
             })
             .collect();
-        let found: Vec<_> = keys.iter().map(|key| self.store.entries.get(key)).collect();
+        let found: Vec<_> = keys
+            .iter()
+            .zip(batch.lengths())
+            .map(|(key, &length)| match length {
+                0 => None,
+                _ => self.store.entries.get(key),
+            })
+            .collect();
         let hits = found.iter().flatten().count();
         let misses = found.len() - batch.unrun() - hits;
         self.store.count(model.name(), hits, misses);

@@ -72,13 +72,7 @@ impl GuestState {
             Ok((mut encoding, held)) => {
                 let mut held = held.expect("it was given with the texts");
                 held.shrink_to(encoding.size_bytes());
-                // What is compared with a query that nobody can read need not run, either.
-                let own_query = || {
-                    query_rows
-                        .first()
-                        .map(|&row| encoding.readings[row as usize])
-                };
-                encoding.query_reading = encoding.query_reading.or_else(own_query);
+                encoding.tell_query(&query_rows);
                 self.usage.tokens.add(encoding.tokens);
                 self.usage.texts.note(&encoding, &query_rows);
                 // Both ascend.

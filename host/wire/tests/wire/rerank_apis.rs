@@ -387,6 +387,7 @@ fn a_text_that_does_not_fit_is_an_error_only_for_those_who_want_it_whole() {
             longest: 512,
             longest_cut: Some(534),
             window: 512,
+            ..TokenCount::default()
         },
         ..probabilities(vec![scored(0.5)])
     };

@@ -351,6 +351,8 @@ fn with_a_cut(protocol: &dyn Protocol, body: &str) -> Result<(), String> {
         tokens: TokenCount {
             total: 520,
             longest: 512,
+            longest_query: Some(3),
+            longest_document: 506,
             longest_cut: Some(534),
             window: 512,
         },
@@ -441,12 +443,71 @@ fn a_bound_that_no_text_reaches_is_kept_to() {
         tokens: TokenCount {
             total: 12,
             longest: 7,
+            longest_document: 5,
             ..TokenCount::default()
         },
         ..probabilities(vec![scored(0.5)])
     };
     let decoded = decode(&Superset, body.as_bytes()).unwrap();
     assert!(decoded.reply.encode(&[short]).is_ok());
+}
+
+#[test]
+fn a_bound_on_queries_is_held_against_queries_and_one_on_documents_against_documents() {
+    let told = |bounds: &str, longest_query| {
+        let body = format!(r#"{{"query":"green tea","documents":["a"],{bounds}}}"#);
+        let read = Reranked {
+            tokens: TokenCount {
+                total: 105,
+                longest: 105,
+                longest_query,
+                longest_document: 100,
+                ..TokenCount::default()
+            },
+            ..probabilities(vec![scored(0.5)])
+        };
+        let decoded = decode(&Superset, body.as_bytes()).unwrap();
+        let encoded = decoded.reply.encode(&[read]);
+        encoded.err().map(|error| error.message)
+    };
+    for bounds in [
+        r#""max_query_length":64,"max_doc_length":1024"#,
+        r#""max_tokens_per_query":2,"max_tokens_per_doc":100"#,
+        r#""truncate_prompt_tokens":105"#,
+    ] {
+        assert_eq!(told(bounds, Some(2)), None, "{bounds}");
+    }
+    for (bounds, query, part) in [
+        (
+            r#""max_query_length":64,"max_doc_length":1024"#,
+            Some(65),
+            "`max_query_length` is 64, and a query was read with 65 tokens",
+        ),
+        (
+            r#""max_tokens_per_query":1"#,
+            Some(2),
+            "`max_tokens_per_query` is 1, and a query was read with 2 tokens",
+        ),
+        (
+            r#""max_query_length":64,"max_tokens_per_doc":99"#,
+            Some(2),
+            "`max_tokens_per_doc` is 99, and a document was read with 100 tokens",
+        ),
+        (
+            r#""truncate_prompt_tokens":104"#,
+            Some(2),
+            "`truncate_prompt_tokens` is 104, and a text (query, document and special tokens together) was read with 105",
+        ),
+        // Where nobody knows which text is the query, it may be any.
+        (
+            r#""max_query_length":64"#,
+            None,
+            "`max_query_length` is 64, and a text (query, document",
+        ),
+    ] {
+        let told = told(bounds, query).expect(bounds);
+        assert!(told.contains(part), "{bounds}: {told}");
+    }
 }
 
 #[test]

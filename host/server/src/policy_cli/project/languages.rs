@@ -93,6 +93,10 @@ pub(super) fn javascript(name: &str) -> Vec<(String, String)> {
                 checkout_file!("guest/examples/javascript/panics.js"),
             ),
             ("build.js", &build),
+            (
+                "paths.js",
+                checkout_file!("guest/examples/javascript/paths.js"),
+            ),
             ("package.json", &package),
             ("package-lock.json", &lock.replace(EXAMPLE_NAME, name)),
             (
@@ -151,10 +155,20 @@ mod tests {
                 assert!(has(name), "{name}");
             }
         }
-        let built = javascript("my-boost")
-            .into_iter()
-            .find(|(path, _)| path == "build.js");
+        let files = javascript("my-boost");
+        let built = files.iter().find(|(path, _)| path == "build.js");
         let (_, script) = built.expect("it has one");
         assert!(script.contains("manifest.js"), "{script}");
+        // Whatever a script takes from beside it comes along.
+        for (_, script) in files.iter().filter(|(path, _)| path.ends_with(".js")) {
+            for beside in script.split("from './").skip(1) {
+                let (name, _) = beside.split_once('\'').expect("a quote ends it");
+                let is_made = name == "manifest.js";
+                assert!(
+                    is_made || files.iter().any(|(path, _)| path == name),
+                    "{name}"
+                );
+            }
+        }
     }
 }
