@@ -233,7 +233,9 @@ pub(crate) async fn resolve_name(
     }
     let selector = PolicySelector::parse(name);
     let active = app.releases.catalog().active();
-    let is_policy = active.iter().any(|version| version.name() == selector.name);
+    // One that is expected is no foreign model, however long it takes to come.
+    let is_policy = active.iter().any(|version| version.name() == selector.name)
+        || app.config.expect.contains(&selector.name);
     if let Some(policy) = app.config.wire.catch_all().filter(|_| !is_policy) {
         return app.releases.resolve(policy, key).await;
     }
