@@ -123,7 +123,9 @@ SLOW_TESTS := a_web_page_in_a_real_browser_changes_nothing_and_learns_nothing \
 	scores_of_openvino_are_those_of_the_cpu_also_for_many_callers \
 	the_bundled_policies_and_the_examples_pass_their_cases \
 	check_says_which_step_a_component_fails \
-	a_component_that_is_too_large_is_refused_before_it_is_sent
+	a_component_that_is_too_large_is_refused_before_it_is_sent \
+	clients_in_python_see_the_refusal_of_a_large_body \
+	clients_in_javascript_see_the_refusal_of_a_large_body
 TEST_FILES := $(wildcard tests/tests/*.rs host/*/tests/*.rs)
 TEST_FOLDERS := $(patsubst %/,%,$(dir $(wildcard tests/tests/*/main.rs host/*/tests/*/main.rs)))
 FAST_FILES := $(filter-out $(SLOW_FILES),$(notdir $(basename $(TEST_FILES)) $(TEST_FOLDERS)))

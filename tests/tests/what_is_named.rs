@@ -372,6 +372,108 @@ fn a_release_that_does_not_take_what_a_rule_gives_is_refused_and_a_rollback_neve
 }
 
 #[test]
+fn a_file_that_does_not_take_what_a_rule_gives_is_refused_at_start_and_what_served_goes_on() {
+    // Without a name it is the default policy, the only one.
+    for named in ["policies = [\"echo\"]\n", ""] {
+        let folder = Folder::new();
+        folder.write("policies/echo.wasm", taking("1.0.0", &["boost"]));
+        let rule = format!("[[index]]\npattern = \"shop\"\n{named}parameters = {{ boost = 2 }}\n");
+        let config = config(&folder, &rule);
+        let (policies, data) = (folder.path().join("policies"), folder.path().join("data"));
+        let (policies, data) = (text(&policies), text(&data));
+        let proxy = [
+            "--upstream",
+            "http://127.0.0.1:9",
+            "--proxy-listen",
+            "127.0.0.1:0",
+        ];
+        let places = [
+            "--policies",
+            &policies,
+            "--data-dir",
+            &data,
+            "--config",
+            &config,
+        ];
+        let mut server = Rerankd::start(&[&places[..], &proxy].concat());
+        folder.write("policies/echo.wasm", taking("2.0.0", &["lift"]));
+        server.restart();
+        let answer = server.admin_call("GET", "/v1/policies/echo", &[], b"").ok();
+        assert_eq!(answer.json()["active"]["version"], "1.0.0", "{named}");
+        let said =
+            "[[index]] `shop` gives it parameters that it does not take; GET /v1/events has which";
+        assert!(server.stderr().contains(said), "{}", server.stderr());
+        // Nor does one start that has nothing else to serve.
+        let flags = [
+            "--log",
+            "error",
+            "--policies",
+            &policies,
+            "--config",
+            &config,
+        ];
+        let refusal = run("check", &[&flags[..], &proxy].concat());
+        assert_says(
+            &refusal,
+            &["[[index]] `shop`: policy `echo`: `parameters.boost`"],
+        );
+    }
+}
+
+#[test]
+fn a_canary_that_does_not_take_what_a_rule_gives_is_warned_of_at_start() {
+    let folder = Folder::new();
+    folder.write("policies/README.md", "");
+    let (policies, data) = (folder.path().join("policies"), folder.path().join("data"));
+    let (policies, data) = (text(&policies), text(&data));
+    let places = ["--policies", &policies, "--data-dir", &data];
+    let mut plain = Deployment::of(Rerankd::start(&places), Folder::new());
+    plain.release("echo", &taking("1.0.0", &["boost"]), "activate=true");
+    plain.release("echo", &taking("2.0.0", &[]), "");
+    plain
+        .role("echo", "canary", &json!({"version": "2.0.0", "percent": 1}))
+        .ok();
+    plain.kill();
+    let rule = "[[index]]\npattern = \"shop\"\npolicies = [\"echo\"]\nparameters = { boost = 2 }\n";
+    let config = config(&folder, rule);
+    let proxy = [
+        "--upstream",
+        "http://127.0.0.1:9",
+        "--proxy-listen",
+        "127.0.0.1:0",
+    ];
+    let server = Rerankd::start(&[&places[..], &["--config", &config], &proxy].concat());
+    let said = "[[index]] `shop` gives `boost`, which the canary does not take";
+    assert!(server.stderr().contains(said), "{}", server.stderr());
+}
+
+#[test]
+fn a_check_looks_at_the_places_of_what_outlives_the_process() {
+    let folder = Folder::new();
+    let path = |name: &str| text(&folder.path().join(name));
+    let data = folder.write("data/readme", "");
+    let data = data.parent().expect("it lies in a folder");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(data, mode).expect("it is this user's");
+    let (nowhere, data) = (path("nowhere/rows"), text(data));
+    for (flags, said) in [
+        (["--data-dir", &data], "it can be written by others"),
+        (["--cache-file", &nowhere], "(--cache-file): "),
+        (["--cache-file", &data], "(--cache-file): "),
+    ] {
+        for command in ["serve", "check"] {
+            assert_says(
+                &run(command, &[&flags[..], &["--log", "error"]].concat()),
+                &[said],
+            );
+        }
+    }
+    let refusal = run("check", &["--print-config"]);
+    assert_eq!(refusal.code, Some(2), "{refusal:?}");
+    assert!(refusal.stderr.contains("`rerankd serve`"), "{refusal:?}");
+}
+
+#[test]
 fn a_variable_that_is_no_setting_is_warned_of_with_the_nearest_name() {
     let with = |arguments: &[&str]| {
         let mut command = Rerankd::command(arguments);

@@ -272,10 +272,12 @@ impl ReleaseError {
             | Self::Schema(_)
             | Self::Parameters(_)
             | Self::Cases(_)
-            | Self::CasesFailed { .. }
-            | Self::Rule { .. } => {
+            | Self::CasesFailed { .. } => {
                 "it is in the policy's own words: GET /v1/events has them".to_owned()
             }
+            Self::Rule { place, .. } => format!(
+                "{place} gives it parameters that it does not take; GET /v1/events has which"
+            ),
             _ => self.to_string(),
         }
     }

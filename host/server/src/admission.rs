@@ -203,7 +203,7 @@ impl Admission {
 
     /// A place for a search that is to be ranked when its engine has answered, to be held until then.
     /// [`reserve`](Self::reserve) comes then. It takes no instance; where half as many requests wait for one as
-    /// there are, none is to be had soon.
+    /// there are (rounded up), none is to be had soon.
     ///
     /// # Errors
     /// As [`admit`](Self::admit).
@@ -213,7 +213,7 @@ impl Admission {
         inference: &Inference,
     ) -> Result<Permit, RerankError> {
         let (_, wait) = self.in_time(timeout, Instant::now(), inference)?;
-        let most = self.limits.max_instances + self.limits.max_instances / 2;
+        let most = self.limits.max_instances + self.limits.max_instances.div_ceil(2);
         if self.requests.load(Ordering::Acquire) >= most {
             return Err(overloaded("too many requests are running", wait));
         }

@@ -22,7 +22,7 @@ use crate::checkout;
 use crate::config::Config;
 use crate::connections::Connections;
 use crate::data_folder::DataFolder;
-use crate::expected;
+use crate::expected::{self, Awaited};
 use crate::listener::Draining;
 use crate::parts;
 use crate::self_test::CaseRunner;
@@ -63,6 +63,8 @@ pub struct App {
     pub data: DataFolder,
     /// Who may do what on the admin plane.
     pub tokens: Tokens,
+    /// What the configuration names and was not there yet.
+    pub(crate) awaited: Awaited,
     /// Whether the process is going down.
     pub draining: Draining,
     /// Who is connected.
@@ -96,17 +98,20 @@ impl App {
         let releases = Arc::new(open_releases(&config, data.path(), &engine, &inference)?);
         releases.restore().await?;
         let files = components(&config)?;
+        let in_files: Vec<String> = files.iter().map(|path| file_name(path)).collect();
+        // Before anything is released that would not take it.
+        releases.give(expected::given(&releases, &in_files, &config));
         deploy(&files, &releases, &config).await?;
         check_bindings(&files, &releases, &inference, &config)?;
         expected::check(&releases, &config).map_err(anyhow::Error::msg)?;
-        let given = expected::given(&releases, &config).map_err(anyhow::Error::msg)?;
-        let given = releases.give(given).await;
-        given.map_err(|faults| anyhow::Error::msg(faults.join("; ")))?;
+        let taken = releases.check_serving().await;
+        taken.map_err(|faults| anyhow::Error::msg(faults.join("; ")))?;
         for version in releases.catalog().active() {
             warn_of_test_models(&version);
         }
         let connections = Arc::new(Connections::new(&config));
         let app = Arc::new(Self {
+            awaited: Awaited::of(&config),
             api_keys,
             admission: Admission::new(&config.limits),
             telemetry: Telemetry::new(&inference, &releases, engine.ledger(), &connections),
@@ -233,7 +238,7 @@ async fn deploy(
         (path, deployed)
     });
     let mut deployed = futures_util::stream::iter(deploying).buffer_unordered(DEPLOYED_AT_A_TIME);
-    let mut failed = Ok(());
+    let (mut failed, mut untaken) = (Ok(()), Vec::new());
     while let Some((path, outcome)) = deployed.next().await {
         let Err(error) = outcome else { continue };
         let route = releases.catalog().route(&file_name(path));
@@ -246,11 +251,18 @@ async fn deploy(
             let file = path.display().to_string();
             let file = crate::terminal::one_line(&file);
             tracing::error!(%file, error, "a file of a policy folder was refused");
+        } else if let Some(ReleaseError::Rule { place, problem }) = refused {
+            untaken.push(format!("{place}: policy `{}`: {problem}", file_name(path)));
         } else if failed.is_ok() {
             failed = Err(error.context(path.display().to_string()));
         }
     }
-    failed
+    failed?;
+    if untaken.is_empty() {
+        return Ok(());
+    }
+    untaken.sort();
+    Err(anyhow::Error::msg(untaken.join("; ")))
 }
 
 /// Models that the configuration gives to policies which lie in no folder: they count from the next release

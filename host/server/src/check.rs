@@ -1,13 +1,16 @@
-//! `rerankd check`: all that `rerankd serve` would refuse at start, without serving. It builds the very same
-//! server on a data folder that is thrown away, so what was only pushed to the real one is not there.
+//! `rerankd check`: what `rerankd serve` would refuse at start, without serving. It builds the very same
+//! server on a data folder that is thrown away, so what was only pushed to the real one is not there. Of the
+//! real one it looks whether it is safe, and binds no port.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 
 use crate::app::App;
 use crate::config::Config;
+use crate::data_folder::DataFolder;
 use crate::expected;
 use crate::policy_cli::Scratch;
 use crate::proxy::Proxy;
@@ -17,10 +20,13 @@ use crate::proxy::Proxy;
 /// # Errors
 /// What is wrong, as `serve` says it; or what it would wait for although nobody expects it.
 pub fn run(mut config: Config) -> anyhow::Result<String> {
+    DataFolder::check(&config.data_dir).map_err(anyhow::Error::msg)?;
     let scratch = Scratch::new().context("no folder for the check")?;
     config.data_dir = scratch.path().join("data");
     // It is the server's, and locked by one that runs.
-    config.caches.file = None;
+    if let Some(file) = config.caches.file.take() {
+        check_cache_file(&file)?;
+    }
     let planes = [
         config.tls.as_ref(),
         config.admin_tls.as_ref(),
@@ -51,6 +57,31 @@ pub fn run(mut config: Config) -> anyhow::Result<String> {
         }
         Ok(said(&app, &expected))
     })
+}
+
+/// Whether a file of the row cache may be where it shall be; makes and opens none.
+fn check_cache_file(file: &Path) -> anyhow::Result<()> {
+    let refuse = |problem: &str| {
+        let file = file.display();
+        anyhow::bail!("cache file `{file}` (--cache-file): {problem}")
+    };
+    match std::fs::metadata(file) {
+        Ok(meta) if !meta.is_file() => return refuse("it is not a file"),
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return refuse(&error.to_string());
+        }
+        Err(_) => {}
+    }
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    match std::fs::metadata(folder) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => refuse(&format!("`{}` is no folder", folder.display())),
+        Err(error) => refuse(&format!("the folder `{}`: {error}", folder.display())),
+    }
 }
 
 fn said(app: &Arc<App>, expected: &[expected::Missing]) -> String {

@@ -30,7 +30,8 @@ pub enum Command {
     },
     /// Serve policies over HTTP.
     Serve(Box<ServeFlags>),
-    /// Check a whole configuration without serving: all that `serve` would refuse at start.
+    /// Check a whole configuration without serving: what `serve` would refuse at start, but for ports that are
+    /// taken and for what was only pushed to a server.
     Check(Box<CheckFlags>),
     /// Make, list and revoke tokens of the admin plane.
     Token {
@@ -50,7 +51,9 @@ pub fn command() -> clap::Command {
         // `rerankd serve --version` would else say `rerankd-serve`.
         command.display_name("rerankd").mut_subcommands(named)
     }
-    named(Cli::command())
+    // Refused there.
+    let check = |command: clap::Command| command.mut_arg("print_config", |arg| arg.hide(true));
+    named(Cli::command().mut_subcommand("check", check))
 }
 
 /// What to do about tokens.
@@ -207,7 +210,7 @@ pub struct ServeFlags {
     pub admin_tls_key: Option<PathBuf>,
 
     /// File of keys, one a line, of which callers of the data plane must send one as `Authorization:
-    /// Bearer KEY`; read anew when it changes
+    /// Bearer KEY`, `x-api-key: KEY` or `api-key: KEY`; read anew when it changes
     #[arg(
         long,
         value_name = "FILE",
@@ -405,7 +408,8 @@ pub struct ServeFlags {
     )]
     pub max_bytes_in_flight: Option<usize>,
 
-    /// Most policy instances at one time; more are refused with 429
+    /// Most policy instances at one time; more wait for one within their deadline, and are refused with 429
+    /// then
     #[arg(
         long,
         value_name = "N",

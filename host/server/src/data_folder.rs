@@ -65,6 +65,20 @@ impl DataFolder {
         Ok(folder)
     }
 
+    /// Whether a folder would be opened, as far as that is seen without making anything: what there is of it
+    /// is safe.
+    ///
+    /// # Errors
+    /// As [`DataFolder::open`].
+    pub fn check(path: &Path) -> Result<(), String> {
+        let path = std::path::absolute(path).map_err(|error| fault(path, &error))?;
+        check_chain(&path)?;
+        match std::fs::exists(&path) {
+            Ok(false) => Ok(()),
+            _ => Self::existing(&path).map(drop),
+        }
+    }
+
     /// Checks a folder that must be there.
     ///
     /// # Errors

@@ -12,14 +12,16 @@ const MOST_EDITS: usize = 4;
 pub fn unknown(command: &Command) -> Vec<String> {
     let mut known = Vec::new();
     collect(command, &mut known);
-    let mut names: Vec<String> = std::env::vars_os()
-        .filter_map(|(name, _)| name.into_string().ok())
+    let mut set: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.to_string_lossy().into()))
+        })
         .collect();
-    names.sort();
-    let unknown = names
-        .iter()
-        .filter(|name| name.starts_with(PREFIX) && !known.contains(name) && !is_of_a_cluster(name));
-    unknown.map(|name| sentence(name, &known)).collect()
+    set.sort();
+    let unknown = set.iter().filter(|(name, value)| {
+        name.starts_with(PREFIX) && !known.contains(name) && !is_of_a_cluster(name, value)
+    });
+    unknown.map(|(name, _)| sentence(name, &known)).collect()
 }
 
 fn sentence(name: &str, known: &[String]) -> String {
@@ -40,13 +42,19 @@ fn collect(command: &Command, known: &mut Vec<String>) {
 }
 
 /// Whether Kubernetes makes such a variable by itself, for a service called `rerankd` or `rerankd-*`.
-fn is_of_a_cluster(name: &str) -> bool {
+fn is_of_a_cluster(name: &str, value: &str) -> bool {
+    let is_url = || {
+        ["tcp://", "udp://", "sctp://"]
+            .iter()
+            .any(|scheme| value.starts_with(scheme))
+    };
     let parts: Vec<&str> = name.split('_').collect();
     let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     name.ends_with("_SERVICE_HOST")
         || name.ends_with("_SERVICE_PORT")
         || name.contains("_SERVICE_PORT_")
-        || name.ends_with("_PORT")
+        // Who means a setting writes a number.
+        || name.ends_with("_PORT") && is_url()
         || parts.windows(3).any(|parts| {
             parts[0] == "PORT" && is_number(&parts[1]) && matches!(parts[2], "TCP" | "UDP" | "SCTP")
         })
@@ -86,15 +94,23 @@ mod tests {
 
     #[test]
     fn what_a_cluster_makes_is_no_mistake() {
-        for name in [
-            "RERANKD_SERVICE_HOST",
-            "RERANKD_SERVICE_PORT_HTTP",
-            "RERANKD_PORT",
-            "RERANKD_PORT_9500_TCP_ADDR",
-            "RERANKD_ADMIN_PORT_9600_TCP",
+        for (name, value) in [
+            ("RERANKD_SERVICE_HOST", "10.0.0.1"),
+            ("RERANKD_SERVICE_PORT", "9500"),
+            ("RERANKD_SERVICE_PORT_HTTP", "9500"),
+            ("RERANKD_PORT", "tcp://10.0.0.1:9500"),
+            ("RERANKD_ADMIN_PORT", "sctp://10.0.0.1:9600"),
+            ("RERANKD_PORT_9500_TCP_ADDR", "10.0.0.1"),
+            ("RERANKD_ADMIN_PORT_9600_TCP", "tcp://10.0.0.1:9600"),
         ] {
-            assert!(is_of_a_cluster(name), "{name}");
+            assert!(is_of_a_cluster(name, value), "{name}");
         }
-        assert!(!is_of_a_cluster("RERANKD_LISTNE"));
+        for (name, value) in [
+            ("RERANKD_LISTNE", "tcp://10.0.0.1:9500"),
+            ("RERANKD_PORT", "8080"),
+            ("RERANKD_ADMIN_PORT", ""),
+        ] {
+            assert!(!is_of_a_cluster(name, value), "{name}");
+        }
     }
 }

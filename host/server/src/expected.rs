@@ -2,6 +2,8 @@
 //! that are expected. What names nothing that there is, is an error at start, unless it may come later:
 //! then the server is not ready until it has come.
 
+use std::sync::{Mutex, PoisonError};
+
 use rerankd_core::PolicySelector;
 use rerankd_policy::release::{Given, Releases};
 
@@ -11,6 +13,7 @@ use crate::config::Config;
 use crate::rerank;
 
 /// A name, and where the configuration has it.
+#[derive(Clone)]
 struct Named {
     policy: PolicySelector,
     place: String,
@@ -65,22 +68,38 @@ impl std::fmt::Display for Missing {
     }
 }
 
-/// What the configuration names and is not there.
-pub(crate) fn missing(app: &App) -> Vec<Missing> {
-    let mut missing: Vec<Missing> = Vec::new();
-    for Named { policy, place } in named(&app.config) {
-        if app.releases.has(&policy).is_ok() {
-            continue;
-        }
-        match missing.iter_mut().find(|known| known.policy == policy) {
-            Some(known) => known.places.push(place),
-            None => missing.push(Missing {
-                policy,
-                places: vec![place],
-            }),
-        }
+/// What the configuration names and was not there yet. A version that an alias is pinned to may be deleted
+/// later: that fails its own requests, and makes no server unready that was ready.
+pub(crate) struct Awaited(Mutex<Vec<Named>>);
+
+impl Awaited {
+    /// All that it names.
+    pub(crate) fn of(config: &Config) -> Self {
+        Self(Mutex::new(named(config)))
     }
-    missing
+
+    /// What was missing whenever somebody asked, and is now.
+    fn still(&self, is_there: impl Fn(&PolicySelector) -> bool) -> Vec<Missing> {
+        let mut awaited = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited.retain(|named| !is_there(&named.policy));
+        let mut missing: Vec<Missing> = Vec::new();
+        for Named { policy, place } in awaited.iter().cloned() {
+            match missing.iter_mut().find(|known| known.policy == policy) {
+                Some(known) => known.places.push(place),
+                None => missing.push(Missing {
+                    policy,
+                    places: vec![place],
+                }),
+            }
+        }
+        missing
+    }
+}
+
+/// What the configuration names and was never there since the start.
+pub(crate) fn missing(app: &App) -> Vec<Missing> {
+    let is_there = |policy: &PolicySelector| app.releases.has(policy).is_ok();
+    app.awaited.still(is_there)
 }
 
 fn named(config: &Config) -> Vec<Named> {
@@ -108,11 +127,17 @@ fn named(config: &Config) -> Vec<Named> {
     all
 }
 
-/// What the index rules give policies, those included that name none and so have the default policy.
-///
-/// # Errors
-/// There is no default policy.
-pub(crate) fn given(releases: &Releases, config: &Config) -> Result<Vec<Given>, String> {
+/// What the index rules give policies, those included that name none and so have the default policy: that of
+/// the policies that are served, and of those in files. Where there is no default, the proxy does not start.
+pub(crate) fn given(releases: &Releases, files: &[String], config: &Config) -> Vec<Given> {
+    let served = releases.catalog().active();
+    let mut names: Vec<&str> = served.iter().map(|version| version.name()).collect();
+    for file in files {
+        if !names.contains(&file.as_str()) {
+            names.push(file);
+        }
+    }
+    let default = rerank::default_of(&names, config.default_policy.as_ref(), &config.expect).ok();
     let mut all = Vec::new();
     for rule in config.proxy.iter().flat_map(|proxy| &proxy.rules.indices) {
         let parameters = rule.parameters.as_deref();
@@ -122,8 +147,7 @@ pub(crate) fn given(releases: &Releases, config: &Config) -> Result<Vec<Given>, 
         }
         let mut policies = rule.policies.clone();
         if policies.is_empty() {
-            let default = rerank::default_of(releases, config);
-            policies.push(default.map_err(|error| error.to_string())?);
+            policies.extend(default.clone());
         }
         all.extend(policies.into_iter().map(|policy| Given {
             place: place_of(&rule.pattern),
@@ -132,9 +156,41 @@ pub(crate) fn given(releases: &Releases, config: &Config) -> Result<Vec<Given>, 
             fields: rule.fields.clone(),
         }));
     }
-    Ok(all)
+    all
 }
 
 fn place_of(pattern: &str) -> String {
     format!("[[index]] `{pattern}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_there_once_is_missing_no_more() {
+        let named = |policy: &str, place: &str| Named {
+            policy: PolicySelector::parse(policy),
+            place: place.to_owned(),
+        };
+        let awaited = Awaited(Mutex::new(vec![
+            named("a@1.0.0", "one"),
+            named("b", "two"),
+            named("b", "three"),
+        ]));
+        let missing = |there: &[&str]| {
+            let is_there = |policy: &PolicySelector| there.contains(&policy.name.as_str());
+            let missing = awaited.still(is_there);
+            missing.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let b = "policy `b` is missing (two, three)".to_owned();
+        assert_eq!(
+            missing(&[]),
+            ["policy `a@1.0.0` is missing (one)".to_owned(), b.clone()]
+        );
+        assert_eq!(missing(&["a"]), [b.as_str()]);
+        assert_eq!(missing(&[]), [b.as_str()]);
+        assert!(missing(&["b"]).is_empty());
+        assert!(missing(&[]).is_empty());
+    }
 }

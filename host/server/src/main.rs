@@ -79,6 +79,12 @@ fn resolve(flags: Box<ServeFlags>) -> Result<Config, ExitCode> {
 
 fn check_command(flags: CheckFlags) -> ExitCode {
     let mut serve = flags.serve;
+    if serve.print_config {
+        terminal::warn(
+            "rerankd: --print-config is a flag of `rerankd serve`, which prints and does not serve",
+        );
+        return ExitCode::from(2);
+    }
     serve.config = flags.file.or(serve.config);
     let mut config = match resolve(Box::new(serve)) {
         Ok(config) => config,

@@ -16,13 +16,11 @@ use rerankd_core::{
 };
 use rerankd_inference::{Deadline, InferenceError, Model, Verdict, pairs};
 use rerankd_policy::catalog::Chosen;
-use rerankd_policy::release::Releases;
 use rerankd_policy::{PolicyError, PolicyVersion, invoke, split};
 use rerankd_wire::{Answer, Call, Decoded, Protocol, Target};
 
 use crate::admission::estimated_tokens;
 use crate::app::App;
-use crate::config::Config;
 use crate::shadow::ShadowJob;
 
 /// Bodies above this are decoded and encoded where they do not hold up other connections, bytes.
@@ -233,7 +231,9 @@ pub(crate) async fn resolve_name(
     }
     let selector = PolicySelector::parse(name);
     let active = app.releases.catalog().active();
-    let is_policy = active.iter().any(|version| version.name() == selector.name);
+    // One that is expected is no foreign model, however long it takes to come.
+    let is_policy = active.iter().any(|version| version.name() == selector.name)
+        || app.config.expect.contains(&selector.name);
     if let Some(policy) = app.config.wire.catch_all().filter(|_| !is_policy) {
         return app.releases.resolve(policy, key).await;
     }
@@ -263,26 +263,33 @@ pub(crate) async fn resolve_name(
 /// # Errors
 /// `UnknownModel` where nothing says who.
 pub(crate) fn default_policy(app: &App) -> Result<PolicySelector, RerankError> {
-    default_of(&app.releases, &app.config)
+    let active = app.releases.catalog().active();
+    let names: Vec<&str> = active.iter().map(|version| version.name()).collect();
+    default_of(
+        &names,
+        app.config.default_policy.as_ref(),
+        &app.config.expect,
+    )
 }
 
-/// As [`default_policy`], of what one is made of.
+/// As [`default_policy`], where policies of these names are served, of what the configuration says:
+/// `--default-policy` and `--expect`.
 ///
 /// # Errors
 /// As [`default_policy`].
 pub(crate) fn default_of(
-    releases: &Releases,
-    config: &Config,
+    active: &[&str],
+    default: Option<&PolicySelector>,
+    expect: &[String],
 ) -> Result<PolicySelector, RerankError> {
     /// What answers where the operator did not say, if it is served.
     const USUAL: &str = "semantic-blend";
-    if let Some(policy) = &config.default_policy {
+    if let Some(policy) = default {
         return Ok(policy.clone());
     }
-    let active = releases.catalog().active();
-    let mut names: Vec<&str> = active.iter().map(|version| version.name()).collect();
+    let mut names = active.to_vec();
     // What is expected is as good as there.
-    for name in config.expect.iter().map(String::as_str) {
+    for name in expect.iter().map(String::as_str) {
         if !names.contains(&name) {
             names.push(name);
         }
@@ -292,10 +299,7 @@ pub(crate) fn default_of(
     match usual.or(only) {
         Some(name) => Ok(PolicySelector::parse(name)),
         None => {
-            let names: Vec<String> = active
-                .iter()
-                .map(|version| format!("`{}`", version.name()))
-                .collect();
+            let names: Vec<String> = active.iter().map(|name| format!("`{name}`")).collect();
             Err(RerankError::new(
                 ErrorKind::UnknownModel,
                 format!(

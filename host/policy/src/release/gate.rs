@@ -46,45 +46,53 @@ impl Given {
         }
         Value::Object(merged)
     }
+
+    /// What it gives, in the operator's words.
+    fn names(&self) -> String {
+        let names = self.parameters.keys();
+        let names = names.map(|name| format!("`{}`", name.escape_debug()));
+        let fields = self.fields.iter().map(|_| "`fields`".to_owned());
+        names.chain(fields).collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl Releases {
-    /// Says what the configuration gives policies, once, when they are there. Each must be taken by the
-    /// version that answers now. If it is not, but another stored version of the policy takes it, the policy
-    /// was rolled back, which must not keep the server from starting again: the log says so.
+    /// Says what the configuration gives policies: from now on a version that does not take it is refused.
+    /// Only the first call counts. What serves already is left to [`check_serving`](Self::check_serving).
+    pub fn give(&self, given: Vec<Given>) {
+        let _ = self.given.set(given);
+    }
+
+    /// Whether what [`give`](Self::give) said is taken by the versions that answer now. If one does not take
+    /// it, but another stored version of the policy does, the policy was rolled back, which must not keep the
+    /// server from starting again: the log says so.
     ///
     /// # Errors
     /// A sentence for each that is wrong.
-    pub async fn give(self: &Arc<Self>, given: Vec<Given>) -> Result<(), Vec<String>> {
+    pub async fn check_serving(self: &Arc<Self>) -> Result<(), Vec<String>> {
         let mut faults = Vec::new();
-        for given in &given {
-            let Ok(chosen) = self.resolve(&given.policy, "").await else {
-                // There is no such policy yet.
-                continue;
-            };
-            let version = &chosen.placed.version;
-            let Err(problem) = takes(version, given).await else {
-                continue;
-            };
+        for given in self.given.get().into_iter().flatten() {
             let place = &given.place;
-            if self.has_another_that_takes(version, given).await {
-                let policy = version.label();
-                tracing::warn!(
-                    policy,
-                    "{place} gives parameters that the active version does not take, and another one does: its searches have the engine's order until then"
-                );
-                continue;
+            for (role, version) in self.answering(&given.policy).await {
+                let Err(problem) = takes(&version, given).await else {
+                    continue;
+                };
+                if self.has_another_that_takes(&version, given).await {
+                    let (policy, names) = (version.label(), given.names());
+                    tracing::warn!(
+                        policy,
+                        "{place} gives {names}, which {role} does not take as it is, and another version does: its searches have the engine's order; activate a version that takes it, or change the rule"
+                    );
+                    continue;
+                }
+                let name = &given.policy.name;
+                faults.push(format!("{place}: policy `{name}`: {problem}"));
             }
-            faults.push(format!(
-                "{place}: policy `{}`: {problem}",
-                given.policy.name
-            ));
         }
         if faults.is_empty() {
-            // Only the first call counts.
-            let _ = self.given.set(given);
             return Ok(());
         }
+        faults.dedup();
         Err(faults)
     }
 
@@ -108,12 +116,31 @@ impl Releases {
         Ok(())
     }
 
-    async fn has_another_that_takes(&self, active: &PolicyVersion, given: &Given) -> bool {
-        let Ok(versions) = self.versions(active.name()).await else {
+    /// The versions that answer a request for a policy, with what they are to it. None: there is no such
+    /// policy yet.
+    async fn answering(
+        self: &Arc<Self>,
+        policy: &PolicySelector,
+    ) -> Vec<(&'static str, Arc<PolicyVersion>)> {
+        if policy.version.is_some() {
+            let chosen = self.resolve(policy, "").await;
+            let named = chosen.map(|chosen| ("the version that it names", chosen.placed.version));
+            return named.into_iter().collect();
+        }
+        let route = self.catalog.route(&policy.name).unwrap_or_default();
+        let active = route.active.as_ref().map(|placed| &placed.version);
+        let canary = route.canary.as_ref().map(|canary| &canary.placed.version);
+        let active = active.map(|version| ("the active version", Arc::clone(version)));
+        let canary = canary.map(|version| ("the canary", Arc::clone(version)));
+        active.into_iter().chain(canary).collect()
+    }
+
+    async fn has_another_that_takes(&self, version: &PolicyVersion, given: &Given) -> bool {
+        let Ok(versions) = self.versions(version.name()).await else {
             return false;
         };
         let others = versions.into_iter().filter(|other| {
-            other.digest != active.digest()
+            other.digest != version.digest()
                 && given.policy.version.as_ref().is_none_or(|wanted| {
                     other.version == *wanted || other.digest.starts_with(wanted)
                 })

@@ -74,7 +74,7 @@ pub enum Language {
     Rust,
     /// Python 3.11 or newer; `build` gets componentize-py.
     Python,
-    /// JavaScript, with Node.js 20 or newer; `build` gets componentize-js.
+    /// JavaScript, with Node.js 20.11 or newer; `build` gets componentize-js.
     Javascript,
 }
 

@@ -28,17 +28,15 @@ pub(super) fn build(flags: &BuildArgs) -> Result<Outcome, Failure> {
     let cases = cases_folder.is_dir().then(|| Cases::read(&cases_folder));
     let cases = cases.transpose().map_err(Failure::refused)?;
     let count = cases.as_ref().map_or(0, Cases::len);
-    // The scripts of other languages put the cases in by themselves.
     let component = match languages::Project::of(folder) {
         Some(project) => project.component(folder)?,
-        None => {
-            let component = component_of(&compile(folder)?)?;
-            match cases.filter(|_| count > 0) {
-                Some(cases) => artifact::with_cases(&component, cases.text())
-                    .map_err(|error| Failure::refused(error.to_string()))?,
-                None => component,
-            }
-        }
+        None => component_of(&compile(folder)?)?,
+    };
+    // In place of what a script may have put in: what is counted here is what is inside.
+    let component = match cases.filter(|_| count > 0) {
+        Some(cases) => artifact::with_cases(&component, cases.text())
+            .map_err(|error| Failure::refused(error.to_string()))?,
+        None => component,
     };
     let path = folder.join(format!("{name}.wasm"));
     write(&path, &component)?;

@@ -147,10 +147,12 @@ fn of_template(path: &str) -> &'static str {
     file.map_or("", |(_, text)| text)
 }
 
-/// The contract, by its files' names in `wit`.
+/// The contract, by its files' names in `wit`; without the abilities that came later, which the scripts of
+/// other languages than Rust do not know.
 fn contract() -> impl Iterator<Item = (&'static str, &'static str)> {
     let files = SDK_FILES.iter();
-    files.filter_map(|(path, text)| Some((path.strip_prefix("wit/")?, *text)))
+    let files = files.filter_map(|(path, text)| Some((path.strip_prefix("wit/")?, *text)));
+    files.filter(|(path, _)| !path.starts_with("reading/"))
 }
 
 /// Every file of a project in Rust.

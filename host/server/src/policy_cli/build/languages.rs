@@ -30,7 +30,7 @@ impl Project {
         }
     }
 
-    /// Makes the component, with its cases inside.
+    /// Makes the component.
     ///
     /// # Errors
     /// The toolchain cannot be had, or the script fails.
@@ -89,7 +89,8 @@ fn python(folder: &Path) -> Result<PathBuf, Failure> {
 
 /// The project's packages, componentize-js among them.
 fn packages(folder: &Path) -> Result<(), Failure> {
-    if folder.join("node_modules").exists() {
+    // npm writes it last: without it somebody stopped an installation.
+    if folder.join("node_modules/.package-lock.json").exists() {
         return Ok(());
     }
     say("getting componentize-js into `node_modules`");
@@ -97,7 +98,7 @@ fn packages(folder: &Path) -> Result<(), Failure> {
     install
         .args(["ci", "--silent", "--no-audit", "--no-fund"])
         .current_dir(folder);
-    let failed = "componentize-js cannot be got (Node.js 20 or newer with npm is needed)";
+    let failed = "componentize-js cannot be got (Node.js 20.11 or newer with npm is needed)";
     run(install, failed)
 }
 
