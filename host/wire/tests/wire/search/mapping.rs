@@ -247,7 +247,7 @@ fn only_a_plan_that_hangs_on_the_mapping_says_so() {
         searching(r#"{"match_all":{}}"#),
         Search::of(r#"{"query":{"match":{"name":"a"}},"size":0}"#),
         Search::of(r#"{"query":{"match":{"name":"a"}},"sort":["price"]}"#),
-        Search::of(r#"{"query":{"match":{"name":"a"}},"from":5000}"#),
+        Search::of(r#"{"query":{"match":{"name":"a"}},"from":9995}"#),
         text.clone().header("rerankd-enabled", "false"),
     ] {
         assert!(!hangs(&passed, &all_indices()), "{}", passed.body);
