@@ -393,6 +393,51 @@ fn an_operators_mistake_ends_in_the_engines_page_and_a_callers_in_an_error() {
     );
 }
 
+#[test]
+fn a_hit_that_goes_between_two_searches_costs_its_own_search_the_ranking_and_no_other() {
+    let upstream = Upstream::start(|asked, stream| {
+        let lines: Vec<&[u8]> = asked.body.split(|&byte| byte == b'\n').collect();
+        let one = |lines: &[&[u8]]| {
+            let search: Value = serde_json::from_slice(lines[1]).unwrap_or_default();
+            let named = search["post_filter"]["bool"]["filter"][1]["ids"]["values"].as_array();
+            let Some(named) = named else {
+                return page_of(&search);
+            };
+            let mut page = page_of(&json!({"size": HITS}));
+            let hits = page["hits"]["hits"].as_array_mut().expect("it has hits");
+            hits.retain(|hit| named.contains(&hit["_id"]));
+            if search["query"]["match"]["title"] == "gone" {
+                hits.pop();
+            }
+            page
+        };
+        let pages: Vec<Value> = lines.chunks_exact(2).map(one).collect();
+        let all = json!({"took": 1, "responses": pages});
+        write_json(stream, "200 OK", &all.to_string())
+    });
+    let server = serve(&upstream, "", &[]);
+    let search =
+        |title: &str| json!({"query": {"match": {"title": title}}, "size": 5, "highlight": {}});
+    let lines = format!("{{}}\n{}\n{{}}\n{}\n", search("watch"), search("gone"));
+    let answer = call(&server, "/shop/_msearch", &[], &lines).ok();
+    let status = answer.header("rerank-status").expect("it is there");
+    let members: Vec<&str> = status.split(", ").collect();
+    assert!(members[0].contains("status=applied"), "{status}");
+    assert!(members[1].contains("reason=upstream-response"), "{status}");
+    let ids = |item: usize| -> Vec<Value> {
+        let hits = answer.json()["responses"][item]["hits"]["hits"].clone();
+        let hits = hits.as_array().expect("it has hits").clone();
+        hits.iter().map(|hit| hit["_id"].clone()).collect()
+    };
+    assert_eq!(ids(1), ["0", "1", "2", "3", "4"]);
+    assert_eq!(ids(0).len(), 5);
+    assert_ne!(ids(0), ids(1));
+    let searches = upstream.asked().into_iter();
+    let searches = searches.filter(|asked| asked.target().contains("_msearch"));
+    let counts = searches.map(|asked| asked.body.iter().filter(|&&byte| byte == b'\n').count() / 2);
+    assert_eq!(counts.collect::<Vec<_>>(), [2, 2, 1]);
+}
+
 /// An engine that renders `{"id": TEXT}` to a search of that text.
 fn templates(asked: &Asked, stream: &mut TcpStream) -> std::io::Result<bool> {
     let body = json_of(asked);

@@ -6,7 +6,7 @@ use axum::body::Body;
 use futures_util::StreamExt;
 use http::Response;
 use rerankd_core::{FailReason, OnFailure, RerankError, Reranked, SkipReason, Status};
-use rerankd_wire::search::{self, ItemPlan, MultiAnswer, MultiPlan, Rewritten};
+use rerankd_wire::search::{self, ItemPlan, MultiAnswer, MultiPlan, NotUnderstood, Rewritten};
 use rerankd_wire::status::{
     RERANK_STATUS, SearchStatus, multi_search_status_header, search_status_header,
 };
@@ -130,17 +130,27 @@ impl Exchange<'_> {
                 found.ask_again(index);
             }
         }
-        let second = match found.outstanding(&plan, &rankings).is_empty() {
-            true => None,
-            false => match self.ask(&plan.outstanding(&found, &rankings), sent).await? {
-                Said::Found(second) => Some(second),
+        // Once for the pages, and once for the searches of which none could be made: these alone.
+        for _ in 0..2 {
+            if found.outstanding(&plan, &rankings).is_empty() {
+                break;
+            }
+            let torn = match self.ask(&plan.outstanding(&found, &rankings), sent).await? {
+                Said::Found(second) => off_the_runtime(second.body.len(), || {
+                    found.answered(&plan, &rankings, &second.body)
+                }),
                 Said::Again(_) | Said::Final(_) => {
-                    return original(SearchStatus::Failed(FailReason::UpstreamResponse)).await;
+                    found.unanswered(&plan, &rankings, NotUnderstood::Refused)
                 }
-            },
-        };
-        let second = second.as_ref().map(|second| second.body.as_ref());
-        let Ok(page) = off_the_runtime(size, || found.page(&plan, &rankings, second)) else {
+            };
+            for index in torn {
+                if let MultiAnswer::Again(problem) = &found.items[index] {
+                    statuses[index] = Some(of(problem.status()));
+                    rankings[index] = None;
+                }
+            }
+        }
+        let Ok(page) = off_the_runtime(size, || found.page(&plan, &rankings)) else {
             return original(SearchStatus::Failed(FailReason::UpstreamResponse)).await;
         };
         let statuses: Vec<SearchStatus<'_>> = statuses

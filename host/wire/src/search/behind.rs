@@ -164,9 +164,12 @@ impl Rewritten<'_> {
         let (kept, documents) = (order.window.len(), found.documents());
         let end = self.cut.from.saturating_add(self.cut.size);
         if self.cut.from >= kept {
+            // What would lie behind the last hit that the engine gives is missing, as at the end of any
+            // list: the page is short, or empty.
+            let from = (self.cut.from - kept + documents).min(most);
             return Needed {
-                from: self.cut.from - kept + documents,
-                size: self.cut.size,
+                from,
+                size: self.cut.size.min(most - from),
                 has_window: false,
             };
         }

@@ -9,7 +9,7 @@ use super::sorts;
 use crate::json::{Json, Kind};
 
 /// Hits on a page whose search does not say.
-const DEFAULT_SIZE: usize = 10;
+pub(super) const DEFAULT_SIZE: usize = 10;
 
 /// `from` and `size`, where the URL is above the body.
 pub(super) fn page_of(asked: &Asked<'_>) -> Result<(usize, usize), SkipReason> {

@@ -3,13 +3,15 @@
 //! asked for without them, and the hits of the page come by a second search, which says by name which it
 //! wants: in a `post_filter`, which changes no score, no highlight, and no group's inner hits.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use super::body::Body;
+use super::plan::MAX_RESULT_WINDOW;
 use super::url::Params;
 use crate::answer;
 use crate::engine::page::{Hit, Page};
-use crate::json::Kind;
+use crate::json::{Json, Kind};
 
 /// Whether a second search costs less than what it spares.
 ///
@@ -51,14 +53,7 @@ impl Filter {
     pub(super) fn text(&self, page: &Page<'_>, hits: &[usize]) -> (String, usize) {
         let hits: Vec<&Hit<'_>> = hits.iter().map(|&hit| &page.hits[hit]).collect();
         let (wanted, most) = match &self.group {
-            None => {
-                let ids = hits.iter().filter_map(|hit| hit.id?.string());
-                let ids: Vec<_> = ids.collect();
-                // Two indices may have a hit of one id each.
-                let indices: BTreeSet<&str> = page.hits.iter().map(|hit| hit.name().0).collect();
-                let most = ids.len() * indices.len();
-                (format!(r#"{{"ids":{{"values":{}}}}}"#, shown(&ids)), most)
-            }
+            None => names(&hits),
             Some(field) => (groups(field, &hits), hits.len()),
         };
         let filter = match &self.own {
@@ -67,6 +62,45 @@ impl Filter {
         };
         (filter, most)
     }
+}
+
+/// Most indices that a filter names one by one; engines refuse queries of more than 1,024 clauses by
+/// default (`indices.query.bool.max_clause_count`).
+const MOST_INDICES: usize = 500;
+
+/// A filter for these hits, and how many may come of it. Two indices may have a hit of one id each: an
+/// id alone would bring both.
+fn names(hits: &[&Hit<'_>]) -> (String, usize) {
+    let mut by_index: BTreeMap<Cow<'_, str>, Vec<Cow<'_, str>>> = BTreeMap::new();
+    for hit in hits {
+        if let (Some(index), Some(id)) = (text_of(hit.index), text_of(hit.id)) {
+            by_index.entry(index).or_default().push(id);
+        }
+    }
+    let count: usize = by_index.values().map(Vec::len).sum();
+    let with_ids = |ids: &[Cow<'_, str>]| format!(r#"{{"ids":{{"values":{}}}}}"#, shown(&ids));
+    if by_index.len() > MOST_INDICES {
+        let indices = by_index.len();
+        let ids: Vec<Cow<'_, str>> = by_index.into_values().flatten().collect();
+        return (with_ids(&ids), (count * indices).min(MAX_RESULT_WINDOW));
+    }
+    let of_index = |(index, ids): (&Cow<'_, str>, &Vec<Cow<'_, str>>)| {
+        format!(
+            r#"{{"bool":{{"filter":[{{"term":{{"_index":{}}}}},{}]}}}}"#,
+            shown(index),
+            with_ids(ids)
+        )
+    };
+    let mut filters: Vec<String> = by_index.iter().map(of_index).collect();
+    let filter = match filters.len() {
+        1 => filters.remove(0),
+        _ => format!(r#"{{"bool":{{"should":[{}]}}}}"#, filters.join(",")),
+    };
+    (filter, count)
+}
+
+fn text_of(part: Option<Json<'_>>) -> Option<Cow<'_, str>> {
+    part?.string()
 }
 
 /// A filter for the groups of these hits. The engines show a hit's group among its fields, and nothing for

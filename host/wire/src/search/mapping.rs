@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rerankd_core::SkipReason;
 
-use super::rules::{Rules, matches};
+use super::rules::{Pattern, Rules};
 use super::searched::{Boost, with_boost};
 use super::target::Target;
 use crate::json::{self, Json, Kind as JsonKind};
@@ -384,10 +384,11 @@ pub(super) fn is_full_text(kind: &str) -> bool {
 }
 
 /// The full-text fields that a pattern stands for, fewest dots first, then by name.
-pub(super) fn matching(
-    mapping: &Mapping,
-    pattern: String,
-) -> impl Iterator<Item = &TextField> + use<'_> {
+pub(super) fn matching<'m>(
+    mapping: &'m Mapping,
+    pattern: &str,
+) -> impl Iterator<Item = &'m TextField> + use<'m> {
+    let pattern = Pattern::new(pattern);
     let texts = mapping.texts().iter();
-    texts.filter(move |text| matches(&pattern, &text.name))
+    texts.filter(move |text| pattern.matches(&text.name))
 }

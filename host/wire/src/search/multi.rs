@@ -180,7 +180,7 @@ fn responses(answer: &[u8], count: usize) -> Result<(Json<'_>, Vec<Json<'_>>), N
 pub struct MultiFound<'b> {
     /// One for each search, in their order.
     pub items: Vec<MultiAnswer<'b>>,
-    /// What was answered to searches as the client meant them.
+    /// What goes to the client of searches that were asked twice.
     settled: Vec<Option<String>>,
     answer: Json<'b>,
     responses: Vec<Json<'b>>,
@@ -234,11 +234,13 @@ impl MultiFound<'_> {
         Ok(())
     }
 
-    /// The positions of the searches that are to be asked once more when the windows are ranked:
-    /// [`MultiPlan::outstanding`]. `reranked` has one for each search.
+    /// The positions of the searches that are to be asked once more when the windows are ranked, as long
+    /// as [`answered`](Self::answered) has not taken their answers: [`MultiPlan::outstanding`].
+    /// `reranked` has one for each search.
     pub fn outstanding(&self, plan: &MultiPlan<'_>, reranked: &[Option<Reranked>]) -> Vec<usize> {
         let is_outstanding = |index: usize| match (&self.items[index], &plan.items[index]) {
-            (MultiAnswer::Again(_), _) => self.settled[index].is_none(),
+            _ if self.settled[index].is_some() => false,
+            (MultiAnswer::Again(_), _) => true,
             (MultiAnswer::Found(window), ItemPlan::Rerank(search)) => {
                 let reranked = reranked.get(index).and_then(Option::as_ref);
                 reranked.is_some_and(|reranked| search.page_search(window, reranked).is_some())
@@ -250,42 +252,76 @@ impl MultiFound<'_> {
             .collect()
     }
 
-    /// The whole answer. `reranked` has one for each search (`None` where there is no ranking);
-    /// `second` is the engine's answer to [`MultiPlan::outstanding`], where there was anything.
+    /// Takes the engine's answer to [`MultiPlan::outstanding`]. Returns the positions of the searches
+    /// whose ranked pages cannot be made of it: they are `Again` and outstanding, each as the client
+    /// meant it. One of them changes nothing for the others.
+    pub fn answered(
+        &mut self,
+        plan: &MultiPlan<'_>,
+        reranked: &[Option<Reranked>],
+        second: &[u8],
+    ) -> Vec<usize> {
+        let outstanding = self.outstanding(plan, reranked);
+        let answers = match responses(second, outstanding.len()) {
+            Ok((_, answers)) => answers,
+            Err(problem) => return self.unanswered(plan, reranked, problem),
+        };
+        let mut torn = Vec::new();
+        for (index, answer) in outstanding.into_iter().zip(answers) {
+            let reranked = reranked.get(index).and_then(Option::as_ref);
+            let text = match (&self.items[index], &plan.items[index], reranked) {
+                (MultiAnswer::Found(found), ItemPlan::Rerank(search), Some(reranked)) => {
+                    search.page_text(found, reranked, answer)
+                }
+                _ => Ok(answer.text().to_owned()),
+            };
+            match text {
+                Ok(text) => self.settled[index] = Some(text),
+                Err(problem) => {
+                    self.items[index] = MultiAnswer::Again(problem);
+                    torn.push(index);
+                }
+            }
+        }
+        torn
+    }
+
+    /// The same where the engine did not answer [`MultiPlan::outstanding`].
+    pub fn unanswered(
+        &mut self,
+        plan: &MultiPlan<'_>,
+        reranked: &[Option<Reranked>],
+        problem: NotUnderstood,
+    ) -> Vec<usize> {
+        let mut torn = self.outstanding(plan, reranked);
+        torn.retain(|&index| matches!(self.items[index], MultiAnswer::Found(_)));
+        for &index in &torn {
+            self.items[index] = MultiAnswer::Again(problem);
+        }
+        torn
+    }
+
+    /// The whole answer. `reranked` has one for each search (`None` where there is no ranking).
     ///
     /// # Errors
-    /// Where `second` does not hold a fitting answer for each search that was asked again; the caller
-    /// sends [`MultiPlan::original`] and passes what comes.
+    /// Where a search is outstanding; the caller sends [`MultiPlan::original`] and passes what comes.
     pub fn page(
         &self,
         plan: &MultiPlan<'_>,
         reranked: &[Option<Reranked>],
-        second: Option<&[u8]>,
     ) -> Result<Vec<u8>, NotUnderstood> {
-        let outstanding = self.outstanding(plan, reranked);
-        let second = match second {
-            Some(second) => responses(second, outstanding.len())?.1,
-            None if outstanding.is_empty() => Vec::new(),
-            None => return Err(NotUnderstood::NoHits),
-        };
-        let mut second = outstanding.into_iter().zip(second).peekable();
+        if !self.outstanding(plan, reranked).is_empty() {
+            return Err(NotUnderstood::NoHits);
+        }
         let mut edits = Vec::new();
         for (index, (item, response)) in self.items.iter().zip(&self.responses).enumerate() {
-            let answer = second
-                .next_if(|(next, _)| *next == index)
-                .map(|(_, answer)| answer);
-            let reranked = reranked.get(index).and_then(Option::as_ref);
-            let text = match (item, &plan.items[index], answer) {
-                (MultiAnswer::Pass(_), ..) => continue,
-                (MultiAnswer::Found(found), ItemPlan::Rerank(search), Some(answer)) => {
-                    let reranked = reranked.ok_or(NotUnderstood::Inexact)?;
-                    search.page_text(found, reranked, answer)?
+            let text = match (item, &self.settled[index]) {
+                (MultiAnswer::Pass(_), _) => continue,
+                (_, Some(settled)) => settled.clone(),
+                (MultiAnswer::Found(found), None) => {
+                    found.page_text(reranked.get(index).and_then(Option::as_ref))
                 }
-                (MultiAnswer::Found(found), ..) => found.page_text(reranked),
-                (MultiAnswer::Again(_), _, Some(answer)) => answer.text().to_owned(),
-                (MultiAnswer::Again(_), _, None) => {
-                    self.settled[index].clone().ok_or(NotUnderstood::NoHits)?
-                }
+                (MultiAnswer::Again(_), None) => return Err(NotUnderstood::NoHits),
             };
             edits.push((response.span(), text));
         }

@@ -3,13 +3,11 @@
 //! size is written into it.
 
 use super::body::Body;
+use super::kinds::DEFAULT_SIZE;
 use crate::json::{Edit, Json, Kind};
 
 /// Queries that are nested deeper are not looked into; the engines stop at 30.
 const MAX_DEPTH: usize = 40;
-
-/// Hits on a page whose search does not say.
-const DEFAULT_SIZE: usize = 10;
 
 /// What keeps a widened search to the neighbours that the client's own one finds.
 ///

@@ -23,7 +23,7 @@ use super::{lean, pins};
 use crate::json;
 
 /// More hits than this no engine gives by default (`index.max_result_window`).
-const MAX_RESULT_WINDOW: usize = 10_000;
+pub(super) const MAX_RESULT_WINDOW: usize = 10_000;
 
 /// Decides what to do with a search.
 ///

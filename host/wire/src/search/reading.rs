@@ -11,7 +11,7 @@ use rerankd_core::{Document, RerankRequest, Value};
 
 use super::mapping::{Mapping, is_pattern, matching};
 use super::query_text::Findings;
-use super::rules::matches;
+use super::rules::Pattern;
 use super::searched::Words;
 
 /// Fields that are read where nobody names them.
@@ -43,6 +43,8 @@ pub struct FieldChoice {
 pub(super) struct Reading {
     /// Names in falling priority; patterns only where no mapping says what they stand for.
     pub(super) candidates: Vec<String>,
+    /// Those of them that somebody named one by one: they are read whatever the hits have of them.
+    named: HashSet<String>,
     most: usize,
 }
 
@@ -76,6 +78,7 @@ impl Reading {
         }
         (!candidates.is_empty()).then_some(Self {
             candidates,
+            named: HashSet::new(),
             most: MOST_READ,
         })
     }
@@ -85,23 +88,30 @@ impl Reading {
         if !named.iter().any(|name| is_pattern(name)) {
             return None;
         }
-        let mut candidates: Vec<String> = Vec::new();
-        let mut seen = HashSet::new();
-        let mut add = |name: &str| {
-            let is_new = candidates.len() < MOST_OF_PATTERNS && seen.insert(name.to_owned());
-            is_new.then(|| candidates.push(name.to_owned()));
-        };
-        for name in named.iter().take(MOST_OF_PATTERNS) {
+        let literal: HashSet<String> = named
+            .iter()
+            .filter(|name| !is_pattern(name))
+            .cloned()
+            .collect();
+        let mut chosen = Chosen::new(&literal, MOST_OF_PATTERNS);
+        let mut patterns = 0;
+        for name in named {
+            if !is_pattern(name) {
+                chosen.add(name);
+                continue;
+            }
+            patterns += 1;
             match mapping {
-                Some(mapping) if is_pattern(name) => matching(mapping, name.clone())
+                _ if patterns > MOST_OF_PATTERNS => {}
+                Some(mapping) => matching(mapping, name)
                     .filter(|text| !text.is_multi_field())
-                    .take(MOST_OF_PATTERNS)
-                    .for_each(|text| add(&text.name)),
-                _ => add(name),
+                    .for_each(|text| chosen.add(&text.name)),
+                None => chosen.add(name),
             }
         }
         Some(Self {
-            candidates,
+            candidates: chosen.names,
+            named: literal,
             most: MOST_OF_PATTERNS,
         })
     }
@@ -118,10 +128,10 @@ impl Reading {
         names
     }
 
-    /// Chooses the fields now that the hits are there: those that some of them have as text. Returns
-    /// them; none leaves the policy its own.
+    /// Chooses the fields now that the hits are there: those that some of them have as text, and those
+    /// that somebody named one by one. Returns them; none leaves the policy its own.
     pub(super) fn settle(&self, request: &mut RerankRequest) -> Vec<String> {
-        let names = self.present(&request.documents);
+        let names = self.chosen(&request.documents);
         if !names.is_empty() {
             for document in &mut request.documents {
                 cut(document, &names);
@@ -131,7 +141,7 @@ impl Reading {
         names
     }
 
-    fn present(&self, documents: &[Document]) -> Vec<String> {
+    fn chosen(&self, documents: &[Document]) -> Vec<String> {
         let with_text = documents.iter().flat_map(|document| &document.fields);
         let with_text = with_text.filter(|field| has_text(&field.value));
         let mut present: Vec<&str> = Vec::new();
@@ -142,19 +152,49 @@ impl Reading {
             }
         }
         present.sort_unstable_by_key(|name| (depth(name), *name));
-        let mut names: Vec<String> = Vec::new();
+        let mut chosen = Chosen::new(&self.named, self.most);
         for candidate in &self.candidates {
-            let meant = present.iter().filter(|name| match is_pattern(candidate) {
-                true => matches(candidate, name),
-                false => *name == candidate,
-            });
-            for name in meant {
-                if names.len() < self.most && !names.iter().any(|other| other == name) {
-                    names.push((*name).to_owned());
-                }
+            if is_pattern(candidate) {
+                let pattern = Pattern::new(candidate);
+                let meant = present.iter().filter(|name| pattern.matches(name));
+                meant.for_each(|name| chosen.add(name));
+            } else if self.named.contains(candidate) || seen.contains(candidate.as_str()) {
+                chosen.add(candidate);
             }
         }
-        names
+        chosen.names
+    }
+}
+
+/// Names in the order in which they were added, each once.
+struct Chosen<'n> {
+    names: Vec<String>,
+    seen: HashSet<String>,
+    /// Names that are taken whatever their number.
+    named: &'n HashSet<String>,
+    /// How many others still are.
+    room: usize,
+}
+
+impl<'n> Chosen<'n> {
+    /// No more than `most`, if so many are not `named` already.
+    fn new(named: &'n HashSet<String>, most: usize) -> Self {
+        Self {
+            names: Vec::new(),
+            seen: HashSet::new(),
+            named,
+            room: most.saturating_sub(named.len()),
+        }
+    }
+
+    fn add(&mut self, name: &str) {
+        let is_named = self.named.contains(name);
+        if self.seen.contains(name) || (!is_named && self.room == 0) {
+            return;
+        }
+        self.room -= usize::from(!is_named);
+        self.seen.insert(name.to_owned());
+        self.names.push(name.to_owned());
     }
 }
 

@@ -157,6 +157,32 @@ impl Rules {
     }
 }
 
+/// A pattern that is held against many names, where `*` stands for any characters. However long it is,
+/// a name costs no more than its own length.
+pub(super) struct Pattern {
+    /// Without two `*` side by side.
+    text: String,
+    /// How long a name must be at least, bytes.
+    least: usize,
+}
+
+impl Pattern {
+    pub(super) fn new(pattern: &str) -> Self {
+        let mut text = String::with_capacity(pattern.len());
+        for character in pattern.chars() {
+            if character != '*' || !text.ends_with('*') {
+                text.push(character);
+            }
+        }
+        let least = text.len() - text.matches('*').count();
+        Self { text, least }
+    }
+
+    pub(super) fn matches(&self, name: &str) -> bool {
+        name.len() >= self.least && matches(&self.text, name)
+    }
+}
+
 /// Whether `text` is `pattern`, where `*` stands for any characters.
 pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else {
@@ -175,4 +201,39 @@ pub(super) fn matches(pattern: &str, text: &str) -> bool {
         }
     }
     text.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_matches_whatever_runs_of_stars_it_has() {
+        let cases = [
+            ("title", "title", true),
+            ("title", "titles", false),
+            ("**", "", true),
+            ("***", "title", true),
+            ("t***e", "title", true),
+            ("t**x**e", "title", false),
+            ("*le*le", "title", false),
+            ("*tle", "title", true),
+            ("a*a", "a", false),
+            ("a**a", "aa", true),
+            ("*ä*", "größe ä", true),
+        ];
+        for (pattern, name, expected) in cases {
+            assert_eq!(Pattern::new(pattern).matches(name), expected, "{pattern}");
+            assert_eq!(matches(pattern, name), expected, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_long_pattern_costs_its_length_once_and_not_for_each_name() {
+        let stars = format!("{}x", "*".repeat(400_000));
+        let letters = format!("*{}*", "x".repeat(400_000));
+        let (stars, letters) = (Pattern::new(&stars), Pattern::new(&letters));
+        assert_eq!((&*stars.text, stars.least), ("*x", 1));
+        assert!((0..100_000).all(|_| !stars.matches("title") && !letters.matches("title")));
+    }
 }

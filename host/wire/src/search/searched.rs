@@ -12,6 +12,9 @@ use crate::json::Json;
 /// How often patterns of one search are held against the mapping; beyond that they may mean anything.
 const MOST_PATTERNS: usize = 64;
 
+/// Longest pattern that is held against the mapping, bytes; a longer one may mean anything.
+const LONGEST_PATTERN: usize = 1 << 10;
+
 /// A text of a search.
 #[derive(Debug)]
 pub(super) struct Said {
@@ -173,14 +176,17 @@ impl<'m> Words<'m> {
         found
     }
 
-    /// `None` where that was asked too often.
+    /// `None` where that was asked too often, or of too long a pattern.
     fn expanded(
         &self,
         mapping: &'m Mapping,
         pattern: &str,
     ) -> Option<impl Iterator<Item = &'m TextField> + use<'m>> {
+        if pattern.len() > LONGEST_PATTERN {
+            return None;
+        }
         let left = self.patterns.get().checked_sub(1)?;
         self.patterns.set(left);
-        Some(matching(mapping, pattern.to_owned()))
+        Some(matching(mapping, pattern))
     }
 }

@@ -247,7 +247,7 @@ fn only_a_plan_that_hangs_on_the_mapping_says_so() {
         searching(r#"{"match_all":{}}"#),
         Search::of(r#"{"query":{"match":{"name":"a"}},"size":0}"#),
         Search::of(r#"{"query":{"match":{"name":"a"}},"sort":["price"]}"#),
-        Search::of(r#"{"query":{"match":{"name":"a"}},"from":5000}"#),
+        Search::of(r#"{"query":{"match":{"name":"a"}},"from":9995}"#),
         text.clone().header("rerankd-enabled", "false"),
     ] {
         assert!(!hangs(&passed, &all_indices()), "{}", passed.body);
@@ -460,6 +460,59 @@ fn patterns_stand_for_full_text_fields() {
     };
     let all = ["brand", "description", "name", "note_en", "maker.story"];
     assert_eq!(read(&["*"], &unknown), all, "the texts of the hits");
+
+    // A field that is named is read, whatever it is.
+    for server in [&known, &unknown] {
+        let all = ["name", "note_en", "price"];
+        assert_eq!(read(&["n*", "price"], server), all);
+        assert_eq!(read(&["missing*", "price"], server), ["price"]);
+    }
+    let own = search
+        .clone()
+        .header("rerankd-parameters", r#"{"fields":["price"]}"#);
+    let Plan::Rerank(rewritten) = planned(&own, &with_rule(&["*"]), &known) else {
+        panic!("passed");
+    };
+    let asked = request(&rewritten, hit);
+    let all = ["description", "name", "note_en", "maker.story", "price"];
+    assert_eq!(asked.fields.unwrap(), all);
+    let mut fields = asked.documents[0].fields.iter();
+    assert!(fields.any(|field| field.name == "price"));
+
+    // However many a pattern stands for, up to 32 in all.
+    let names: Vec<String> = (0..40).map(|n| format!("text{n:02}")).collect();
+    let texts: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "text")).collect();
+    let source: serde_json::Map<String, serde_json::Value> = names
+        .iter()
+        .map(|name| (name.clone(), json!("t")))
+        .collect();
+    let many = server(&self::fields(&texts), None);
+    for server in [&many, &unknown] {
+        let rules = with_rule(&["*", "price"]);
+        let Plan::Rerank(rewritten) = planned(&search, &rules, server) else {
+            panic!("passed");
+        };
+        let hit = json!({"_source": source}).to_string();
+        let read = request(&rewritten, &hit).fields.unwrap();
+        assert_eq!(
+            (read.len(), &*read[30], &*read[31]),
+            (32, "text30", "price")
+        );
+    }
+}
+
+#[test]
+fn a_pattern_without_end_may_mean_anything_and_costs_little() {
+    let texts: Vec<String> = (0..2_000).map(|n| format!("field{n}")).collect();
+    let texts: Vec<(&str, &str)> = texts.iter().map(|name| (&**name, "text")).collect();
+    let server = server(&fields(&texts), None);
+    let field = format!("{}x", "*".repeat(400_000));
+    let names = vec![field; 32];
+    let search = searching(&json!({"multi_match": {"query": "w", "fields": names}}).to_string());
+    assert_eq!(query(&search, &server), "w");
+    let short = vec!["*".repeat(1_000) + "x"; 32];
+    let search = searching(&json!({"multi_match": {"query": "w", "fields": short}}).to_string());
+    assert_eq!(query(&search, &server), "<no-query>");
 }
 
 /// The pattern of the rule that holds, or why none does.

@@ -210,9 +210,9 @@ fn answers_are_put_together_again() {
     assert_eq!(bodies(&plan.original_of(&[2]).body), ["{}", fail]);
 
     // Nothing ranked: the engine's own answer.
-    let page = found
-        .page(&plan, &[None, None, None, None], Some(&second))
-        .unwrap();
+    let none = [None, None, None, None];
+    assert!(found.answered(&plan, &none, &second).is_empty());
+    let page = found.page(&plan, &none).unwrap();
     assert_eq!(text(&page), text(&answer(&plan.original().body)));
 
     // The last one ranked: nothing else changes.
@@ -223,7 +223,7 @@ fn answers_are_put_together_again() {
     assert_eq!(documents, 30);
     let upside_down = reranked((0..documents).map(|rank| scored(rank as f64)).collect());
     let page = found
-        .page(&plan, &[None, None, None, Some(upside_down)], Some(&second))
+        .page(&plan, &[None, None, None, Some(upside_down)])
         .unwrap();
     let (page, mut alone) = (json(&page), json(&answer(&plan.original().body)));
     let hits = &page["responses"][3]["hits"];
@@ -250,16 +250,15 @@ fn an_answer_that_does_not_fit_is_not_understood() {
         assert_eq!(problem, Err(expected), "{text}");
     }
     let window = br#"{"responses":[{"error":{"reason":"Result window is too large, from + size"},"status":400}]}"#;
-    let found = plan.read(window, &Limits::default()).unwrap();
+    let mut found = plan.read(window, &Limits::default()).unwrap();
     assert!(matches!(
         found.items[0],
         MultiAnswer::Again(NotUnderstood::ResultWindow)
     ));
-    assert_eq!(found.page(&plan, &[None], None), Err(NotUnderstood::NoHits));
-    assert_eq!(
-        found.page(&plan, &[None], Some(br#"{"responses":[]}"#)),
-        Err(NotUnderstood::NoHits)
-    );
+    let torn = found.answered(&plan, &[None], br#"{"responses":[]}"#);
+    assert!(torn.is_empty());
+    assert_eq!(found.outstanding(&plan, &[None]), [0]);
+    assert_eq!(found.page(&plan, &[None]), Err(NotUnderstood::NoHits));
 }
 
 #[test]
@@ -293,7 +292,7 @@ fn a_search_of_several_whose_shards_fail_is_settled_by_its_own_answer() {
         found.items[1],
         MultiAnswer::Again(NotUnderstood::Shards)
     ));
-    let page = found.page(&plan, &[None, None], None).unwrap();
+    let page = found.page(&plan, &[None, None]).unwrap();
     let (page, own) = (json(&page), json(own.as_bytes()));
     assert_eq!(page["responses"], own["responses"]);
 }
@@ -304,7 +303,7 @@ fn pages_behind_the_window_come_in_a_second_round() {
     let search = of(&["{}", QUERY, "{}", behind]);
     let plan = planned(&search, &rules());
     let widened = answer(&plan.forward.body);
-    let found = plan.read(&widened, &Limits::default()).unwrap();
+    let mut found = plan.read(&widened, &Limits::default()).unwrap();
     let ranking = |documents: usize| {
         Some(reranked(
             (0..documents)
@@ -320,11 +319,79 @@ fn pages_behind_the_window_come_in_a_second_round() {
         r#"{"from":25,"size":2,"query":{"match":{"title":"clog"}}}"#
     );
     let second = answer(&second.body);
-    let page = json(&found.page(&plan, &rankings, Some(&second)).unwrap());
+    assert!(found.answered(&plan, &rankings, &second).is_empty());
+    let page = json(&found.page(&plan, &rankings).unwrap());
     let hits = &page["responses"][1]["hits"];
     assert_eq!(hits["hits"][0]["_id"], "25");
     assert_eq!(
         (&hits["max_score"], &hits["hits"][0]["_score"]),
         (&0.5.into(), &0.31.into())
     );
+}
+
+#[test]
+fn a_search_whose_hits_changed_is_asked_again_and_the_others_stay_ranked() {
+    let highlighted =
+        r#"{"query":{"match":{"title":"clog"}},"size":2,"highlight":{"fields":{"title":{}}}}"#;
+    let search = of(&["{}", highlighted, "{}", QUERY, "{}", highlighted]);
+    let plan = planned(&search, &rules());
+    let widened = answer(&plan.forward.body);
+    let best_last = || {
+        Some(reranked(
+            (0..30).map(|rank| scored(f64::from(rank))).collect(),
+        ))
+    };
+    let read = || plan.read(&widened, &Limits::default()).unwrap();
+    let own = json(&answer(&plan.original().body));
+    let first = |page: &serde_json::Value, item: usize| {
+        let page = &page["responses"][item]["hits"]["hits"][0]["_id"];
+        page.as_str().unwrap().to_owned()
+    };
+
+    // The best hit of the last search is gone, or its page is refused.
+    let mut found = read();
+    let mut rankings = [best_last(), best_last(), best_last()];
+    assert_eq!(found.outstanding(&plan, &rankings), [0, 2]);
+    let second = answer(&plan.outstanding(&found, &rankings).body);
+    let second = text(&second);
+    let at = second.rfind(r#""_id":"29""#).unwrap();
+    let gone = format!(
+        r#"{}"_id":"x"{}"#,
+        &second[..at],
+        &second[at + r#""_id":"29""#.len()..]
+    );
+    assert_eq!(found.answered(&plan, &rankings, gone.as_bytes()), [2]);
+    assert!(matches!(
+        found.items[2],
+        MultiAnswer::Again(NotUnderstood::Changed)
+    ));
+    rankings[2] = None;
+    assert!(found.page(&plan, &rankings).is_err());
+    assert_eq!(found.outstanding(&plan, &rankings), [2]);
+    let third = plan.outstanding(&found, &rankings);
+    assert_eq!(bodies(&third.body), ["{}", highlighted]);
+    assert!(
+        found
+            .answered(&plan, &rankings, &answer(&third.body))
+            .is_empty()
+    );
+    let page = json(&found.page(&plan, &rankings).unwrap());
+    assert_eq!(
+        (first(&page, 0), first(&page, 1)),
+        ("29".into(), "29".into())
+    );
+    assert_eq!(page["responses"][2], own["responses"][2]);
+
+    // Nothing is answered: those that are complete stay ranked.
+    let mut found = read();
+    let mut rankings = [best_last(), best_last(), best_last()];
+    assert_eq!(found.answered(&plan, &rankings, b"{"), [0, 2]);
+    (rankings[0], rankings[2]) = (None, None);
+    let third = answer(&plan.outstanding(&found, &rankings).body);
+    assert!(found.answered(&plan, &rankings, &third).is_empty());
+    let page = json(&found.page(&plan, &rankings).unwrap());
+    assert_eq!(first(&page, 1), "29");
+    for item in [0, 2] {
+        assert_eq!(page["responses"][item], own["responses"][item]);
+    }
 }

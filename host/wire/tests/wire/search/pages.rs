@@ -247,6 +247,77 @@ fn no_page_behind_the_window_has_scores_above_those_before_it() {
     assert_eq!(hit["fields"]["_first_stage_score"], value!([score(60)]));
 }
 
+/// The filter for hits of the one index that the engine has.
+fn named(ids: &[&str]) -> Value {
+    value!({"bool": {"filter": [{"term": {"_index": "products"}}, {"ids": {"values": ids}}]}})
+}
+
+#[test]
+fn pages_at_the_end_of_what_the_engine_gives_are_short_or_empty() {
+    let engine = Engine {
+        hits: 10_030,
+        pretty: false,
+    };
+    // 40 of the 50 hits of the window are left out.
+    let judge = |rank: usize| scored(if rank < 10 { 1.0 } else { 0.0 });
+    let more = r#","ext":{"rerankd":{"min_score":0.5}}"#;
+    let at = |from: usize| {
+        let search = search(from, 20, more);
+        let rewritten = search.rewritten();
+        let answer = engine.answer(&rewritten.widened.body);
+        let found = read(&rewritten, &answer);
+        let ranking = reranked((0..50).map(judge).collect());
+        let second = rewritten.page_search(&found, &ranking).unwrap();
+        let asked = json(&second.body);
+        let page = rewritten.page(&found, &ranking, &engine.answer(&second.body));
+        let page = page.unwrap();
+        assert_eq!(json(&page)["hits"]["total"]["value"], 10_030);
+        (asked["from"].clone(), asked["size"].clone(), ids(&page))
+    };
+    let (from, size, page) = at(9_940);
+    assert_eq!((from, size), (9_980.into(), 20.into()));
+    assert_eq!((page.len(), &*page[0], &*page[19]), (20, "9980", "9999"));
+    let (from, size, page) = at(9_950);
+    assert_eq!((from, size), (9_990.into(), 10.into()));
+    assert_eq!((page.len(), &*page[9]), (10, "9999"));
+    assert_eq!(at(9_970), (10_000.into(), 0.into(), Vec::new()));
+}
+
+#[test]
+fn hits_of_several_indices_are_asked_for_by_index_and_id() {
+    let search = search(0, 3, r#","highlight":{}"#);
+    let rewritten = search.rewritten();
+    let hits = |indices: usize, each: usize| {
+        let hit = |rank: usize| {
+            let (index, id) = (rank % indices, rank / indices);
+            format!(r#"{{"_index":"i{index}","_id":"{id}","_score":1.0}}"#)
+        };
+        let hits: Vec<String> = (0..indices * each).map(hit).collect();
+        format!(r#"{{"hits":{{"hits":[{}]}}}}"#, hits.join(","))
+    };
+    let asked = |answer: &str| {
+        let found = read(&rewritten, answer.as_bytes());
+        let ranking = reranked(vec![scored(1.0); found.documents()]);
+        json(&rewritten.page_search(&found, &ranking).unwrap().body)
+    };
+    let of = |index: &str, ids: &[&str]| value!({"bool": {"filter": [{"term": {"_index": index}}, {"ids": {"values": ids}}]}});
+    let two = asked(&hits(2, 2));
+    let filters = [of("i0", &["0", "1"]), of("i1", &["0"])];
+    assert_eq!(two["post_filter"], value!({"bool": {"should": filters}}));
+    assert_eq!(two["size"], 3);
+
+    // As many hits as are on the page, whatever the number of indices.
+    let large = self::search(0, 25, r#","highlight":{}"#);
+    let rewritten = large.rewritten();
+    let answer = hits(25, 2);
+    let found = read(&rewritten, answer.as_bytes());
+    let ranking = reranked(vec![scored(1.0); 50]);
+    let many = json(&rewritten.page_search(&found, &ranking).unwrap().body);
+    assert_eq!(many["size"], 25);
+    let filters = many["post_filter"]["bool"]["should"].as_array().unwrap();
+    assert_eq!(filters.len(), 25);
+}
+
 #[test]
 fn what_makes_hits_expensive_is_asked_for_those_of_the_page_alone() {
     let judge = |rank: usize| scored(rank as f64);
@@ -270,10 +341,7 @@ fn what_makes_hits_expensive_is_asked_for_those_of_the_page_alone() {
         let ranking = reranked((0..30).map(judge).collect());
         let second = rewritten.page_search(&found, &ranking).unwrap();
         let asked = json(&second.body);
-        assert_eq!(
-            asked["post_filter"],
-            value!({"ids": {"values": ["27", "26", "25"]}})
-        );
+        assert_eq!(asked["post_filter"], named(&["27", "26", "25"]));
         assert_eq!((&asked["from"], &asked["size"]), (&0.into(), &3.into()));
         assert_eq!(asked.get("aggs"), None);
         // The same page as if all of it had been asked for at once.
@@ -302,7 +370,7 @@ fn what_makes_hits_expensive_is_asked_for_those_of_the_page_alone() {
     let second = rewritten.page_search(&found, &ranking).unwrap();
     assert_eq!(
         json(&second.body)["post_filter"],
-        value!({"bool": {"filter": [{"term": {"a": 1}}, {"ids": {"values": ["29", "28", "27"]}}]}})
+        value!({"bool": {"filter": [{"term": {"a": 1}}, named(&["29", "28", "27"])]}})
     );
     for whole in [
         r#","highlight":{},"timeout":"1s""#,
