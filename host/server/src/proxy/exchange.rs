@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use rerankd_core::{ErrorKind, FailReason, RerankError, SkipReason, Status};
 use rerankd_wire::search::{self, Forward, Rewritten, SearchCall};
 use rerankd_wire::status::{
-    MappingNote, RERANK_STATUS, SearchStatus, search_status_header, with_mapping_notes,
+    MappingNote, RERANK_STATUS, SearchStatus, multi_search_status_header, search_status_header,
 };
 
 use super::body::{Activity, Collected, Cut, collect};
@@ -70,11 +70,14 @@ impl Notes {
 
     fn write_to(&self, response: &mut Response<Body>) {
         let notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(status) = response.headers_mut().get_mut(&RERANK_STATUS)
-            && notes.iter().any(|note| *note != MappingNote::default())
-        {
-            *status = with_mapping_notes(status, |item| notes.get(item));
-        }
+        let none = MappingNote::default();
+        search_status_header(status, notes.first().unwrap_or(&none))
+    }
+
+    /// `Rerank-Status` of several searches.
+    pub(super) fn header_of_all(&self, statuses: &[SearchStatus<'_>]) -> HeaderValue {
+        let notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        multi_search_status_header(statuses, &notes)
     }
 }
 
@@ -185,15 +188,13 @@ impl Exchange<'_> {
             self.count(&[status]);
             let as_sent = search::template_as_sent(&self.call_as_sent(&sent));
             return self
-                .through(&as_sent, &sent, search_status_header(status))
+                .through(&as_sent, &sent, self.notes.header(status))
                 .await;
         }
         let mut response = match self.kind {
             Kind::MultiSearch => self.multi(&sent).await,
             Kind::Search | Kind::Passed => self.single(&sent).await,
-        }?;
-        self.notes.write_to(&mut response);
-        Ok(response)
+        }
     }
 
     /// Plans a search. Where the plan hangs on a mapping that the engine was not asked for yet, it is
@@ -330,12 +331,13 @@ impl Exchange<'_> {
         let mut head = self.head;
         drop_options(&mut head.headers);
         let response = pass::resumed(self.proxy, self.kind, head, read, rest).await?;
-        Ok(with_status(response, search_status_header(status)))
+        Ok(with_status(response, header))
     }
 
     /// Passes a search that cannot be read.
     async fn pass_raw(
         &self,
+        let header = self.notes.header(status);
         raw: Bytes,
         status: SearchStatus<'static>,
     ) -> Result<Response<Body>, RerankError> {
@@ -350,7 +352,7 @@ impl Exchange<'_> {
             repeatable: self.head.method == Method::GET,
         };
         self.count(&[status]);
-        self.stream(&asked, search_status_header(status)).await
+        self.stream(&asked, self.notes.header(status)).await
     }
 
     /// Sends a search and streams the answer through.

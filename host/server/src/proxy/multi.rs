@@ -7,9 +7,7 @@ use futures_util::StreamExt;
 use http::Response;
 use rerankd_core::{FailReason, OnFailure, RerankError, Reranked, SkipReason, Status};
 use rerankd_wire::search::{self, ItemPlan, MultiAnswer, MultiPlan, Rewritten};
-use rerankd_wire::status::{
-    RERANK_STATUS, SearchStatus, multi_search_status_header, search_status_header,
-};
+use rerankd_wire::status::{RERANK_STATUS, SearchStatus};
 
 use super::exchange::{Exchange, Said, Sent, of};
 use super::ranking::{self, Window};
@@ -67,7 +65,7 @@ impl Exchange<'_> {
                 self.count(&statuses);
                 response
                     .headers_mut()
-                    .insert(&RERANK_STATUS, multi_search_status_header(&statuses));
+                    .insert(&RERANK_STATUS, self.notes.header_of_all(&statuses));
                 return Ok(response);
             }
         };
@@ -159,7 +157,7 @@ impl Exchange<'_> {
         }
         self.count(&statuses);
         ranking::offer(app, shadows);
-        let status = multi_search_status_header(&statuses);
+        let status = self.notes.header_of_all(&statuses);
         Ok(self.rewritten(answer.head, page, status))
     }
 
@@ -190,9 +188,9 @@ impl Exchange<'_> {
         }
         self.count(&statuses);
         let header = if plan.items.is_empty() {
-            search_status_header(status)
+            self.notes.header(status)
         } else {
-            multi_search_status_header(&statuses)
+            self.notes.header_of_all(&statuses)
         };
         let original = self.original(plan.original(), sent);
         self.through(&original, sent, header).await
