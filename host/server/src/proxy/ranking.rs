@@ -36,6 +36,18 @@ impl Policies for Known<'_> {
     }
 
     fn has(&self, selector: &PolicySelector) -> bool {
+    fn want(&self, target: &Target) {
+        self.view.want(target);
+    }
+
+    fn first_page_was_unknown(&self, search: &dyn Fn() -> Vec<u8>) -> bool {
+        self.view.first_page_was_unknown(search)
+    }
+
+    fn note_first_page(&self, search: &dyn Fn() -> Vec<u8>, is_unknown: bool) {
+        self.view.note_first_page(search, is_unknown);
+    }
+
         self.app.releases.has(selector).is_ok()
     }
 

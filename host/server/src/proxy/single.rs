@@ -184,7 +184,7 @@ impl Exchange<'_> {
     pub(super) fn of_first_page(&self, search: &Rewritten<'_>) -> Option<FailReason> {
         let follows = !search.is_first_page() && search.on_failure == OnFailure::FirstStage;
         follows
-            .then(|| self.proxy.unranked.why(&self.pages_id(search)))
+            .then(|| self.proxy.unranked.of(&self.pages_id(search)))
             .flatten()
     }
 

@@ -113,7 +113,8 @@ impl<'a> Template<'a> {
     /// A body that stands for what will be rendered: a search, or several, of nothing. What is passed for
     /// another reason than that need not be rendered.
     pub fn blank(&self) -> Vec<u8> {
-        self.searches(self.items.iter().map(|_| "{}".to_owned()))
+        const SOME_TEXT: &str = r#"{"query":{"match":{"any":"text"}}}"#;
+        self.searches(self.items.iter().map(|_| SOME_TEXT.to_owned()))
     }
 
     /// The body of the search that the engine's renderings are, and whether it has options of ours.
