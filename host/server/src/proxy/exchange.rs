@@ -68,7 +68,8 @@ impl Notes {
         note(&mut notes[item]);
     }
 
-    fn write_to(&self, response: &mut Response<Body>) {
+    /// `Rerank-Status` of the only search.
+    pub(super) fn header(&self, status: SearchStatus<'_>) -> HeaderValue {
         let notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let none = MappingNote::default();
         search_status_header(status, notes.first().unwrap_or(&none))
@@ -90,7 +91,7 @@ pub(super) struct Sent {
     /// The search that a template was rendered to.
     pub(super) rendered: Option<Rendered>,
     /// Holds the room that it takes.
-    pub(super) room: Permit,
+    pub(super) _room: Permit,
 }
 
 /// The search that a template stands for.
@@ -100,6 +101,8 @@ pub(super) struct Rendered {
     pub(super) body: Bytes,
     /// Whether there are options of ours in it, which the engine does not know.
     pub(super) has_options: bool,
+    /// Holds the room of the body.
+    pub(super) _room: Permit,
 }
 
 /// What the engine said to a search that was rewritten.
@@ -118,6 +121,12 @@ pub(super) struct Found {
     /// Unpacked.
     pub(super) body: Bytes,
     _room: Permit,
+}
+
+impl AsRef<[u8]> for Found {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
 }
 
 /// Why a body is not read.
@@ -180,7 +189,7 @@ impl Exchange<'_> {
             raw,
             plain,
             rendered: None,
-            room,
+            _room: room,
         };
         if self.is_template
             && let Err(status) = self.render(&mut sent).await
@@ -191,7 +200,7 @@ impl Exchange<'_> {
                 .through(&as_sent, &sent, self.notes.header(status))
                 .await;
         }
-        let mut response = match self.kind {
+        match self.kind {
             Kind::MultiSearch => self.multi(&sent).await,
             Kind::Search | Kind::Passed => self.single(&sent).await,
         }
@@ -328,6 +337,7 @@ impl Exchange<'_> {
         status: SearchStatus<'static>,
     ) -> Result<Response<Body>, RerankError> {
         self.count(&[status]);
+        let header = self.notes.header(status);
         let mut head = self.head;
         drop_options(&mut head.headers);
         let response = pass::resumed(self.proxy, self.kind, head, read, rest).await?;
@@ -337,7 +347,6 @@ impl Exchange<'_> {
     /// Passes a search that cannot be read.
     async fn pass_raw(
         &self,
-        let header = self.notes.header(status);
         raw: Bytes,
         status: SearchStatus<'static>,
     ) -> Result<Response<Body>, RerankError> {

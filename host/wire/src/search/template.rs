@@ -110,8 +110,8 @@ impl<'a> Template<'a> {
         self.items.iter().map(one).collect()
     }
 
-    /// A body that stands for what will be rendered: a search, or several, of nothing. What is passed for
-    /// another reason than that need not be rendered.
+    /// A body that stands for what will be rendered: a search, or several, of some text. What is passed
+    /// whatever that is need not be rendered.
     pub fn blank(&self) -> Vec<u8> {
         const SOME_TEXT: &str = r#"{"query":{"match":{"any":"text"}}}"#;
         self.searches(self.items.iter().map(|_| SOME_TEXT.to_owned()))
@@ -130,7 +130,7 @@ impl<'a> Template<'a> {
         for ((_, template), rendering) in self.items.iter().zip(renderings) {
             let search = search_of(template, rendering.as_ref()).ok_or(SkipReason::Template)?;
             let body = Body::read(search.as_bytes())?;
-            has_options |= body.options().is_some();
+            has_options |= body.without_options().is_some();
             searches.push(search);
         }
         Ok((self.searches(searches.into_iter()), has_options))
