@@ -7,7 +7,7 @@ use rerankd_wire::search::{self, Plan, Rewritten};
 use rerankd_wire::status::{RERANK_STATUS, SearchStatus};
 
 use super::exchange::{Exchange, Said, Sent, of};
-use super::ranking::{self, Window};
+use super::ranking::{self, Kept, Window};
 use crate::rerank::{Shadows, off_the_runtime};
 
 impl Exchange<'_> {
@@ -113,12 +113,17 @@ impl Exchange<'_> {
             search: self.search_id(search),
             is_first_page: search.is_first_page(),
         };
-        let instance = app.admission.reserve(search.timeout, &app.inference).await;
-        let ranked = self
-            .proxy
-            .rank(&self.asker(), window, instance.as_ref(), &shadows)
-            .await;
-        drop(instance);
+        let asker = self.asker();
+        let ranked = match self.proxy.kept(&asker, window).await {
+            Ok(Kept::Ranked(reranked)) => Ok(reranked),
+            Ok(Kept::No(window)) => {
+                let instance = app.admission.reserve(search.timeout, &app.inference).await;
+                self.proxy
+                    .rank(&asker, *window, instance.as_ref(), &shadows)
+                    .await
+            }
+            Err(error) => Err(error),
+        };
         let status = match &ranked {
             Ok(reranked) => SearchStatus::Ranked(reranked),
             Err(error) => of(Status::Failed(self.failed(error, search)?)),
