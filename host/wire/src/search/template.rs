@@ -244,6 +244,31 @@ mod tests {
     }
 
     #[test]
+    fn options_of_ours_are_seen_in_a_rendering_also_where_they_are_null() {
+        let headers = HeaderMap::new();
+        let template = Template::read(
+            &SearchCall {
+                index: Some("shop"),
+                method: &http::Method::POST,
+                path: "/shop/_search/template",
+                query: None,
+                headers: &headers,
+                body: b"{}",
+            },
+            false,
+        )
+        .expect("it is a template");
+        let has_options = |output: &str| {
+            let rendering = format!(r#"{{"template_output":{output}}}"#);
+            let rendered = template.rendered(&[rendering]);
+            rendered.expect("it is a rendering").1
+        };
+        assert!(has_options(r#"{"ext":{"rerankd":{"window":5}}}"#));
+        assert!(has_options(r#"{"ext":{"rerankd":null}}"#));
+        assert!(!has_options(r#"{"ext":{"other":null}}"#));
+    }
+
+    #[test]
     fn explain_and_profile_are_what_stands_beside_the_template() {
         let of = |template: &str, output: &str| {
             let rendering = format!(r#"{{"template_output":{output}}}"#);
