@@ -265,7 +265,7 @@ impl Exchange<'_> {
                 is_first_page: search.is_first_page(),
             };
             match self.proxy.kept(&asker, window).await {
-                Ok(Kept::Ranked(reranked)) => ranked[index] = Some(Ok(reranked)),
+                Ok(Kept::Ranked(reranked)) => ranked[index] = Some(Ok(*reranked)),
                 Ok(Kept::No(window)) => unranked.push((index, window)),
                 Err(error) => ranked[index] = Some(Err(error)),
             }

@@ -86,7 +86,7 @@ pub(super) struct Asker<'a> {
 
 /// Whether there is a ranking of a window.
 pub(super) enum Kept {
-    Ranked(Reranked),
+    Ranked(Box<Reranked>),
     No(Box<Unranked>),
 }
 
@@ -131,7 +131,7 @@ impl Proxy {
             keys,
         };
         Ok(match self.kept_for(&unranked, started) {
-            Some(reranked) => Kept::Ranked(reranked),
+            Some(reranked) => Kept::Ranked(Box::new(reranked)),
             None => Kept::No(Box::new(unranked)),
         })
     }

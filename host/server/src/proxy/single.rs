@@ -115,7 +115,7 @@ impl Exchange<'_> {
         };
         let asker = self.asker();
         let ranked = match self.proxy.kept(&asker, window).await {
-            Ok(Kept::Ranked(reranked)) => Ok(reranked),
+            Ok(Kept::Ranked(reranked)) => Ok(*reranked),
             Ok(Kept::No(window)) => {
                 let instance = app.admission.reserve(search.timeout, &app.inference).await;
                 self.proxy
