@@ -188,15 +188,7 @@ fn the_default_policy_is_listed_first_and_stand_ins_last() {
         answer.json()["meta"]["warnings"].to_string()
     };
     let warning = warned("rerank-v3.5");
-<<<<<<< HEAD
     for part in ["`tiny-cross-encoder`", "stands in", "scores mean nothing"] {
-=======
-    for part in [
-        "`tiny-cross-encoder`",
-        "the scores mean nothing",
-        "until a trained one is bound",
-    ] {
->>>>>>> fix-start
         assert!(warning.contains(part), "{warning}");
     }
     assert_eq!(warned("semantic-blend"), "null");

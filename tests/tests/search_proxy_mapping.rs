@@ -215,6 +215,46 @@ fn pages_are_cut_from_one_order_though_the_mapping_becomes_known_between_them() 
 }
 
 #[test]
+fn later_pages_are_planned_by_what_was_known_for_the_first_one() {
+    let is_slow = Arc::new(AtomicBool::new(true));
+    let slow = Arc::clone(&is_slow);
+    let upstream = Upstream::with_look_ups(move |asked, stream| {
+        if asked.is_look_up() {
+            eventually("the look-up is answered", || {
+                (!slow.load(Ordering::SeqCst)).then_some(())
+            });
+        }
+        engine(asked, stream)
+    });
+    let server = serve(&upstream, "", &[]);
+    // `brand` is a keyword: where that is known, the other text is the query.
+    let page = |from: usize, caller: &str| {
+        let must = json!([{"match": {"name": "smart watch"}}, {"match": {"brand": "Acme"}}]);
+        let body = json!({"query": {"bool": {"must": must}}, "from": from, "size": 1});
+        let headers = [("es-security-runas-user", caller)];
+        let answer = call(&server, "/shop/_search", &headers, &body).ok();
+        let of = |name: &str| answer.parameter(name).map(str::to_owned);
+        (of("status").expect("there is one"), of("mapping"))
+    };
+    let unknown = ("skipped".to_owned(), Some("unknown".to_owned()));
+    let known = ("applied".to_owned(), None);
+    assert_eq!(page(0, "carol"), unknown);
+    is_slow.store(false, Ordering::SeqCst);
+    eventually("the mapping is known", || {
+        let answer = search(&server, &[("es-security-runas-user", "carol")]);
+        answer.parameter("mapping").is_none().then_some(())
+    });
+    assert_eq!(page(1, "carol"), unknown);
+    // It is so for that caller's search alone, until its first page is asked for again.
+    eventually("another's mapping is known", || {
+        (page(0, "dave") == known).then_some(())
+    });
+    assert_eq!(page(1, "dave"), known);
+    assert_eq!(page(0, "carol"), known);
+    assert_eq!(page(1, "carol"), known);
+}
+
+#[test]
 fn what_is_passed_whatever_the_mapping_is_asks_nothing_and_waits_for_nothing() {
     let upstream = Upstream::with_look_ups(|asked, stream| match asked.is_look_up() {
         true => wait_for_end(stream),
@@ -231,7 +271,7 @@ fn what_is_passed_whatever_the_mapping_is_asks_nothing_and_waits_for_nothing() {
             "sort",
         ),
         (
-            json!({"query": {"match": {"name": "a"}}, "from": 500}),
+            json!({"query": {"match": {"name": "a"}}, "from": 10_000}),
             "window-exceeded",
         ),
         (json!({"query": {"match_all": {}}}), "no-query"),
@@ -243,6 +283,24 @@ fn what_is_passed_whatever_the_mapping_is_asks_nothing_and_waits_for_nothing() {
     let off = [("Rerankd-Enabled", "false")];
     let answer = call(&server, "/shop/_search", &off, &by_name("a")).ok();
     assert_eq!(answer.parameter("reason"), Some("disabled"));
+    // Nor is it where a rule is looked for: no rule reranks what has no text.
+    let rules = "[[index]]\npattern = \"shop\"\n\n[[index]]\npattern = \"logs\"\nenabled = false\n";
+    let ruled = serve(&upstream, rules, &[]);
+    for (index, reason) in [("other", "no-rule"), ("logs", "disabled")] {
+        let path = format!("/{index}/_search");
+        for (headers, body) in [
+            (&[][..], json!({"query": {"match_all": {}}})),
+            (
+                &[][..],
+                json!({"query": {"match": {"name": "a"}}, "from": 10_000}),
+            ),
+            (&off[..], by_name("a")),
+        ] {
+            let answer = call(&ruled, &path, headers, &body).ok();
+            assert_eq!(answer.parameter("reason"), Some(reason), "{body}");
+            assert_eq!(answer.parameter("mapping"), None, "{body}");
+        }
+    }
     assert_eq!(
         call(&server, "/shop/_count", &[], &by_name("a"))
             .ok()
@@ -290,6 +348,7 @@ fn nothing_of_the_callers_headers_but_credentials_goes_along_with_a_look_up() {
         ("Authorization", "ApiKey abc"),
         ("Cookie", "session=1"),
         ("es-security-runas-user", "carol"),
+        ("ES-Client-Authentication", "SharedSecret abc"),
         ("X-Secret", "1"),
         ("X-Forwarded-For", "10.0.0.1"),
         ("X-Opaque-Id", "mine"),
@@ -307,6 +366,7 @@ fn nothing_of_the_callers_headers_but_credentials_goes_along_with_a_look_up() {
             "accept-encoding",
             "authorization",
             "cookie",
+            "es-client-authentication",
             "es-security-runas-user",
             "host",
             "x-opaque-id",
@@ -325,11 +385,7 @@ fn the_operators_credentials_for_look_ups_go_on_look_ups_alone() {
     std::fs::set_permissions(&file, mode).expect("it is this user's");
     let file = file.to_str().expect("the path is UTF-8");
     let server = serve(&upstream, "", &["--upstream-lookup-auth", file]);
-    for caller in [
-        "Basic dXNlcjpi",
-        "ApiKey abc",
-        "AWS4-HMAC-SHA256 Credential=a",
-    ] {
+    for caller in ["Basic dXNlcjpi", "ApiKey abc", "Negotiate YII="] {
         let answer = search(&server, &[("Authorization", caller), ("Cookie", "a=b")]);
         assert!(answer.parameter("fields").is_some(), "{caller}: {answer:?}");
     }
@@ -462,6 +518,53 @@ fn a_point_in_time_has_the_rule_of_what_it_was_opened_for() {
         (&body["size"], &body["pit"]["id"]),
         (&json!(0), &json!("opened-elsewhere"))
     );
+}
+
+#[test]
+fn of_several_searches_those_are_looked_up_that_may_be_reranked() {
+    let upstream = Upstream::with_look_ups(|asked, stream| {
+        if asked.is_look_up() {
+            return look_up(asked, stream);
+        }
+        let hit = json!({"_index": "shop", "_id": "1", "_score": 1, "_source": {"name": "a"}});
+        let one = json!({"hits": {"hits": [hit]}, "status": 200});
+        let searches = asked.body.split(|&byte| byte == b'\n').count() / 2;
+        let answer = json!({"responses": vec![one; searches]});
+        write_json(stream, "200 OK", &answer.to_string())
+    });
+    let server = serve(&upstream, "", &[]);
+    let mut body = format!("{}\n{}\n", json!({"index": "shop"}), by_name("a"));
+    for n in 0..40 {
+        let listing = json!({"query": {"match_all": {}}});
+        body.push_str(&format!(
+            "{}\n{listing}\n",
+            json!({"index": format!("logs-{n}")})
+        ));
+    }
+    let mut connection = Connection::open(server.proxy_address()).expect("the proxy listens");
+    let headers = [("Content-Type", "application/x-ndjson")];
+    connection
+        .request("POST", "/_msearch", &headers, body.as_bytes())
+        .expect("the proxy reads");
+    let answer = connection.answer().expect("there is an answer").ok();
+    let status = answer.header("rerank-status").expect("there is one");
+    assert!(status.starts_with("rerankd;status=applied;"), "{status}");
+    let look_ups = upstream.looked_up();
+    assert!(
+        look_ups.iter().all(|asked| asked.target().contains("shop")),
+        "{look_ups:?}"
+    );
+}
+
+#[test]
+fn what_is_too_long_to_be_looked_up_is_not_known() {
+    let upstream = Upstream::with_look_ups(engine);
+    let server = serve(&upstream, "", &[]);
+    let mut body = by_name("smart watch");
+    body["pit"] = json!({"id": "made-up-".repeat(20_000)});
+    let answer = call(&server, "/_search", &[], &body).ok();
+    assert_eq!(answer.parameter("mapping"), Some("unknown"), "{answer:?}");
+    assert!(upstream.looked_up().is_empty());
 }
 
 #[test]

@@ -41,7 +41,7 @@ use rerankd_wire::search::{self, Endpoint, IndexRule, Rules};
 use self::cache::RankingCache;
 use self::exchange::{Exchange, Notes};
 use self::lookup::Lookups;
-use self::pages::UnrankedPages;
+use self::pages::FirstPages;
 use self::upstream::Upstream;
 use crate::app::App;
 use crate::config::ProxySettings;
@@ -80,7 +80,7 @@ pub struct Proxy {
     upstream: Arc<Upstream>,
     lookups: Arc<Lookups>,
     rankings: RankingCache,
-    unranked: UnrankedPages,
+    unranked: FirstPages<rerankd_core::FailReason>,
 }
 
 impl Proxy {
@@ -121,7 +121,7 @@ impl Proxy {
             ),
             upstream,
             rankings: RankingCache::default(),
-            unranked: UnrankedPages::default(),
+            unranked: FirstPages::default(),
         }))
     }
 

@@ -53,73 +53,111 @@ pub enum SearchStatus<'a> {
     Error(ErrorKind),
 }
 
-/// The header for the answer to a search.
-pub fn search_status_header(search: SearchStatus<'_>) -> HeaderValue {
-    let mut list = ListSerializer::new();
-    add_search(&mut list, search);
-    header_value(list)
-}
-
-/// The header for the answer to an `_msearch`: `item=n` counts the searches from 0; `items` is there
-/// where several in a row, from `item` on, share a member. After 64 of them there are no more.
-pub fn multi_search_status_header(searches: &[SearchStatus<'_>]) -> HeaderValue {
-    let mut list = ListSerializer::new();
-    let runs = searches.chunk_by(|a, b| match (a, b) {
-        (SearchStatus::Skipped(a), SearchStatus::Skipped(b)) => a == b,
-        (SearchStatus::Failed(a), SearchStatus::Failed(b)) => a == b,
-        _ => false,
-    });
-    let mut first = 0;
-    for run in runs.take(MOST_MEMBERS) {
-        let member =
-            add_search(&mut list, run[0]).parameter(KeyRef::constant("item"), count(first));
-        if run.len() > 1 {
-            member.parameter(KeyRef::constant("items"), count(run.len()));
-        }
-        first += run.len();
-    }
-    header_value(list)
-}
-
 /// What the mapping of the index had to do with a search.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MappingNote {
-    /// Whether the engine did not say what it was asked, so that what was written counted.
+    /// Whether the engine did not say what it was asked, so that what was written counted:
+    /// `mapping=unknown`.
     pub is_unknown: bool,
-    /// The fields that were chosen for the policy to read.
+    /// The fields that were chosen for the policy to read: `fields="title,body"`, where the policy's order
+    /// is the answer's. Names that are not visible ASCII are left out.
     pub fields: Vec<String>,
 }
 
-/// Most characters of the names of fields in a member.
-const MOST_OF_NAMES: usize = 256;
-
-/// A header of [`search_status_header`] or [`multi_search_status_header`] with what the mapping had to do
-/// with each search: `mapping=unknown`, `fields="title,body"`. Names that are not visible ASCII are left
-/// out. A member for several searches has the note of the first.
-pub fn with_mapping_notes<'n>(
-    header: &HeaderValue,
-    note: impl Fn(usize) -> Option<&'n MappingNote>,
-) -> HeaderValue {
-    // No string in a member has this in it: names of policies and versions are checked to be names.
-    const NEXT: &str = ", rerankd;";
-    let text = header.to_str().unwrap_or_default();
-    let members: Vec<String> = text
-        .split(NEXT)
-        .map(|member| {
-            let item = member.split(';').find_map(|one| one.strip_prefix("item="));
-            let item = item.and_then(|item| item.parse().ok()).unwrap_or(0);
-            let parameters = note(item).map(parameters_of).unwrap_or_default();
-            format!("{member}{parameters}")
-        })
-        .collect();
-    HeaderValue::try_from(members.join(NEXT)).unwrap_or_else(|_| header.clone())
+/// The header for the answer to a search.
+pub fn search_status_header(search: SearchStatus<'_>, note: &MappingNote) -> HeaderValue {
+    multi_of(&[(search, note)], false)
 }
 
-fn parameters_of(note: &MappingNote) -> String {
-    let mut parameters = String::new();
-    if note.is_unknown {
-        parameters.push_str(";mapping=unknown");
+/// The header for the answer to an `_msearch`: `item=n` counts the searches from 0; `items` is there
+/// where several in a row, from `item` on, share a member. `notes` are those of the searches, in their
+/// order, as far as there are any. After 64 members there are no more, nor after 7 KiB; beyond 4 KiB
+/// members have no `fields`.
+pub fn multi_search_status_header(
+    searches: &[SearchStatus<'_>],
+    notes: &[MappingNote],
+) -> HeaderValue {
+    const NONE: &MappingNote = &MappingNote {
+        is_unknown: false,
+        fields: Vec::new(),
+    };
+    let notes = notes.iter().chain(std::iter::repeat(NONE));
+    let all: Vec<_> = searches.iter().copied().zip(notes).collect();
+    multi_of(&all, true)
+}
+
+/// Most members of a header.
+const MOST_MEMBERS: usize = 64;
+
+/// Most bytes of a header's members: clients and gateways take 8 KiB for all headers of an answer.
+const MOST_BYTES: usize = 7 << 10;
+
+/// Most bytes of a header that has the names of fields in it.
+const MOST_BYTES_WITH_FIELDS: usize = 4 << 10;
+
+/// Most bytes of the names of fields in a member.
+const MOST_OF_NAMES: usize = 256;
+
+/// Between two members.
+const NEXT: &str = ", ";
+
+/// `counts`: members say which searches they are of.
+fn multi_of(searches: &[(SearchStatus<'_>, &MappingNote)], counts: bool) -> HeaderValue {
+    let runs = searches.chunk_by(|(a, of_a), (b, of_b)| {
+        let is_same = match (a, b) {
+            (SearchStatus::Skipped(a), SearchStatus::Skipped(b)) => a == b,
+            (SearchStatus::Failed(a), SearchStatus::Failed(b)) => a == b,
+            _ => false,
+        };
+        is_same && of_a.is_unknown == of_b.is_unknown
+    });
+    let (mut first, mut bytes) = (0, 0);
+    let mut members: Vec<String> = Vec::new();
+    let mut fields: Vec<String> = Vec::new();
+    for run in runs.take(MOST_MEMBERS) {
+        let (search, note) = run[0];
+        let mut list = ListSerializer::new();
+        let mut member = add_search(&mut list, search);
+        if counts {
+            member = member.parameter(KeyRef::constant("item"), count(first));
+        }
+        if run.len() > 1 {
+            member = member.parameter(KeyRef::constant("items"), count(run.len()));
+        }
+        if note.is_unknown {
+            member.parameter(KeyRef::constant("mapping"), TokenRef::constant("unknown"));
+        }
+        let member = list.finish().unwrap_or_default();
+        if bytes + member.len() + NEXT.len() > MOST_BYTES {
+            break;
+        }
+        bytes += member.len() + NEXT.len();
+        members.push(member);
+        fields.push(match is_ordered(search) {
+            true => fields_of(note),
+            false => String::new(),
+        });
+        first += run.len();
     }
+    for (member, fields) in members.iter_mut().zip(fields) {
+        if bytes + fields.len() <= MOST_BYTES_WITH_FIELDS {
+            bytes += fields.len();
+            member.push_str(&fields);
+        }
+    }
+    HeaderValue::try_from(members.join(NEXT)).expect("a structured field is visible ASCII")
+}
+
+/// Whether a policy has read the fields that were chosen for it.
+fn is_ordered(search: SearchStatus<'_>) -> bool {
+    let SearchStatus::Ranked(result) = search else {
+        return false;
+    };
+    matches!(result.status, Status::Applied | Status::Partial)
+}
+
+/// The parameter `fields`, if there are any.
+fn fields_of(note: &MappingNote) -> String {
     let mut names = String::new();
     let visible = |name: &&String| name.bytes().all(|byte| byte.is_ascii_graphic());
     for name in note.fields.iter().filter(visible) {
@@ -129,14 +167,11 @@ fn parameters_of(note: &MappingNote) -> String {
             names.push_str(&name.replace('\\', "\\\\").replace('"', "\\\""));
         }
     }
-    if !names.is_empty() {
-        parameters.push_str(&format!(";fields=\"{names}\""));
+    match names.is_empty() {
+        true => names,
+        false => format!(";fields=\"{names}\""),
     }
-    parameters
 }
-
-/// Keeps the header within what clients take (8 KiB is common) in all but the oddest cases.
-const MOST_MEMBERS: usize = 64;
 
 fn add_search<'l>(
     list: &'l mut ListSerializer<String>,

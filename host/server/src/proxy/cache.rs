@@ -100,6 +100,16 @@ impl SearchId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct PagesId([u8; 32]);
 
+impl PagesId {
+    /// `caller` is a digest of who asks, `search` what is the same for all pages of the search alone.
+    pub(super) fn new(caller: &[u8; 32], search: &[u8]) -> Self {
+        let mut parts = Parts::default();
+        parts.add(caller);
+        parts.add(search);
+        Self(parts.end())
+    }
+}
+
 /// Under what a ranking is kept.
 #[derive(Debug)]
 pub(super) struct Keys {

@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use rerankd_core::{ErrorKind, FailReason, RerankError, SkipReason, Status};
 use rerankd_wire::search::{self, Forward, Rewritten, SearchCall};
 use rerankd_wire::status::{
-    MappingNote, RERANK_STATUS, SearchStatus, search_status_header, with_mapping_notes,
+    MappingNote, RERANK_STATUS, SearchStatus, multi_search_status_header, search_status_header,
 };
 
 use super::body::{Activity, Collected, Cut, collect};
@@ -68,13 +68,17 @@ impl Notes {
         note(&mut notes[item]);
     }
 
-    fn write_to(&self, response: &mut Response<Body>) {
+    /// `Rerank-Status` of the only search.
+    pub(super) fn header(&self, status: SearchStatus<'_>) -> HeaderValue {
         let notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(status) = response.headers_mut().get_mut(&RERANK_STATUS)
-            && notes.iter().any(|note| *note != MappingNote::default())
-        {
-            *status = with_mapping_notes(status, |item| notes.get(item));
-        }
+        let none = MappingNote::default();
+        search_status_header(status, notes.first().unwrap_or(&none))
+    }
+
+    /// `Rerank-Status` of several searches.
+    pub(super) fn header_of_all(&self, statuses: &[SearchStatus<'_>]) -> HeaderValue {
+        let notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        multi_search_status_header(statuses, &notes)
     }
 }
 
@@ -87,7 +91,7 @@ pub(super) struct Sent {
     /// The search that a template was rendered to.
     pub(super) rendered: Option<Rendered>,
     /// Holds the room that it takes.
-    pub(super) room: Permit,
+    pub(super) _room: Permit,
 }
 
 /// The search that a template stands for.
@@ -97,6 +101,8 @@ pub(super) struct Rendered {
     pub(super) body: Bytes,
     /// Whether there are options of ours in it, which the engine does not know.
     pub(super) has_options: bool,
+    /// Holds the room of the body.
+    pub(super) _room: Permit,
 }
 
 /// What the engine said to a search that was rewritten.
@@ -115,6 +121,12 @@ pub(super) struct Found {
     /// Unpacked.
     pub(super) body: Bytes,
     _room: Permit,
+}
+
+impl AsRef<[u8]> for Found {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
 }
 
 /// Why a body is not read.
@@ -177,7 +189,7 @@ impl Exchange<'_> {
             raw,
             plain,
             rendered: None,
-            room,
+            _room: room,
         };
         if self.is_template
             && let Err(status) = self.render(&mut sent).await
@@ -185,15 +197,13 @@ impl Exchange<'_> {
             self.count(&[status]);
             let as_sent = search::template_as_sent(&self.call_as_sent(&sent));
             return self
-                .through(&as_sent, &sent, search_status_header(status))
+                .through(&as_sent, &sent, self.notes.header(status))
                 .await;
         }
-        let mut response = match self.kind {
+        match self.kind {
             Kind::MultiSearch => self.multi(&sent).await,
             Kind::Search | Kind::Passed => self.single(&sent).await,
-        }?;
-        self.notes.write_to(&mut response);
-        Ok(response)
+        }
     }
 
     /// Plans a search. Where the plan hangs on a mapping that the engine was not asked for yet, it is
@@ -327,10 +337,11 @@ impl Exchange<'_> {
         status: SearchStatus<'static>,
     ) -> Result<Response<Body>, RerankError> {
         self.count(&[status]);
+        let header = self.notes.header(status);
         let mut head = self.head;
         drop_options(&mut head.headers);
         let response = pass::resumed(self.proxy, self.kind, head, read, rest).await?;
-        Ok(with_status(response, search_status_header(status)))
+        Ok(with_status(response, header))
     }
 
     /// Passes a search that cannot be read.
@@ -350,7 +361,7 @@ impl Exchange<'_> {
             repeatable: self.head.method == Method::GET,
         };
         self.count(&[status]);
-        self.stream(&asked, search_status_header(status)).await
+        self.stream(&asked, self.notes.header(status)).await
     }
 
     /// Sends a search and streams the answer through.

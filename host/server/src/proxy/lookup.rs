@@ -1,6 +1,6 @@
 //! Look-ups: what the engine is asked of the indices that searches are asked of, beside the searches.
 //!
-//! A look-up has nothing of a client's request but its credentials, or those of
+//! A look-up has of a client's request what it is asked of, and its credentials, or those of
 //! `--upstream-lookup-auth`. It runs on when the search that wanted it has gone, for the next one.
 
 use std::cell::RefCell;
@@ -15,10 +15,12 @@ use http::{Extensions, Method, Response, StatusCode};
 use rerankd_core::{ErrorKind, RerankError};
 use rerankd_wire::search::{self, Mapping, Rules, Seen, Target};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::body::{Activity, Collected, collect};
-use super::mapping_cache::{Answer, Key, MappingCache, Turn};
+use super::cache::PagesId;
+use super::mapping_cache::{Answer, Key, MOST_AT_ONCE, MappingCache, Turn};
+use super::pages::FirstPages;
 use super::upstream::{Asked, Payload, Upstream};
 use crate::admission::Permit;
 use crate::app::App;
@@ -38,8 +40,8 @@ const LONGEST_OF_OTHERS: Duration = Duration::from_secs(1);
 /// Largest answer to a look-up, bytes.
 const MOST_BYTES: usize = 8 << 20;
 
-/// Look-ups that run at one time; what more is wanted is not known.
-const MOST_AT_ONCE: usize = 32;
+/// Look-ups of one caller that run at one time; what more is wanted is not known yet.
+const MOST_OF_CALLER: usize = MOST_AT_ONCE / 2;
 
 /// Points in time whose indices are kept.
 const MOST_PITS: usize = 8192;
@@ -51,9 +53,10 @@ const MOST_PIT_INDICES_BYTES: usize = 512;
 const MOST_PIT_BYTES: usize = 64 << 10;
 
 /// Headers by which the engines know a caller.
-const CREDENTIALS: [HeaderName; 6] = [
+const CREDENTIALS: [HeaderName; 7] = [
     header::AUTHORIZATION,
     header::COOKIE,
+    HeaderName::from_static("es-client-authentication"),
     HeaderName::from_static("es-secondary-authorization"),
     HeaderName::from_static("es-security-runas-user"),
     HeaderName::from_static("opendistro_security_impersonate_as"),
@@ -70,7 +73,10 @@ const FOR_ONE_REQUEST: [&str; 4] = [
 
 /// Who asks.
 pub(super) struct Caller {
+    /// For whom answers are kept.
     digest: [u8; 32],
+    /// Who it is, also where answers are kept for all.
+    who: [u8; 32],
     /// The credentials; `None` where they are good for one request only.
     credentials: Option<HeaderMap>,
 }
@@ -85,7 +91,8 @@ pub(super) struct Lookups {
     is_on: bool,
     cache: Arc<MappingCache>,
     pits: Mutex<Pits>,
-    places: Semaphore,
+    /// First pages that were planned without a mapping.
+    unknown: FirstPages<()>,
 }
 
 /// Points in time by a digest of their ids, the oldest first.
@@ -107,10 +114,10 @@ pub(super) struct View<'l> {
 /// What the engine is to be asked.
 #[derive(Default)]
 pub(super) struct Wanted {
-    /// What is not known.
-    pub(super) cold: Vec<Key>,
+    /// What is not known, and may change a decision.
+    pub(super) cold: Vec<(Key, Target)>,
     /// What is known, but may have changed.
-    pub(super) old: Vec<Key>,
+    pub(super) old: Vec<(Key, Target)>,
 }
 
 impl View<'_> {
@@ -118,27 +125,52 @@ impl View<'_> {
         if !self.lookups.is_on {
             return Seen::Off;
         }
-        if self.caller.credentials.is_none() {
+        let opened = self.opened(target);
+        let target = opened.as_ref().unwrap_or(target);
+        if self.caller.credentials.is_none() || !target.can_be_looked_up() {
             return Seen::Unknown;
         }
-        let opened = target.pit().and_then(|id| self.lookups.pit(id));
-        let target = opened.unwrap_or_else(|| target.clone());
-        let key = Key {
-            caller: self.caller.digest,
-            target,
-        };
+        let key = Key::new(self.caller.digest, target);
         let (seen, wanted) = self.lookups.cache.get(&key, Instant::now());
-        if wanted {
-            let mut wanted = self.wanted.borrow_mut();
-            match seen {
-                Seen::Known(_) => wanted.old.push(key),
-                _ => wanted.cold.push(key),
-            }
-        }
         match seen {
+            Seen::Known(_) if wanted => {
+                let old = (key, target.clone());
+                self.wanted.borrow_mut().old.push(old);
+                seen
+            }
             Seen::Cold if self.is_last => Seen::Unknown,
             seen => seen,
         }
+    }
+
+    /// Notes that a decision hangs on a mapping that was cold.
+    pub(super) fn want(&self, target: &Target) {
+        let target = self.opened(target).unwrap_or_else(|| target.clone());
+        let key = Key::new(self.caller.digest, &target);
+        self.wanted.borrow_mut().cold.push((key, target));
+    }
+
+    /// Whether a mapping was not known when the first page of a search was planned.
+    pub(super) fn first_page_was_unknown(&self, search: &dyn Fn() -> Vec<u8>) -> bool {
+        let unknown = &self.lookups.unknown;
+        !unknown.is_empty() && unknown.of(&self.pages(search)).is_some()
+    }
+
+    /// Notes what later pages of a search are planned by.
+    pub(super) fn note_first_page(&self, search: &dyn Fn() -> Vec<u8>, is_unknown: bool) {
+        let unknown = &self.lookups.unknown;
+        if self.caller.credentials.is_some() && (is_unknown || !unknown.is_empty()) {
+            unknown.note(self.pages(search), is_unknown.then_some(()));
+        }
+    }
+
+    fn pages(&self, search: &dyn Fn() -> Vec<u8>) -> PagesId {
+        PagesId::new(&self.caller.who, &search())
+    }
+
+    /// What a point in time was opened for, if the proxy saw that.
+    fn opened(&self, target: &Target) -> Option<Target> {
+        self.lookups.pit(target.pit()?)
     }
 
     /// What the engine is to be asked.
@@ -163,23 +195,13 @@ impl Lookups {
             is_on,
             cache: Arc::default(),
             pits: Mutex::default(),
-            places: Semaphore::new(MOST_AT_ONCE),
+            unknown: FirstPages::default(),
         })
     }
 
     /// Who sends a request with these headers.
     pub(super) fn caller(&self, headers: &HeaderMap) -> Caller {
         let mut credentials = HeaderMap::new();
-        if let Some(auth) = &self.auth {
-            let auth = auth.get();
-            if let Some(auth) = &auth {
-                credentials.insert(header::AUTHORIZATION, HeaderValue::clone(auth));
-            }
-            return Caller {
-                digest: [0; 32],
-                credentials: auth.is_some().then_some(credentials),
-            };
-        }
         let mut digest = Sha256::new();
         let mut is_for_one = false;
         for name in &CREDENTIALS {
@@ -192,9 +214,21 @@ impl Lookups {
                 credentials.append(name.clone(), value.clone());
             }
         }
+        let who = digest.finalize().into();
+        let Some(auth) = &self.auth else {
+            return Caller {
+                digest: who,
+                who,
+                credentials: (!is_for_one).then_some(credentials),
+            };
+        };
+        let of_operator = |auth: Arc<HeaderValue>| {
+            HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::clone(&auth))])
+        };
         Caller {
-            digest: digest.finalize().into(),
-            credentials: (!is_for_one).then_some(credentials),
+            digest: [0; 32],
+            who,
+            credentials: auth.get().map(of_operator),
         }
     }
 
@@ -212,15 +246,20 @@ impl Lookups {
     pub(super) fn begin(
         self: &Arc<Self>,
         caller: &Caller,
-        wanted: Vec<Key>,
+        wanted: Vec<(Key, Target)>,
     ) -> impl Future<Output = ()> + use<> {
         let mut running: Vec<watch::Receiver<()>> = Vec::new();
-        for key in wanted {
-            let (turn, ended) = self.cache.begin(&key, Instant::now());
-            running.push(ended);
+        // Under the operator's credentials all callers are one.
+        let most = match self.auth {
+            Some(_) => MOST_AT_ONCE,
+            None => MOST_OF_CALLER,
+        };
+        for (key, target) in wanted {
+            let (turn, ended) = self.cache.begin(&key, Instant::now(), most);
+            running.extend(ended);
             if let (Some(turn), Some(credentials)) = (turn, &caller.credentials) {
                 let (lookups, credentials) = (Arc::clone(self), credentials.clone());
-                tokio::spawn(async move { lookups.run(turn, &key.target, credentials).await });
+                tokio::spawn(async move { lookups.run(turn, &target, credentials).await });
             }
         }
         async move {
@@ -232,9 +271,6 @@ impl Lookups {
     }
 
     async fn run(&self, turn: Turn, target: &Target, credentials: HeaderMap) {
-        let Ok(_place) = self.places.try_acquire() else {
-            return turn.end(Answer::Failed);
-        };
         let asked = tokio::time::timeout(LONGEST, self.ask(target, &credentials)).await;
         let answer = match asked {
             Ok(Ok(mapping)) => Answer::Mapping(Box::new(mapping)),

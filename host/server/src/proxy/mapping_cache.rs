@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rerankd_wire::search::{Mapping, Seen, Target};
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 /// How long an answer serves without being asked for anew.
@@ -26,14 +27,32 @@ const MOST_ENTRIES: usize = 4096;
 /// What all of them may take, bytes.
 const MOST_BYTES: usize = 32 << 20;
 
-/// What an entry takes beside its key's texts and its mapping, bytes.
-const BYTES_OF_ENTRY: usize = 256;
+/// What an entry takes beside its mapping, with its key and its places among the ages, bytes.
+const BYTES_OF_ENTRY: usize = 512;
 
-/// Who asks, by a digest of the credentials, and what of.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Look-ups that run at one time.
+pub(super) const MOST_AT_ONCE: usize = 32;
+
+/// Who asks and what of, each by a digest: what a client writes takes no room here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Key {
-    pub(super) caller: [u8; 32],
-    pub(super) target: Target,
+    caller: [u8; 32],
+    target: [u8; 32],
+}
+
+impl Key {
+    /// `caller` is a digest of the credentials.
+    pub(super) fn new(caller: [u8; 32], target: &Target) -> Self {
+        let mut digest = Sha256::new();
+        for part in target.parts() {
+            digest.update((part.len() as u64).to_le_bytes());
+            digest.update(part);
+        }
+        Self {
+            caller,
+            target: digest.finalize().into(),
+        }
+    }
 }
 
 /// What became of a look-up.
@@ -97,25 +116,31 @@ impl MappingCache {
         }
     }
 
-    /// Begins a look-up, unless one runs; what tells that it has ended.
+    /// Begins a look-up, unless one runs; what tells that it has ended. Where as many run as may, or
+    /// `most_of_caller` of this caller's, none begins and nothing is noted: it is wanted as before.
     pub(super) fn begin(
         self: &Arc<Self>,
         key: &Key,
         now: Instant,
-    ) -> (Option<Turn>, watch::Receiver<()>) {
+        most_of_caller: usize,
+    ) -> (Option<Turn>, Option<watch::Receiver<()>>) {
         let mut kept = self.lock();
         if let Some(running) = kept.running.get(key) {
-            return (None, running.clone());
+            return (None, Some(running.clone()));
+        }
+        let of_caller = kept.running.keys().filter(|one| one.caller == key.caller);
+        if of_caller.count() >= most_of_caller || kept.running.len() >= MOST_AT_ONCE {
+            return (None, None);
         }
         let (sender, receiver) = watch::channel(());
-        kept.running.insert(key.clone(), receiver.clone());
+        kept.running.insert(*key, receiver.clone());
         let turn = Turn {
             cache: Arc::clone(self),
-            key: key.clone(),
+            key: *key,
             began: now,
             _waiting: sender,
         };
-        (Some(turn), receiver)
+        (Some(turn), Some(receiver))
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -158,8 +183,7 @@ impl Kept {
         let held = mapping
             .as_ref()
             .map_or(0, |(mapping, _)| mapping.held_bytes());
-        // The key stands in both collections.
-        let bytes = BYTES_OF_ENTRY + 2 * key.target.held_bytes() + held;
+        let bytes = BYTES_OF_ENTRY + held;
         if bytes > MOST_BYTES {
             return;
         }
@@ -167,14 +191,14 @@ impl Kept {
             && self.drop_oldest()
         {}
         self.bytes += bytes;
-        self.ages.push_back((began, key.clone()));
+        self.ages.push_back((began, *key));
         let entry = Entry {
             mapping,
             failed,
             since: began,
             bytes,
         };
-        self.by_key.insert(key.clone(), entry);
+        self.by_key.insert(*key, entry);
         // What was answered again and again has left places behind.
         if self.ages.len() > 2 * MOST_ENTRIES {
             let by_key = &self.by_key;
@@ -214,10 +238,7 @@ mod tests {
     use super::*;
 
     fn key(name: &str) -> Key {
-        Key {
-            caller: [0; 32],
-            target: Target::of_indices(name),
-        }
+        Key::new([0; 32], &Target::of_indices(name))
     }
 
     fn mapping(fields: usize) -> Answer {
@@ -231,7 +252,8 @@ mod tests {
     }
 
     fn answer(cache: &Arc<MappingCache>, key: &Key, now: Instant, answer: Answer) {
-        cache.begin(key, now).0.unwrap().end(answer);
+        let (turn, _) = cache.begin(key, now, MOST_AT_ONCE);
+        turn.unwrap().end(answer);
     }
 
     fn state(cache: &MappingCache, key: &Key, now: Instant) -> (&'static str, bool) {
@@ -277,15 +299,36 @@ mod tests {
     fn one_look_up_runs_at_a_time_and_one_that_is_dropped_has_failed() {
         let cache = Arc::new(MappingCache::default());
         let (key, start) = (key("a"), Instant::now());
-        let (turn, _) = cache.begin(&key, start);
-        let (second, mut waiting) = cache.begin(&key, start);
+        let (turn, _) = cache.begin(&key, start, 1);
+        let (second, waiting) = cache.begin(&key, start, 1);
+        let mut waiting = waiting.unwrap();
         assert!(second.is_none());
         assert!(waiting.has_changed().is_ok(), "it has not ended yet");
         drop(turn);
         assert!(waiting.has_changed().is_err(), "it has ended");
         waiting.mark_unchanged();
         assert_eq!(state(&cache, &key, start), ("unknown", false));
-        assert!(cache.begin(&key, start).0.is_some());
+        assert!(cache.begin(&key, start, 1).0.is_some());
+    }
+
+    #[test]
+    fn a_caller_leaves_places_to_others_and_what_finds_none_is_wanted_as_before() {
+        let cache = Arc::new(MappingCache::default());
+        let start = Instant::now();
+        let of = |caller: u8, n: usize| Key::new([caller; 32], &Target::of_indices(&n.to_string()));
+        let begin = |caller: u8| -> Vec<Turn> {
+            let most = MOST_AT_ONCE / 2;
+            let begun = (0..64).map(|n| cache.begin(&of(caller, n), start, most).0);
+            begun.flatten().collect()
+        };
+        let first = begin(1);
+        assert_eq!(first.len(), MOST_AT_ONCE / 2);
+        assert_eq!(state(&cache, &of(1, 63), start), ("cold", true));
+        let second = begin(2);
+        assert_eq!(second.len(), MOST_AT_ONCE / 2);
+        assert!(begin(3).is_empty());
+        drop(first);
+        assert_eq!(begin(3).len(), MOST_AT_ONCE / 2);
     }
 
     #[test]
@@ -293,10 +336,7 @@ mod tests {
         let cache = Arc::new(MappingCache::default());
         let start = Instant::now();
         answer(&cache, &key("a"), start, mapping(1));
-        let other = Key {
-            caller: [1; 32],
-            ..key("a")
-        };
+        let other = Key::new([1; 32], &Target::of_indices("a"));
         assert_eq!(state(&cache, &other, start), ("cold", true));
     }
 
@@ -317,5 +357,15 @@ mod tests {
         assert!(kept.bytes <= MOST_BYTES, "{}", kept.bytes);
         let sum: usize = kept.by_key.values().map(|entry| entry.bytes).sum();
         assert_eq!(kept.bytes, sum);
+        drop(kept);
+        // Whatever is written of it, and however often it is answered.
+        let long = key(&"name".repeat(100_000));
+        for n in 0..3 * MOST_ENTRIES {
+            let now = start + REFUSED * n as u32;
+            answer(&cache, &long, now, Answer::Refused);
+        }
+        let kept = cache.lock();
+        assert!(kept.ages.len() <= 2 * MOST_ENTRIES, "{}", kept.ages.len());
+        assert_eq!(kept.by_key[&long].bytes, BYTES_OF_ENTRY);
     }
 }

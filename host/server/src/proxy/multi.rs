@@ -7,12 +7,10 @@ use futures_util::StreamExt;
 use http::Response;
 use rerankd_core::{FailReason, OnFailure, RerankError, Reranked, SkipReason, Status};
 use rerankd_wire::search::{self, ItemPlan, MultiAnswer, MultiPlan, NotUnderstood, Rewritten};
-use rerankd_wire::status::{
-    RERANK_STATUS, SearchStatus, multi_search_status_header, search_status_header,
-};
+use rerankd_wire::status::{RERANK_STATUS, SearchStatus};
 
 use super::exchange::{Exchange, Said, Sent, of};
-use super::ranking::{self, Window};
+use super::ranking::{self, Kept, Unranked, Window};
 use super::single::is_ranked;
 use crate::admission::Permit;
 use crate::rerank::{Shadows, off_the_runtime};
@@ -67,7 +65,7 @@ impl Exchange<'_> {
                 self.count(&statuses);
                 response
                     .headers_mut()
-                    .insert(&RERANK_STATUS, multi_search_status_header(&statuses));
+                    .insert(&RERANK_STATUS, self.notes.header_of_all(&statuses));
                 return Ok(response);
             }
         };
@@ -96,11 +94,7 @@ impl Exchange<'_> {
             }
         }
         let shadows = Shadows::default();
-        let instances = self.reserve(&plan).await;
-        let ranked = self
-            .rank_all(&plan, &mut found.items, &instances, &shadows)
-            .await;
-        drop(instances);
+        let ranked = self.rank_all(&plan, &mut found.items, &shadows).await;
         let mut rankings: Vec<Option<Reranked>> = Vec::with_capacity(ranked.len());
         let mut statuses: Vec<Option<SearchStatus<'_>>> = Vec::with_capacity(ranked.len());
         for ((result, item), plan) in ranked.iter().zip(&found.items).zip(&plan.items) {
@@ -169,7 +163,7 @@ impl Exchange<'_> {
         }
         self.count(&statuses);
         ranking::offer(app, shadows);
-        let status = multi_search_status_header(&statuses);
+        let status = self.notes.header_of_all(&statuses);
         Ok(self.rewritten(answer.head, page, status))
     }
 
@@ -200,9 +194,9 @@ impl Exchange<'_> {
         }
         self.count(&statuses);
         let header = if plan.items.is_empty() {
-            search_status_header(status)
+            self.notes.header(status)
         } else {
-            multi_search_status_header(&statuses)
+            self.notes.header_of_all(&statuses)
         };
         let original = self.original(plan.original(), sent);
         self.through(&original, sent, header).await
@@ -216,10 +210,15 @@ impl Exchange<'_> {
         Ok(Self::more(one()?, searches, one))
     }
 
-    /// Instances for as many searches as may be ranked side by side; at least one.
-    async fn reserve(&self, plan: &MultiPlan<'_>) -> Result<Vec<Permit>, RerankError> {
+    /// Instances for as many of `windows` searches as may be ranked side by side; at least one.
+    async fn reserve(
+        &self,
+        plan: &MultiPlan<'_>,
+        windows: usize,
+    ) -> Result<Vec<Permit>, RerankError> {
         let app = &self.proxy.app;
         let (searches, timeout) = Self::at_a_time(plan);
+        let searches = searches.min(windows);
         // The first is waited for.
         let first = app.admission.reserve(timeout, &app.inference).await?;
         Ok(Self::more(first, searches, || app.admission.reserve_now()))
@@ -242,12 +241,11 @@ impl Exchange<'_> {
         std::iter::once(first).chain(others).collect()
     }
 
-    /// Ranks what was found, as many searches at a time as there are instances.
+    /// Ranks what was found and has no kept ranking, as many searches at a time as there are instances.
     async fn rank_all(
         &self,
         plan: &MultiPlan<'_>,
         items: &mut [MultiAnswer<'_>],
-        instances: &Result<Vec<Permit>, RerankError>,
         shadows: &Shadows,
     ) -> Ranked {
         let mut requests = Vec::new();
@@ -261,32 +259,44 @@ impl Exchange<'_> {
         let mut ranked: Ranked = (0..items.len()).map(|_| None).collect();
         let items = &*items;
         let asker = self.asker();
+        let mut unranked: Vec<(usize, Box<Unranked>)> = Vec::new();
+        for (index, request) in requests {
+            let (MultiAnswer::Found(found), ItemPlan::Rerank(search)) =
+                (&items[index], &plan.items[index])
+            else {
+                continue;
+            };
+            let window = Window {
+                target: &search.target,
+                on_failure: search.on_failure,
+                request,
+                fingerprint: found.fingerprint_input(),
+                search: self.search_id(search),
+                is_first_page: search.is_first_page(),
+            };
+            match self.proxy.kept(&asker, window).await {
+                Ok(Kept::Ranked(reranked)) => ranked[index] = Some(Ok(*reranked)),
+                Ok(Kept::No(window)) => unranked.push((index, window)),
+                Err(error) => ranked[index] = Some(Err(error)),
+            }
+        }
+        if unranked.is_empty() {
+            return ranked;
+        }
+        let instances = self.reserve(plan, unranked.len()).await;
         let instance = instances.as_ref().map(|instances| &instances[0]);
         let side_by_side = instances.as_ref().map_or(1, Vec::len);
-        let one = |(index, request)| {
+        let one = |(index, window): (usize, Box<Unranked>)| {
             let asker = &asker;
             async move {
-                let (MultiAnswer::Found(found), ItemPlan::Rerank(search)) =
-                    (&items[index], &plan.items[index])
-                else {
-                    return (index, None);
-                };
-                let window = Window {
-                    target: &search.target,
-                    on_failure: search.on_failure,
-                    request,
-                    fingerprint: found.fingerprint_input(),
-                    search: self.search_id(search),
-                    is_first_page: search.is_first_page(),
-                };
-                let ranked = self.proxy.rank(asker, window, instance, shadows).await;
-                (index, Some(ranked))
+                let ranked = self.proxy.rank(asker, *window, instance, shadows).await;
+                (index, ranked)
             }
         };
-        let mut running = futures_util::stream::iter(requests.into_iter().map(one))
+        let mut running = futures_util::stream::iter(unranked.into_iter().map(one))
             .buffer_unordered(side_by_side);
         while let Some((index, result)) = running.next().await {
-            ranked[index] = result;
+            ranked[index] = Some(result);
         }
         drop(running);
         ranked

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rerankd_core::{OnFailure, PolicySelector, RerankError, RerankRequest, Reranked, Timings};
+use rerankd_policy::catalog::Chosen;
 use rerankd_policy::split;
 use rerankd_wire::search::{FieldChoice, Policies, Seen, Target};
 
@@ -33,6 +34,18 @@ impl Policies for Known<'_> {
 
     fn mapping(&self, target: &Target) -> Seen {
         self.view.mapping(target)
+    }
+
+    fn want(&self, target: &Target) {
+        self.view.want(target);
+    }
+
+    fn first_page_was_unknown(&self, search: &dyn Fn() -> Vec<u8>) -> bool {
+        self.view.first_page_was_unknown(search)
+    }
+
+    fn note_first_page(&self, search: &dyn Fn() -> Vec<u8>, is_unknown: bool) {
+        self.view.note_first_page(search, is_unknown);
     }
 
     fn has(&self, selector: &PolicySelector) -> bool {
@@ -71,19 +84,31 @@ pub(super) struct Asker<'a> {
     pub(super) request_id: &'a str,
 }
 
+/// Whether there is a ranking of a window.
+pub(super) enum Kept {
+    Ranked(Box<Reranked>),
+    No(Box<Unranked>),
+}
+
+/// A window that no kept ranking holds for.
+pub(super) struct Unranked {
+    request: RerankRequest,
+    on_failure: OnFailure,
+    is_first_page: bool,
+    chosen: Chosen,
+    keys: Keys,
+}
+
 impl Proxy {
-    /// Ranks a window. `instance` is reserved for it, or why there is none: that matters only where no
-    /// ranking is kept.
+    /// The kept ranking of a window: it needs no instance.
     ///
     /// # Errors
-    /// What is wrong with the request; and where `on_failure` says so, all else.
-    pub(super) async fn rank(
+    /// Those of choosing the policy's version.
+    pub(super) async fn kept(
         &self,
         asker: &Asker<'_>,
         window: Window<'_>,
-        instance: Result<&Permit, &RerankError>,
-        shadows: &Shadows,
-    ) -> Result<Reranked, RerankError> {
+    ) -> Result<Kept, RerankError> {
         let started = Instant::now();
         let app = &self.app;
         let mut request = window.request;
@@ -98,17 +123,58 @@ impl Proxy {
                 &window.search,
             )
         });
-        if let Some(known) = self.rankings.get(&keys, window.is_first_page)
-            && known.ranking.documents() == request.documents.len()
-        {
-            return Ok(Reranked {
-                timings: Timings {
-                    total: started.elapsed(),
-                    ..Timings::default()
-                },
-                ..Reranked::clone(&known)
-            });
+        let unranked = Unranked {
+            request,
+            on_failure: window.on_failure,
+            is_first_page: window.is_first_page,
+            chosen,
+            keys,
+        };
+        Ok(match self.kept_for(&unranked, started) {
+            Some(reranked) => Kept::Ranked(Box::new(reranked)),
+            None => Kept::No(Box::new(unranked)),
+        })
+    }
+
+    fn kept_for(&self, window: &Unranked, started: Instant) -> Option<Reranked> {
+        let known = self.rankings.get(&window.keys, window.is_first_page)?;
+        if known.ranking.documents() != window.request.documents.len() {
+            return None;
         }
+        let timings = Timings {
+            total: started.elapsed(),
+            ..Timings::default()
+        };
+        Some(Reranked {
+            timings,
+            ..Reranked::clone(&known)
+        })
+    }
+
+    /// Ranks a window. `instance` is reserved for it, or why there is none.
+    ///
+    /// # Errors
+    /// What is wrong with the request; and where `on_failure` says so, all else.
+    pub(super) async fn rank(
+        &self,
+        asker: &Asker<'_>,
+        window: Unranked,
+        instance: Result<&Permit, &RerankError>,
+        shadows: &Shadows,
+    ) -> Result<Reranked, RerankError> {
+        let started = Instant::now();
+        let app = &self.app;
+        // The same may have been ranked while an instance was waited for.
+        if let Some(reranked) = self.kept_for(&window, started) {
+            return Ok(reranked);
+        }
+        let Unranked {
+            request,
+            on_failure,
+            is_first_page,
+            chosen,
+            keys,
+        } = window;
         let ranker = Ranker::Policy(chosen);
         let admit = |_| {
             let admission = &app.admission;
@@ -122,13 +188,13 @@ impl Proxy {
         };
         let caller = Caller {
             protocol: asker.protocol,
-            on_failure: window.on_failure,
+            on_failure,
             shape: Shape::Search,
             arrived: started,
             request_id: asker.request_id,
         };
         let reranked = rerank::rerank(app, &caller, &ranker, request, admitted, shadows).await?;
-        self.rankings.put(&keys, window.is_first_page, &reranked);
+        self.rankings.put(&keys, is_first_page, &reranked);
         Ok(reranked)
     }
 }

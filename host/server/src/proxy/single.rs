@@ -4,10 +4,10 @@ use axum::body::Body;
 use http::Response;
 use rerankd_core::{ErrorKind, FailReason, OnFailure, RerankError, Reranked, SkipReason, Status};
 use rerankd_wire::search::{self, Plan, Rewritten};
-use rerankd_wire::status::{RERANK_STATUS, SearchStatus, search_status_header};
+use rerankd_wire::status::{RERANK_STATUS, SearchStatus};
 
 use super::exchange::{Exchange, Said, Sent, of};
-use super::ranking::{self, Window};
+use super::ranking::{self, Kept, Window};
 use crate::rerank::{Shadows, off_the_runtime};
 
 impl Exchange<'_> {
@@ -34,7 +34,7 @@ impl Exchange<'_> {
                 let status = SearchStatus::Skipped(pass.reason);
                 self.count(&[status]);
                 let original = self.original(&pass.forward, sent);
-                self.through(&original, sent, search_status_header(status))
+                self.through(&original, sent, self.notes.header(status))
                     .await
             }
         }
@@ -84,7 +84,7 @@ impl Exchange<'_> {
                         self.note_first_page(search, status);
                         self.count(&[status]);
                         let page = own.body.to_vec();
-                        return Ok(self.rewritten(own.head, page, search_status_header(status)));
+                        return Ok(self.rewritten(own.head, page, self.notes.header(status)));
                     }
                 }
                 Said::Again(_) => return self.as_sent(search, sent, status).await,
@@ -102,7 +102,7 @@ impl Exchange<'_> {
             }
             self.count(&[status]);
             let page = found.page(None);
-            return Ok(self.rewritten(answer.head, page, search_status_header(status)));
+            return Ok(self.rewritten(answer.head, page, self.notes.header(status)));
         };
         let shadows = Shadows::default();
         let window = Window {
@@ -113,19 +113,24 @@ impl Exchange<'_> {
             search: self.search_id(search),
             is_first_page: search.is_first_page(),
         };
-        let instance = app.admission.reserve(search.timeout, &app.inference).await;
-        let ranked = self
-            .proxy
-            .rank(&self.asker(), window, instance.as_ref(), &shadows)
-            .await;
-        drop(instance);
+        let asker = self.asker();
+        let ranked = match self.proxy.kept(&asker, window).await {
+            Ok(Kept::Ranked(reranked)) => Ok(*reranked),
+            Ok(Kept::No(window)) => {
+                let instance = app.admission.reserve(search.timeout, &app.inference).await;
+                self.proxy
+                    .rank(&asker, *window, instance.as_ref(), &shadows)
+                    .await
+            }
+            Err(error) => Err(error),
+        };
         let status = match &ranked {
             Ok(reranked) => SearchStatus::Ranked(reranked),
             Err(error) => of(Status::Failed(self.failed(error, search)?)),
         };
         ranking::offer(app, shadows);
         self.note_first_page(search, status);
-        let header = search_status_header(status);
+        let header = self.notes.header(status);
         let reranked = ranked.as_ref().ok();
         if !is_ranked(reranked) && !search.cut_is_exact {
             self.count(&[status]);
@@ -167,7 +172,7 @@ impl Exchange<'_> {
         self.note_first_page(search, status);
         self.count(&[status]);
         let original = self.original(&search.original, sent);
-        self.through(&original, sent, search_status_header(status))
+        self.through(&original, sent, self.notes.header(status))
             .await
     }
 
@@ -176,7 +181,7 @@ impl Exchange<'_> {
         let status = SearchStatus::Failed(FailReason::UpstreamStatus);
         self.count(&[status]);
         let headers = response.headers_mut();
-        headers.insert(&RERANK_STATUS, search_status_header(status));
+        headers.insert(&RERANK_STATUS, self.notes.header(status));
         response
     }
 
@@ -184,7 +189,7 @@ impl Exchange<'_> {
     pub(super) fn of_first_page(&self, search: &Rewritten<'_>) -> Option<FailReason> {
         let follows = !search.is_first_page() && search.on_failure == OnFailure::FirstStage;
         follows
-            .then(|| self.proxy.unranked.why(&self.pages_id(search)))
+            .then(|| self.proxy.unranked.of(&self.pages_id(search)))
             .flatten()
     }
 

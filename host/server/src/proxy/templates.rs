@@ -2,13 +2,14 @@
 //! other. Where it cannot be rendered, the template goes through as it came.
 
 use bytes::Bytes;
-use rerankd_core::SkipReason;
+use rerankd_core::{FailReason, SkipReason};
 use rerankd_wire::search::{self, ItemPlan, Plan, SearchCall, Template};
 use rerankd_wire::status::SearchStatus;
 
 use super::Kind;
-use super::exchange::{Exchange, Rendered, Said, Sent};
+use super::exchange::{Exchange, Found, Rendered, Said, Sent};
 use super::ranking::Known;
+use crate::admission::Permit;
 
 /// Templates of one request that are rendered at the same time.
 const CONCURRENT_RENDERINGS: usize = 8;
@@ -19,25 +20,24 @@ impl Exchange<'_> {
     /// # Errors
     /// Why the request goes through as it is.
     pub(super) async fn render(&self, sent: &mut Sent) -> Result<(), SearchStatus<'static>> {
-        let rendered = self.rendered(sent).await.map_err(SearchStatus::Skipped)?;
-        let admission = &self.proxy.app.admission;
-        let room = admission.admit_bytes(&mut sent.room, rendered.body.len());
-        room.map_err(|_| SearchStatus::Failed(rerankd_core::FailReason::Overloaded))?;
-        sent.rendered = Some(rendered);
+        sent.rendered = Some(self.rendered(sent).await?);
         Ok(())
     }
 
-    async fn rendered(&self, sent: &Sent) -> Result<Rendered, SkipReason> {
+    async fn rendered(&self, sent: &Sent) -> Result<Rendered, SearchStatus<'static>> {
+        let skipped = SearchStatus::Skipped;
         let call = self.call_as_sent(sent);
-        let template = Template::read(&call, self.kind == Kind::MultiSearch)?;
+        let template = Template::read(&call, self.kind == Kind::MultiSearch);
+        let template = template.map_err(skipped)?;
         let blank = template.blank();
         self.check(&SearchCall {
             path: template.path,
             body: &blank,
             ..call
-        })?;
+        })
+        .map_err(skipped)?;
         let renderings = template.renderings();
-        let mut said: Vec<Bytes> = Vec::with_capacity(renderings.len());
+        let mut said: Vec<Found> = Vec::with_capacity(renderings.len());
         for some in renderings.chunks(CONCURRENT_RENDERINGS) {
             let mut asking = Vec::with_capacity(some.len());
             for rendering in some {
@@ -45,18 +45,27 @@ impl Exchange<'_> {
             }
             for answer in futures_util::future::join_all(asking).await {
                 match answer {
-                    Ok(Said::Found(found)) => said.push(found.body),
+                    Ok(Said::Found(found)) => said.push(found),
+                    Ok(Said::Again(SearchStatus::Failed(FailReason::Overloaded))) => {
+                        return Err(SearchStatus::Failed(FailReason::Overloaded));
+                    }
                     Ok(Said::Again(_) | Said::Final(_)) | Err(_) => {
-                        return Err(SkipReason::Template);
+                        return Err(skipped(SkipReason::Template));
                     }
                 }
             }
         }
-        let (body, has_options) = template.rendered(&said)?;
+        // What is made of them is no longer than all of them, with the heads that were sent.
+        let bytes = said.iter().map(|found| found.body.len()).sum::<usize>() + sent.plain.len();
+        let mut room = Permit::default();
+        let admitted = self.proxy.app.admission.admit_bytes(&mut room, bytes);
+        admitted.map_err(|_| SearchStatus::Failed(FailReason::Overloaded))?;
+        let (body, has_options) = template.rendered(&said).map_err(skipped)?;
         Ok(Rendered {
             path: template.path.to_owned(),
             body: Bytes::from(body),
             has_options,
+            _room: room,
         })
     }
 

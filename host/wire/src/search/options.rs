@@ -54,6 +54,8 @@ pub(super) struct Options {
     pub(super) enabled: bool,
     /// Whether the search itself says `enabled`.
     pub(super) insists: bool,
+    /// Whether the search itself says that it is not.
+    pub(super) declines: bool,
     /// The policy, if the search names one.
     pub(super) policy: Option<(PolicySelector, String)>,
     /// Where the text of the query stands; only where the request has no text.
@@ -139,6 +141,7 @@ impl Options {
         let mut options = Self {
             enabled: true,
             insists: false,
+            declines: false,
             policy: None,
             query_path: None,
             window: limits.max_documents,
@@ -289,6 +292,7 @@ impl Level<'_> {
             "enabled" => {
                 options.enabled = place.boolean(value)?;
                 options.insists = options.enabled;
+                options.declines = !options.enabled;
             }
             "policy" => {
                 let selector = PolicySelector::parse(&place.query(value)?);

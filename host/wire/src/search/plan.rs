@@ -397,13 +397,25 @@ impl Widening {
 pub(super) fn decide(asked: &Asked<'_>, by: &Deciders<'_>) -> Result<Decided, RerankError> {
     let may_be_reranked =
         asked.early.is_none() && page_of(asked).is_ok() && check_kind(asked, true).is_ok();
-    let seen = match may_be_reranked {
-        true => {
-            let target = Target::of(asked.index, asked.body, asked.option_params, asked.head);
-            by.policies.mapping(&target)
+    // Where nothing is reranked whatever the mapping is, nobody asks for it.
+    let target = || Target::of(asked.index, asked.body, asked.option_params, asked.head);
+    let target = may_be_reranked.then(target);
+    let pages = || of_all_pages(asked);
+    let is_first = page_of(asked).is_ok_and(|(from, _)| from == 0);
+    let seen = match target.as_ref().map(|target| by.policies.mapping(target)) {
+        None => Seen::Off,
+        // Pages are cut from one list: what became known since the first one is for the next search.
+        Some(Seen::Known(_) | Seen::Cold)
+            if !is_first && by.policies.first_page_was_unknown(&pages) =>
+        {
+            Seen::Unknown
         }
-        // Whatever the mapping is, nothing is reranked.
-        false => Seen::Off,
+        Some(seen) => seen,
+    };
+    let want = || {
+        if let (Seen::Cold, Some(target)) = (&seen, &target) {
+            by.policies.want(target);
+        }
     };
     let mapping = match &seen {
         Seen::Known(mapping) => Some(&**mapping),
@@ -416,35 +428,87 @@ pub(super) fn decide(asked: &Asked<'_>, by: &Deciders<'_>) -> Result<Decided, Re
         asked.headers,
         asked.body.options(),
         by.limits,
-    )?;
-    let by_search = rule.is_ok_and(|rule| rule.enabled) && !options.enabled;
-    let decision = match widening(asked, by, rule, options, mapping) {
+    );
+    // Options that are wrong by one rule may be right by another.
+    let options = options.inspect_err(|_| want())?;
+    let decision = match widening(asked, by, rule, &options, mapping) {
         Ok(widening) => Decision::Rerank(Box::new(widening)),
         Err(reason) => Decision::Pass(reason),
     };
     let hangs = match &decision {
+        _ if !matches!(seen, Seen::Cold | Seen::Unknown) => false,
         Decision::Rerank(_) => true,
-        Decision::Pass(SkipReason::Disabled) => !by_search,
         Decision::Pass(SkipReason::AmbiguousQuery) => true,
         // There may be another rule than that of what was written.
-        Decision::Pass(SkipReason::NoRule) => !by.rules.indices.is_empty(),
-        Decision::Pass(SkipReason::WindowExceeded) => by.rules.indices.len() > 1,
+        Decision::Pass(SkipReason::Disabled | SkipReason::NoRule) => {
+            !options.declines
+                && !by.rules.indices.is_empty()
+                && is_for_some_rule(asked, by, &options)
+        }
+        Decision::Pass(SkipReason::WindowExceeded) => {
+            by.rules.indices.len() > 1 && is_for_some_rule(asked, by, &options)
+        }
         Decision::Pass(_) => false,
     };
+    if hangs {
+        want();
+    }
+    match &seen {
+        Seen::Known(_) if is_first => by.policies.note_first_page(&pages, false),
+        Seen::Unknown if is_first && hangs => by.policies.note_first_page(&pages, true),
+        _ => {}
+    }
     Ok(Decided {
         decision,
         mapping: MappingUse {
-            hangs: hangs && matches!(seen, Seen::Cold | Seen::Unknown),
+            hangs,
             is_unknown: hangs && matches!(seen, Seen::Unknown),
         },
     })
+}
+
+/// What of a search is the same for all its pages, whatever is known of the mapping.
+fn of_all_pages(asked: &Asked<'_>) -> Vec<u8> {
+    let is_same = |name: &str| !options::is_param(name) && !matches!(name, "from" | "size");
+    let params = asked.params.target("", is_same);
+    let head = asked.head.and_then(Body::whole).map(|head| head.text());
+    let body = asked.body.asking((0, 0), Fetch::Asked(&Ask::Nothing), &[]);
+    format!("{:?}", (asked.index, params, head, body)).into_bytes()
+}
+
+/// Whether a search may be reranked by one of the rules, whichever holds for it: it has a text, and its
+/// page is within what engines give.
+fn is_for_some_rule(asked: &Asked<'_>, by: &Deciders<'_>, options: &Options) -> bool {
+    let rules = || by.rules.indices.iter().chain(&by.rules.default_rule);
+    if !rules().any(|rule| rule.enabled || options.insists) {
+        return false;
+    }
+    let (Ok((from, size)), Ok(findings)) =
+        (page_of(asked), query_text::find(asked.body, asked.params))
+    else {
+        return false;
+    };
+    let most = MAX_RESULT_WINDOW.min(findings.fused.unwrap_or(usize::MAX));
+    if (findings.one_page && from > 0) || from.saturating_add(size) > most {
+        return false;
+    }
+    let at_path = |path: &String| {
+        let whole = asked.body.whole();
+        whole.is_some_and(|whole| query_text::at_path(whole, path).is_some())
+    };
+    let mut paths = rules().filter_map(|rule| rule.query_path.as_ref());
+    let is_known = !options.request.query.is_empty()
+        || query_text::of_context(asked.body).is_some()
+        || options.query_path.as_ref().is_some_and(at_path)
+        || paths.any(at_path);
+    is_known || findings.text(&Words::of(None, asked.body)) != Err(SkipReason::NoQuery)
 }
 
 fn widening(
     asked: &Asked<'_>,
     by: &Deciders<'_>,
     rule: Result<&IndexRule, SkipReason>,
-    options: Options,
+    options: &Options,
     mapping: Option<&Mapping>,
 ) -> Result<Widening, SkipReason> {
     if let Some(reason) = asked.early {
@@ -478,7 +542,7 @@ fn widening(
     let must_agree = findings.must_agree;
 
     let words = Words::of(mapping, asked.body);
-    let mut request = options.request;
+    let mut request = options.request.clone();
     if request.query.is_empty() {
         request.query = match &options.query_path {
             Some(path) => asked
@@ -493,9 +557,8 @@ fn widening(
         };
     }
 
-    let target = options
-        .policy
-        .map_or_else(|| default.clone(), |(policy, _)| policy);
+    let named = options.policy.as_ref().map(|(policy, _)| policy);
+    let target = named.unwrap_or(default).clone();
     if !by.policies.has(&target) {
         return Err(SkipReason::NoPolicy);
     }

@@ -95,6 +95,18 @@ pub trait Policies {
         Seen::Off
     }
 
+    /// Notes that what becomes of a search hangs on a mapping that was [`Seen::Cold`].
+    fn want(&self, _target: &Target) {}
+
+    /// Whether the mapping was not known when the first page of a search was planned, of which `search`
+    /// is the same for all pages: then its later pages are planned without, too.
+    fn first_page_was_unknown(&self, _search: &dyn Fn() -> Vec<u8>) -> bool {
+        false
+    }
+
+    /// Notes whether the plan for a first page hangs on a mapping that is not known.
+    fn note_first_page(&self, _search: &dyn Fn() -> Vec<u8>, _is_unknown: bool) {}
+
     /// Whether there is such a policy: one that is expected may not have been released yet. It is taken
     /// for granted where nobody knows better.
     fn has(&self, selector: &PolicySelector) -> bool {

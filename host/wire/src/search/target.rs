@@ -21,6 +21,9 @@ const RESOLUTION: [&str; 3] = ["allow_no_indices", "expand_wildcards", "ignore_u
 /// (`http.max_initial_line_length`).
 const MOST_PATH_BYTES: usize = 3500;
 
+/// Longest id of a point in time that is looked up, bytes: each shard adds about 100.
+const MOST_PIT_BYTES: usize = 64 << 10;
+
 /// What a search is asked of: an index expression with the parameters by which the engine resolves it,
 /// or a point in time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -85,10 +88,23 @@ impl Target {
         }
     }
 
-    /// What it takes to keep it, bytes.
-    pub fn held_bytes(&self) -> usize {
-        let (Place::Indices(text) | Place::Pit(text)) = &self.place;
-        text.len() + self.options.len()
+    /// What it is made of, the same for no other target.
+    pub fn parts(&self) -> [&str; 3] {
+        match &self.place {
+            Place::Indices(expression) => ["indices", expression, &self.options],
+            Place::Pit(id) => ["pit", id, &self.options],
+        }
+    }
+
+    /// Whether it is short enough to be looked up.
+    pub fn can_be_looked_up(&self) -> bool {
+        match &self.place {
+            Place::Indices(expression) => {
+                let least = expression.len() + self.options.len();
+                least <= MOST_PATH_BYTES && self.paths().is_some()
+            }
+            Place::Pit(id) => id.len() <= MOST_PIT_BYTES,
+        }
     }
 
     /// The paths of the look-ups: of the fields, of the names, and of the fields that are searched where
@@ -266,7 +282,15 @@ mod tests {
     #[test]
     fn what_no_engine_would_take_is_not_asked() {
         let long = "name-of-an-index,".repeat(400);
-        assert!(target(Some(&long), None, "").paths().is_none());
+        let long = target(Some(&long), None, "");
+        assert!(long.paths().is_none() && !long.can_be_looked_up());
+        let pit = |id: &str| {
+            let body = format!(r#"{{"pit":{{"id":"{id}"}}}}"#);
+            let body = Body::read(body.as_bytes()).expect("it is JSON");
+            Target::of(None, &body, &Params::read(None), None).can_be_looked_up()
+        };
+        assert!(pit("an-id") && !pit(&"x".repeat(MOST_PIT_BYTES + 1)));
+        assert!(target(None, None, "").can_be_looked_up());
     }
 
     #[test]

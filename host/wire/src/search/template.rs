@@ -110,10 +110,11 @@ impl<'a> Template<'a> {
         self.items.iter().map(one).collect()
     }
 
-    /// A body that stands for what will be rendered: a search, or several, of nothing. What is passed for
-    /// another reason than that need not be rendered.
+    /// A body that stands for what will be rendered: a search, or several, of some text. What is passed
+    /// whatever that is need not be rendered.
     pub fn blank(&self) -> Vec<u8> {
-        self.searches(self.items.iter().map(|_| "{}".to_owned()))
+        const SOME_TEXT: &str = r#"{"query":{"match":{"any":"text"}}}"#;
+        self.searches(self.items.iter().map(|_| SOME_TEXT.to_owned()))
     }
 
     /// The body of the search that the engine's renderings are, and whether it has options of ours.
@@ -129,7 +130,7 @@ impl<'a> Template<'a> {
         for ((_, template), rendering) in self.items.iter().zip(renderings) {
             let search = search_of(template, rendering.as_ref()).ok_or(SkipReason::Template)?;
             let body = Body::read(search.as_bytes())?;
-            has_options |= body.options().is_some();
+            has_options |= body.without_options().is_some();
             searches.push(search);
         }
         Ok((self.searches(searches.into_iter()), has_options))
@@ -240,6 +241,31 @@ mod tests {
         for whole in [r#"{"took":1,"status":200}"#, "{}", "no JSON"] {
             assert_eq!(of(whole), whole);
         }
+    }
+
+    #[test]
+    fn options_of_ours_are_seen_in_a_rendering_also_where_they_are_null() {
+        let headers = HeaderMap::new();
+        let template = Template::read(
+            &SearchCall {
+                index: Some("shop"),
+                method: &http::Method::POST,
+                path: "/shop/_search/template",
+                query: None,
+                headers: &headers,
+                body: b"{}",
+            },
+            false,
+        )
+        .expect("it is a template");
+        let has_options = |output: &str| {
+            let rendering = format!(r#"{{"template_output":{output}}}"#);
+            let rendered = template.rendered(&[rendering]);
+            rendered.expect("it is a rendering").1
+        };
+        assert!(has_options(r#"{"ext":{"rerankd":{"window":5}}}"#));
+        assert!(has_options(r#"{"ext":{"rerankd":null}}"#));
+        assert!(!has_options(r#"{"ext":{"other":null}}"#));
     }
 
     #[test]

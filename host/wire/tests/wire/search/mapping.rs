@@ -247,11 +247,19 @@ fn only_a_plan_that_hangs_on_the_mapping_says_so() {
         searching(r#"{"match_all":{}}"#),
         Search::of(r#"{"query":{"match":{"name":"a"}},"size":0}"#),
         Search::of(r#"{"query":{"match":{"name":"a"}},"sort":["price"]}"#),
-        Search::of(r#"{"query":{"match":{"name":"a"}},"from":9995}"#),
+        Search::of(r#"{"query":{"match":{"name":"a"}},"from":10000}"#),
         text.clone().header("rerankd-enabled", "false"),
     ] {
         assert!(!hangs(&passed, &all_indices()), "{}", passed.body);
+        assert!(!hangs(&passed, &one_of_many), "{}", passed.body);
     }
+    let mut disabled = one_of_many.clone();
+    for rule in &mut disabled.indices {
+        rule.enabled = false;
+    }
+    assert!(!hangs(&text, &disabled), "no rule reranks it");
+    let insisting = text.clone().header("rerankd-enabled", "true");
+    assert!(hangs(&insisting, &disabled), "any rule would");
     let unknown = Server {
         seen: Seen::Unknown,
         choice: None,
