@@ -13,7 +13,8 @@ import java.util.Map;
  * @param policy who ranked, or null
  * @param window how many hits were given to the policy; negative where none were
  * @param unscored how many of them have no score
- * @param counts how many of them were cut or not read, by name; none where none were
+ * @param counts how many of them were not read or cut, by name; none where none were
+ * @param queryTruncated whether the model saw a part of the query only
  * @param milliseconds what the search waited for the ranking
  * @param fields those that were read, where nobody had named them; or null
  * @param hasMapping whether the fields of the indices were known
@@ -27,6 +28,7 @@ record Outcome(
     int window,
     int unscored,
     Map<String, Integer> counts,
+    boolean queryTruncated,
     double milliseconds,
     List<String> fields,
     boolean hasMapping,
@@ -38,19 +40,19 @@ record Outcome(
     static final String STATUS = "status";
 
     static Outcome skipped(String reason) {
-        return new Outcome("skipped", reason, null, null, -1, 0, Map.of(), 0, null, true, null);
+        return new Outcome("skipped", reason, null, null, -1, 0, Map.of(), false, 0, null, true, null);
     }
 
     static Outcome failed(Failure failure) {
-        return new Outcome("failed", failure.reason(), null, null, -1, 0, Map.of(), 0, null, true, failure.getMessage());
+        return new Outcome("failed", failure.reason(), null, null, -1, 0, Map.of(), false, 0, null, true, failure.getMessage());
     }
 
     Outcome withFields(List<String> read) {
-        return new Outcome(status, reason, policy, version, window, unscored, counts, milliseconds, read, hasMapping, message);
+        return new Outcome(status, reason, policy, version, window, unscored, counts, queryTruncated, milliseconds, read, hasMapping, message);
     }
 
     Outcome withMapping(boolean known) {
-        return new Outcome(status, reason, policy, version, window, unscored, counts, milliseconds, fields, known, message);
+        return new Outcome(status, reason, policy, version, window, unscored, counts, queryTruncated, milliseconds, fields, known, message);
     }
 
     /** The header of an error. */
@@ -72,6 +74,9 @@ record Outcome(
                 members.put("unscored", unscored);
             }
             members.putAll(counts);
+            if (queryTruncated) {
+                members.put("query_truncated", true);
+            }
             members.put("time", Math.round(milliseconds * 1e3) / 1e3);
         }
         if (fields != null) {
@@ -103,6 +108,7 @@ record Outcome(
                 text.append(";unscored=").append(unscored);
             }
             counts.forEach((name, count) -> text.append(';').append(name).append('=').append(count));
+            text.append(queryTruncated ? ";query-truncated" : "");
             // A decimal of RFC 8941 has one to three digits behind its point.
             String time = String.format(Locale.ROOT, "%.3f", milliseconds);
             text.append(";time=").append(time.replaceFirst("0{1,2}$", ""));
