@@ -189,8 +189,16 @@ final class OptionReader {
 
     private static Object url(Object value) {
         return value instanceof String text && isUrl(text)
-            ? text.replaceAll("/+$", "")
+            ? withoutSlashes(text)
             : expected("an address such as `http://127.0.0.1:9500`", value);
+    }
+
+    private static String withoutSlashes(String url) {
+        int end = url.length();
+        while (url.charAt(end - 1) == '/') {
+            end--;
+        }
+        return url.substring(0, end);
     }
 
     /** Whether this is the address of a sidecar. */

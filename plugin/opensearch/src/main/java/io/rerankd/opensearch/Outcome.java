@@ -34,6 +34,9 @@ record Outcome(
     boolean hasMapping,
     String message
 ) {
+    /** Characters of the names of fields in the header, as in the search proxy's. */
+    private static final int MOST_OF_NAMES = 256;
+
     static final String HEADER = "Rerank-Status";
 
     /** The member that each has. */
@@ -113,12 +116,22 @@ record Outcome(
             String time = String.format(Locale.ROOT, "%.3f", milliseconds);
             text.append(";time=").append(time.replaceFirst("0{1,2}$", ""));
         }
-        List<String> visible = fields == null ? List.of() : fields.stream().filter(name -> name.matches("[\\x21-\\x7e]+")).limit(4).toList();
-        appendString(text, "fields", visible.isEmpty() ? null : String.join(",", visible));
+        appendString(text, "fields", names());
         if (hasMapping == false) {
             text.append(";mapping=unknown");
         }
         return text.toString();
+    }
+
+    /** The names of the fields as far as a header takes them; null where there are none. */
+    private String names() {
+        StringBuilder names = new StringBuilder();
+        for (String name : fields == null ? List.<String>of() : fields) {
+            if (names.length() + name.length() < MOST_OF_NAMES && name.matches("[\\x21-\\x7e]+")) {
+                names.append(names.isEmpty() ? "" : ",").append(name);
+            }
+        }
+        return names.isEmpty() ? null : names.toString();
     }
 
     /** A policy's own reason need not be a token. */

@@ -321,7 +321,7 @@ final class QueryText {
 
     private static double boostOf(Object clause) {
         Object boost = member(clause, "boost");
-        return boost == null ? 1 : number(boost.toString());
+        return boost instanceof Number || boost instanceof String ? number(boost.toString()) : 1;
     }
 
     private static double number(String text) {

@@ -96,6 +96,8 @@ class QueryTextTest {
         String words = IntStream.range(0, 200_000).mapToObj(each -> "a" + each + ":x ").collect(Collectors.joining());
         assertEquals("x", text("{'query_string':{'query':'" + words + "'}}"));
         assertEquals("x", text("{'multi_match':{'query':'x','fields':['" + "a.".repeat(500_000) + "a']}}"));
+        String deep = "{'match':{'name':{'query':'watch','boost':" + "[".repeat(900) + "]".repeat(900) + "}}}";
+        assertEquals(1, read(deep, MappingTest.SHOP).fieldsOf("watch").get(0).boost());
         String inner = "{\"match\":{\"name\":\"watch\"}}";
         for (int depth = 0; depth < 40; depth++) {
             byte[] json = inner.getBytes(StandardCharsets.UTF_8);

@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
+import java.util.List;
 import java.util.Map;
 
 import org.junit.jupiter.api.Test;
@@ -29,6 +30,13 @@ class RankingTest {
         String header = "rerankd;status=partial;reason=unread;policy=\"p\";version=\"v\";window=3;unscored=1;unread=1;truncated=2;query-truncated;time=1.5";
         assertEquals(header, outcome.header());
         assertEquals(true, outcome.members().get("query_truncated"));
+    }
+
+    @Test
+    void aHeaderNamesFieldsAsFarAsTheyFit() {
+        Outcome outcome = Outcome.skipped("unread").withFields(List.of("a", "n".repeat(50_000), "ü", "b"));
+        assertEquals("rerankd;status=skipped;reason=unread;fields=\"a,b\"", outcome.header());
+        assertEquals(4, ((List<?>) outcome.members().get("fields")).size());
     }
 
     @Test
