@@ -1,10 +1,10 @@
 package io.rerankd.opensearch;
 
+import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.function.Supplier;
-import java.util.stream.Collectors;
 
 import org.opensearch.ExceptionsHelper;
 import org.opensearch.action.ActionRequest;
@@ -147,9 +147,19 @@ final class AttemptFilter implements ActionFilter {
     private static <T> T copy(T json) {
         if (json instanceof Map<?, ?> members) {
             Map<Object, Object> copied = new HashMap<>();
-            members.forEach((name, value) -> copied.put(name, copy(value)));
+            for (Map.Entry<?, ?> member : members.entrySet()) {
+                copied.put(member.getKey(), copy(member.getValue()));
+            }
             return (T) copied;
         }
-        return json instanceof List<?> items ? (T) items.stream().map(AttemptFilter::copy).collect(Collectors.toList()) : json;
+        if (json instanceof List<?> items) {
+            // Few frames for each level: the parser takes a thousand of them.
+            List<Object> copied = new ArrayList<>(items.size());
+            for (Object item : items) {
+                copied.add(copy(item));
+            }
+            return (T) copied;
+        }
+        return json;
     }
 }

@@ -9,21 +9,37 @@ final class Failure extends Exception {
     private final String reason;
     private final RestStatus status;
     private final String at;
+    private final boolean isOfNoQuery;
 
     /**
      * @param reason a word of the closed set that {@code Rerank-Status} knows
      * @param status what the search is answered with where {@code on_failure} is {@code error}
      */
     Failure(String reason, RestStatus status, String message) {
-        this(reason, status, message, null);
+        this(reason, status, message, null, false);
     }
 
     /** @param at the option that is wrong, such as {@code parameters.weight}; or null */
     Failure(String reason, RestStatus status, String message, String at) {
+        this(reason, status, message, at, false);
+    }
+
+    private Failure(String reason, RestStatus status, String message, String at, boolean isOfNoQuery) {
         super(message, null, false, false);
         this.reason = reason;
         this.status = status;
         this.at = at;
+        this.isOfNoQuery = isOfNoQuery;
+    }
+
+    /** The sidecar has nothing to look for: no token is left of the query. */
+    static Failure noQuery(String message) {
+        return new Failure("no-query", RestStatus.BAD_REQUEST, message, "query", true);
+    }
+
+    /** Whether there is no query, which leaves a search alone. */
+    boolean isOfNoQuery() {
+        return isOfNoQuery;
     }
 
     String reason() {

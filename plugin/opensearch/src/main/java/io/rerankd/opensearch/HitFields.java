@@ -3,9 +3,11 @@ package io.rerankd.opensearch;
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 import org.opensearch.common.document.DocumentField;
 import org.opensearch.common.xcontent.LoggingDeprecationHandler;
@@ -34,19 +36,43 @@ final class HitFields {
         private boolean isList;
     }
 
-    private final Collection<String> needed;
+    /**
+     * The names that count.
+     *
+     * @param names null for all
+     * @param above the names of the objects in which they are
+     */
+    record Needed(Set<String> names, Set<String> above) {
+        /** These names; null for all. */
+        static Needed of(Collection<String> names) {
+            Set<String> above = new HashSet<>();
+            for (String name : names == null ? List.<String>of() : names) {
+                for (int dot = name.indexOf('.'); dot >= 0 && dot <= MAX_NAME_LENGTH; dot = name.indexOf('.', dot + 1)) {
+                    above.add(name.substring(0, dot));
+                }
+            }
+            return new Needed(names == null ? null : Set.copyOf(names), above);
+        }
+
+        private boolean has(String name) {
+            return names == null || names.contains(name);
+        }
+
+        /** Whether this name counts, or one below it. */
+        private boolean isAbove(String name) {
+            return has(name) || above.contains(name);
+        }
+    }
+
+    private final Needed needed;
     private final Map<String, Leaf> leaves = new LinkedHashMap<>();
 
-    private HitFields(Collection<String> needed) {
+    private HitFields(Needed needed) {
         this.needed = needed;
     }
 
-    /**
-     * The values of a hit by name: a scalar, or a list where there may be several.
-     *
-     * @param needed the names that count; null for all
-     */
-    static Map<String, Object> of(SearchHit hit, Collection<String> needed) throws IOException {
+    /** The values of a hit by name: a scalar, or a list where there may be several. */
+    static Map<String, Object> of(SearchHit hit, Needed needed) throws IOException {
         HitFields found = new HitFields(needed);
         BytesReference source = hit.getSourceRef();
         if (source != null) {
@@ -61,30 +87,13 @@ final class HitFields {
             }
         });
         for (DocumentField field : hit.getFields().values()) {
-            boolean ours = field.getName().startsWith("_") == false && found.isNeeded(field.getName());
+            boolean ours = field.getName().startsWith("_") == false && needed.has(field.getName());
             if (ours && fields.containsKey(field.getName()) == false && field.getValues().isEmpty() == false) {
                 List<Object> values = field.getValues();
                 fields.put(field.getName(), values.size() == 1 ? values.get(0) : values);
             }
         }
         return fields;
-    }
-
-    private boolean isNeeded(String name) {
-        return needed == null || needed.contains(name);
-    }
-
-    /** Whether this name is needed, or one below it. */
-    private boolean leadsToNeeded(String name) {
-        if (isNeeded(name)) {
-            return true;
-        }
-        for (String wanted : needed) {
-            if (wanted.length() > name.length() && wanted.charAt(name.length()) == '.' && wanted.startsWith(name)) {
-                return true;
-            }
-        }
-        return false;
     }
 
     /** What is not needed is passed over as it stands: of a large document that is most of it. */
@@ -110,7 +119,7 @@ final class HitFields {
                 while (parser.nextToken() != XContentParser.Token.END_OBJECT) {
                     String name = path.isEmpty() ? parser.currentName() : path + '.' + parser.currentName();
                     parser.nextToken();
-                    if (depth < MAX_DEPTH && name.length() <= MAX_NAME_LENGTH && leadsToNeeded(name)) {
+                    if (depth < MAX_DEPTH && name.length() <= MAX_NAME_LENGTH && needed.isAbove(name)) {
                         read(parser, name, depth + 1, inList);
                     } else {
                         parser.skipChildren();
@@ -154,7 +163,7 @@ final class HitFields {
     /** The leaf of that name; null where it is not needed, or there is no room. */
     private Leaf leaf(String name, boolean inList) {
         Leaf leaf = leaves.get(name);
-        if (leaf == null && isNeeded(name) && leaves.size() < MAX_NAMES) {
+        if (leaf == null && needed.has(name) && leaves.size() < MAX_NAMES) {
             leaf = new Leaf();
             leaf.isList = inList;
             leaves.put(name, leaf);

@@ -31,7 +31,8 @@ final class Indices {
      * What is known of the indices of a search.
      *
      * @param maxResultWindow how many hits they give at most: the smallest {@code index.max_result_window}
-     * @param mapping the fields of all of them together; null where some of them are not known here
+     * @param mapping the fields of all of them together; null where some of them are not known here, and where there
+     *     are too many
      */
     record Known(int maxResultWindow, Mapping mapping) {}
 
@@ -72,11 +73,13 @@ final class Indices {
                 return List.of();
             }
         }
-        List<String> names = new ArrayList<>(List.of(request.indices()));
-        List<String> here = names.stream().filter(name -> isRemote(name) == false).toList();
-        boolean none = here.isEmpty() && names.isEmpty() == false;
-        names.removeAll(here);
-        if (none == false) {
+        List<String> names = new ArrayList<>();
+        List<String> here = new ArrayList<>();
+        for (String name : request.indices()) {
+            (isRemote(name) ? names : here).add(name);
+        }
+        // No name is all indices.
+        if (here.isEmpty() == false || names.isEmpty()) {
             IndicesOptions lenient = IndicesOptions.lenientExpandOpen();
             names.addAll(List.of(resolver.concreteIndexNames(state, lenient, true, here.toArray(String[]::new))));
         }

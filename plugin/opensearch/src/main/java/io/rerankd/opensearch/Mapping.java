@@ -9,6 +9,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeMap;
+import java.util.function.Predicate;
 
 /**
  * The fields of the indices of a search: which of them are full text. The same rules as the search proxy's.
@@ -26,6 +27,16 @@ final class Mapping {
         "semantic"
     );
 
+    /** Characters of a pattern. A longer one may stand for any field; no name of a field is so long. */
+    static final int MOST_OF_PATTERN = 1024;
+
+    /** What a field takes beside the characters of its name, in bytes, and a mapping beside its fields. */
+    private static final int BESIDE_NAME = 120;
+    private static final int BESIDE_MAPPING = 1000;
+
+    /** Objects in objects. What is deeper counts as not known; the engine's own default is 20. */
+    private static final int MAX_DEPTH = 100;
+
     /** What a name is in the mapping. */
     enum Kind {
         FULL_TEXT,
@@ -40,10 +51,14 @@ final class Mapping {
 
     private final Map<String, Field> fields;
     private final List<String> defaults;
+    private final int longest;
+    private final long bytes;
 
     private Mapping(Map<String, Field> fields, List<String> defaults) {
         this.fields = fields;
         this.defaults = defaults;
+        this.longest = fields.keySet().stream().mapToInt(String::length).max().orElse(0);
+        this.bytes = BESIDE_MAPPING + fields.keySet().stream().mapToLong(name -> BESIDE_NAME + name.length()).sum();
     }
 
     /**
@@ -55,7 +70,7 @@ final class Mapping {
     static Mapping of(Map<?, ?> source, List<String> defaults) {
         Map<String, Field> fields = new TreeMap<>();
         Map<String, String> aliases = new HashMap<>();
-        read(source.get("properties"), "", fields, aliases);
+        read(source.get("properties"), "", 0, fields, aliases);
         if (source.get("derived") instanceof Map<?, ?> derived) {
             derived.keySet().forEach(name -> fields.putIfAbsent((String) name, new Field(Kind.OTHER, null)));
         }
@@ -66,8 +81,8 @@ final class Mapping {
         return new Mapping(fields, List.copyOf(defaults));
     }
 
-    private static void read(Object properties, String prefix, Map<String, Field> fields, Map<String, String> aliases) {
-        if ((properties instanceof Map<?, ?>) == false) {
+    private static void read(Object properties, String prefix, int depth, Map<String, Field> fields, Map<String, String> aliases) {
+        if (depth > MAX_DEPTH || (properties instanceof Map<?, ?>) == false) {
             return;
         }
         for (Map.Entry<?, ?> entry : ((Map<?, ?>) properties).entrySet()) {
@@ -79,7 +94,7 @@ final class Mapping {
             Object type = field.get("type");
             if (type == null || "object".equals(type) || "nested".equals(type)) {
                 fields.put(name, new Field(Kind.OBJECT, null));
-                read(field.get("properties"), name + '.', fields, aliases);
+                read(field.get("properties"), name + '.', depth + 1, fields, aliases);
             } else if ("alias".equals(type) && field.get("path") instanceof String path) {
                 aliases.put(name, path);
             } else {
@@ -99,12 +114,23 @@ final class Mapping {
         return type instanceof String && FULL_TEXT.contains(type) ? Kind.FULL_TEXT : Kind.OTHER;
     }
 
-    /** Those of several indices together. */
-    static Mapping of(Collection<Mapping> each) {
+    /**
+     * Those of several indices together.
+     *
+     * @param most how many fields there may be
+     * @return null where there are more
+     */
+    static Mapping of(Collection<Mapping> each, int most) {
         Map<String, Field> fields = new TreeMap<>();
         Set<String> defaults = new LinkedHashSet<>();
         for (Mapping one : each) {
+            if (each.size() == 1) {
+                return one.size() > most ? null : one;
+            }
             one.fields.forEach((name, field) -> fields.merge(name, field, (a, b) -> a.kind == Kind.FULL_TEXT ? a : b));
+            if (fields.size() > most) {
+                return null;
+            }
             defaults.addAll(one.defaults);
         }
         return new Mapping(fields, List.copyOf(defaults));
@@ -113,6 +139,16 @@ final class Mapping {
     /** Whether no index of the search has any field. */
     boolean isEmpty() {
         return fields.isEmpty();
+    }
+
+    /** How many fields there are. */
+    int size() {
+        return fields.size();
+    }
+
+    /** About how many bytes it takes in memory. */
+    long heldBytes() {
+        return bytes;
     }
 
     /** What clauses search that name no field. */
@@ -126,8 +162,8 @@ final class Mapping {
         if (field != null) {
             return field.kind;
         }
-        // The keys in a field such as `flat_object`.
-        for (int dot = name.lastIndexOf('.'); dot > 0; dot = name.lastIndexOf('.', dot - 1)) {
+        // The keys in a field such as `flat_object`. No field has a longer name than the longest.
+        for (int dot = name.lastIndexOf('.', longest); dot > 0; dot = name.lastIndexOf('.', dot - 1)) {
             Field above = fields.get(name.substring(0, dot));
             if (above != null) {
                 return above.kind == Kind.OTHER ? Kind.OTHER : Kind.UNKNOWN;
@@ -139,7 +175,9 @@ final class Mapping {
     /** Whether a clause that searches this name, or pattern of names, may search full text. */
     boolean mayBeText(String name) {
         if (isPattern(name)) {
-            return isEmpty() || fields.entrySet().stream().anyMatch(field -> isText(field) && matches(name, field.getKey()));
+            Predicate<String> fits = fitting(name);
+            boolean isAny = isEmpty() || name.length() > MOST_OF_PATTERN;
+            return isAny || fields.entrySet().stream().anyMatch(field -> isText(field) && fits.test(field.getKey()));
         }
         Kind kind = kind(name);
         return kind == Kind.FULL_TEXT || kind == Kind.UNKNOWN;
@@ -162,8 +200,9 @@ final class Mapping {
             return counts ? List.of(field.parent == null ? name : field.parent) : List.of();
         }
         Set<String> found = new LinkedHashSet<>();
+        Predicate<String> fits = fitting(name);
         for (Map.Entry<String, Field> field : fields.entrySet()) {
-            if (isText(field) && matches(name, field.getKey())) {
+            if (isText(field) && fits.test(field.getKey())) {
                 found.add(field.getValue().parent == null ? field.getKey() : field.getValue().parent);
             }
         }
@@ -173,8 +212,9 @@ final class Mapping {
     /** All full-text fields that match a pattern, without multi-fields, in the order in which they are read. */
     List<String> texts(String pattern, List<String> own) {
         List<String> found = new ArrayList<>();
+        Predicate<String> fits = fitting(pattern);
         for (Map.Entry<String, Field> field : fields.entrySet()) {
-            if (isText(field) && field.getValue().parent == null && matches(pattern, field.getKey())) {
+            if (isText(field) && field.getValue().parent == null && fits.test(field.getKey())) {
                 found.add(field.getKey());
             }
         }
@@ -184,7 +224,9 @@ final class Mapping {
     /** Fewest dots first, then as the policy has them, then by name. */
     static List<String> ordered(Collection<String> names, List<String> own) {
         Comparator<String> byDots = Comparator.comparingLong(name -> name.chars().filter(c -> c == '.').count());
-        Comparator<String> byPolicy = Comparator.comparingInt(name -> own.contains(name) ? own.indexOf(name) : own.size());
+        Map<String, Integer> places = new HashMap<>();
+        own.forEach(name -> places.putIfAbsent(name, places.size()));
+        Comparator<String> byPolicy = Comparator.comparingInt(name -> places.getOrDefault(name, own.size()));
         return names.stream().sorted(byDots.thenComparing(byPolicy).thenComparing(Comparator.naturalOrder())).toList();
     }
 
@@ -193,24 +235,35 @@ final class Mapping {
         return name.indexOf('*') >= 0;
     }
 
+    /** What a pattern stands for; nothing where it is too long. */
+    static Predicate<String> fitting(String pattern) {
+        if (pattern.length() > MOST_OF_PATTERN) {
+            return name -> false;
+        }
+        String once = pattern.replaceAll("\\*{2,}", "*");
+        return name -> matches(once, name);
+    }
+
     /** Whether a pattern with {@code *} for any characters fits a name. */
     static boolean matches(String pattern, String name) {
         int star = pattern.indexOf('*');
         if (star < 0) {
             return pattern.equals(name);
         }
-        if (name.startsWith(pattern.substring(0, star)) == false) {
+        if (pattern.regionMatches(0, name, 0, star) == false) {
             return false;
         }
-        String rest = pattern.substring(star + 1);
-        if (rest.isEmpty()) {
-            return true;
-        }
-        for (int at = star; at <= name.length(); at++) {
-            if (matches(rest, name.substring(at))) {
-                return true;
+        int at = star;
+        int start = star + 1;
+        for (int next = pattern.indexOf('*', start); next >= 0; next = pattern.indexOf('*', start)) {
+            // The earliest place leaves the most for what follows.
+            int found = name.indexOf(pattern.substring(start, next), at);
+            if (found < 0) {
+                return false;
             }
+            at = found + next - start;
+            start = next + 1;
         }
-        return false;
+        return name.length() - at >= pattern.length() - start && name.endsWith(pattern.substring(start));
     }
 }

@@ -2,10 +2,11 @@ package io.rerankd.opensearch;
 
 import java.net.URI;
 import java.net.URISyntaxException;
-import java.util.ArrayList;
 import java.util.HashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.function.BiFunction;
 import java.util.regex.Pattern;
 
@@ -156,13 +157,15 @@ final class OptionReader {
     }
 
     private static Object names(Object value) {
-        List<String> names = new ArrayList<>();
+        Set<String> names = new LinkedHashSet<>();
         if (value instanceof List<?> items) {
             for (Object item : items) {
-                if ((item instanceof String name && name.isBlank() == false && names.contains(name) == false) == false) {
+                if ((item instanceof String name && name.isBlank() == false && names.add(name)) == false) {
                     return expected("names that are not empty, each once", item);
                 }
-                names.add((String) item);
+                if (item instanceof String name && Mapping.isPattern(name) && name.length() > Mapping.MOST_OF_PATTERN) {
+                    return expected("patterns of at most " + Mapping.MOST_OF_PATTERN + " characters", item);
+                }
             }
         }
         boolean fits = names.isEmpty() == false && names.size() <= MAX_NAMES;
@@ -186,8 +189,16 @@ final class OptionReader {
 
     private static Object url(Object value) {
         return value instanceof String text && isUrl(text)
-            ? text.replaceAll("/+$", "")
+            ? withoutSlashes(text)
             : expected("an address such as `http://127.0.0.1:9500`", value);
+    }
+
+    private static String withoutSlashes(String url) {
+        int end = url.length();
+        while (url.charAt(end - 1) == '/') {
+            end--;
+        }
+        return url.substring(0, end);
     }
 
     /** Whether this is the address of a sidecar. */

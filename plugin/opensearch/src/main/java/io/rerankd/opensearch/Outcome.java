@@ -13,7 +13,8 @@ import java.util.Map;
  * @param policy who ranked, or null
  * @param window how many hits were given to the policy; negative where none were
  * @param unscored how many of them have no score
- * @param counts how many of them were cut or not read, by name; none where none were
+ * @param counts how many of them were not read or cut, by name; none where none were
+ * @param queryTruncated whether the model saw a part of the query only
  * @param milliseconds what the search waited for the ranking
  * @param fields those that were read, where nobody had named them; or null
  * @param hasMapping whether the fields of the indices were known
@@ -27,30 +28,34 @@ record Outcome(
     int window,
     int unscored,
     Map<String, Integer> counts,
+    boolean queryTruncated,
     double milliseconds,
     List<String> fields,
     boolean hasMapping,
     String message
 ) {
+    /** Characters of the names of fields in the header, as in the search proxy's. */
+    private static final int MOST_OF_NAMES = 256;
+
     static final String HEADER = "Rerank-Status";
 
     /** The member that each has. */
     static final String STATUS = "status";
 
     static Outcome skipped(String reason) {
-        return new Outcome("skipped", reason, null, null, -1, 0, Map.of(), 0, null, true, null);
+        return new Outcome("skipped", reason, null, null, -1, 0, Map.of(), false, 0, null, true, null);
     }
 
     static Outcome failed(Failure failure) {
-        return new Outcome("failed", failure.reason(), null, null, -1, 0, Map.of(), 0, null, true, failure.getMessage());
+        return new Outcome("failed", failure.reason(), null, null, -1, 0, Map.of(), false, 0, null, true, failure.getMessage());
     }
 
     Outcome withFields(List<String> read) {
-        return new Outcome(status, reason, policy, version, window, unscored, counts, milliseconds, read, hasMapping, message);
+        return new Outcome(status, reason, policy, version, window, unscored, counts, queryTruncated, milliseconds, read, hasMapping, message);
     }
 
     Outcome withMapping(boolean known) {
-        return new Outcome(status, reason, policy, version, window, unscored, counts, milliseconds, fields, known, message);
+        return new Outcome(status, reason, policy, version, window, unscored, counts, queryTruncated, milliseconds, fields, known, message);
     }
 
     /** The header of an error. */
@@ -72,6 +77,9 @@ record Outcome(
                 members.put("unscored", unscored);
             }
             members.putAll(counts);
+            if (queryTruncated) {
+                members.put("query_truncated", true);
+            }
             members.put("time", Math.round(milliseconds * 1e3) / 1e3);
         }
         if (fields != null) {
@@ -103,16 +111,27 @@ record Outcome(
                 text.append(";unscored=").append(unscored);
             }
             counts.forEach((name, count) -> text.append(';').append(name).append('=').append(count));
+            text.append(queryTruncated ? ";query-truncated" : "");
             // A decimal of RFC 8941 has one to three digits behind its point.
             String time = String.format(Locale.ROOT, "%.3f", milliseconds);
             text.append(";time=").append(time.replaceFirst("0{1,2}$", ""));
         }
-        List<String> visible = fields == null ? List.of() : fields.stream().filter(name -> name.matches("[\\x21-\\x7e]+")).limit(4).toList();
-        appendString(text, "fields", visible.isEmpty() ? null : String.join(",", visible));
+        appendString(text, "fields", names());
         if (hasMapping == false) {
             text.append(";mapping=unknown");
         }
         return text.toString();
+    }
+
+    /** The names of the fields as far as a header takes them; null where there are none. */
+    private String names() {
+        StringBuilder names = new StringBuilder();
+        for (String name : fields == null ? List.<String>of() : fields) {
+            if (names.length() + name.length() < MOST_OF_NAMES && name.matches("[\\x21-\\x7e]+")) {
+                names.append(names.isEmpty() ? "" : ",").append(name);
+            }
+        }
+        return names.isEmpty() ? null : names.toString();
     }
 
     /** A policy's own reason need not be a token. */

@@ -3,6 +3,7 @@ package io.rerankd.opensearch;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Base64;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
@@ -23,6 +24,12 @@ final class QueryText {
     /** Queries that are nested deeper have no text; the engine itself stops at 20. */
     private static final int MAX_DEPTH = 32;
 
+    /** Patterns that are held against the mapping; those beyond may stand for any field. */
+    static final int MOST_PATTERNS = 64;
+
+    /** Clauses whose fields are looked at for what is read. */
+    private static final int MOST_CLAUSES = 256;
+
     /** What finds by meaning, whatever the field is, and finds other hits where more are asked for. */
     private static final Set<String> BY_MEANING = Set.of("neural", "neural_sparse");
 
@@ -39,6 +46,8 @@ final class QueryText {
     private final Mapping mapping;
     private final Predicate<String> declared;
     private final List<Said> texts = new ArrayList<>();
+    private final Map<String, Boolean> patterns = new HashMap<>();
+    private final boolean searchesDefaults;
     private boolean sizeMatters;
     private int fused = Integer.MAX_VALUE;
     private boolean isOnePage;
@@ -46,6 +55,7 @@ final class QueryText {
     private QueryText(Mapping mapping, Predicate<String> declared) {
         this.mapping = mapping == null || mapping.isEmpty() ? null : mapping;
         this.declared = declared;
+        this.searchesDefaults = this.mapping == null || mapping.defaults().stream().anyMatch(name -> mapping.mayBeText(searched(name, 1).name));
     }
 
     /**
@@ -74,12 +84,12 @@ final class QueryText {
 
     /** The fields that are searched for a text, by name or pattern, in their order. */
     List<Searched> fieldsOf(String text) {
+        List<Searched> defaults = defaults();
         List<Searched> fields = new ArrayList<>();
-        for (Said said : texts) {
-            if (said.fields != null && said.text.equals(text)) {
-                fields.addAll(said.fields.isEmpty() ? defaults() : said.fields);
-            }
-        }
+        texts.stream()
+            .filter(said -> said.fields != null && said.text.equals(text))
+            .limit(MOST_CLAUSES)
+            .forEach(said -> fields.addAll(said.fields.isEmpty() ? defaults : said.fields));
         return fields;
     }
 
@@ -181,12 +191,23 @@ final class QueryText {
             return true;
         }
         return fields.isEmpty()
-            ? mapping.defaults().stream().map(name -> searched(name, 1).name).anyMatch(mapping::mayBeText)
+            ? searchesDefaults
             : fields.stream().anyMatch(field -> mayBeText(field.name));
     }
 
     private boolean mayBeText(String field) {
-        return mapping == null || declared.test(field) == false && mapping.mayBeText(field);
+        if (mapping == null || declared.test(field)) {
+            return mapping == null;
+        }
+        if (Mapping.isPattern(field) == false) {
+            return mapping.mayBeText(field);
+        }
+        Boolean known = patterns.get(field);
+        if (known == null && patterns.size() < MOST_PATTERNS) {
+            known = mapping.mayBeText(field);
+            patterns.put(field, known);
+        }
+        return known == null || known;
     }
 
     /** One query or an array of them. */
@@ -300,7 +321,7 @@ final class QueryText {
 
     private static double boostOf(Object clause) {
         Object boost = member(clause, "boost");
-        return boost == null ? 1 : number(boost.toString());
+        return boost instanceof Number || boost instanceof String ? number(boost.toString()) : 1;
     }
 
     private static double number(String text) {

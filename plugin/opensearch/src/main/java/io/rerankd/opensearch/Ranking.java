@@ -15,8 +15,8 @@ import org.opensearch.core.xcontent.XContentParser;
 
 /** The sidecar's answer, checked as a whole: what is here can be trusted to fit the window. */
 final class Ranking {
-    /** Numbers of documents that an answer may have, and that are passed on. */
-    private static final List<String> COUNTS = List.of("truncated", "unread");
+    /** The reason of documents that the model cannot read. */
+    private static final String UNREAD = "unread";
 
     private final String status;
     private final String reason;
@@ -27,17 +27,19 @@ final class Ranking {
     private double[] scores = {};
     private int unscored;
     private final Map<String, Integer> counts = new LinkedHashMap<>();
+    private final boolean queryTruncated;
 
     private Ranking(Map<String, Object> answer, int documents) throws Failure {
         this.documents = documents;
         status = text(answer, "status");
         policy = text(answer, "policy");
         version = text(answer, "version");
-        // How many texts were cut, or not read: said where there are some.
-        for (String key : COUNTS) {
-            if (answer.get(key) instanceof Integer count && count > 0) {
-                counts.put(key, count);
-            }
+        queryTruncated = Boolean.TRUE.equals(answer.get("query_truncated"));
+        if (answer.get("results") instanceof List<?> results) {
+            // Where the query is what was not read, nobody knows of the documents.
+            boolean isOfQuery = Boolean.TRUE.equals(answer.get("query_unread"));
+            count(UNREAD, isOfQuery ? 0 : results.stream().filter(one -> has(one, "unscored", UNREAD)).count());
+            count("truncated", results.stream().filter(one -> has(one, "truncated", true)).count());
         }
         switch (status) {
             case "applied" -> {
@@ -47,6 +49,17 @@ final class Ranking {
             case "partial" -> reason = read(answer);
             case "skipped", "failed" -> reason = text(answer, "reason");
             default -> throw Failure.notUnderstood("the status `" + status + "` is not known");
+        }
+    }
+
+    private static boolean has(Object result, String key, Object value) {
+        return result instanceof Map<?, ?> members && value.equals(members.get(key));
+    }
+
+    /** How many documents something is said of: where it is said of some. */
+    private void count(String name, long documents) {
+        if (documents > 0) {
+            counts.put(name, Math.toIntExact(documents));
         }
     }
 
@@ -160,6 +173,6 @@ final class Ranking {
     }
 
     Outcome outcome(double milliseconds) {
-        return new Outcome(status, reason, policy, version, documents, unscored, counts, milliseconds, null, true, null);
+        return new Outcome(status, reason, policy, version, documents, unscored, counts, queryTruncated, milliseconds, null, true, null);
     }
 }

@@ -2,39 +2,42 @@ package io.rerankd.opensearch;
 
 import java.util.ArrayList;
 import java.util.Collection;
+import java.util.HashMap;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.function.Predicate;
 
 /**
  * Which fields of the hits a policy reads: those that are named, or the best of what the mapping has. The same
  * rules as the search proxy's.
  *
  * @param fetched the fields that the hits must have; null for all of them
- * @param choices full-text fields, best first, of which those are read that the hits have; null where nothing is
- *     chosen
- * @param patterns what names the choices where no mapping does
- * @param most how many of the choices are read
+ * @param choices fields, best first, of which those are read that the hits have as text; patterns stand among them
+ *     where no mapping says what these are; null where nothing is chosen
+ * @param named those of the choices that are read whatever the hits have: somebody named them
+ * @param most how many of the others are read
  * @param others fields that are sent whatever is chosen
  */
-record Reading(List<String> fetched, List<String> choices, List<String> patterns, int most, List<String> others) {
+record Reading(List<String> fetched, List<String> choices, Set<String> named, int most, List<String> others) {
     /** Choices that are read where nobody names fields. */
     static final int MOST_READ = 4;
 
     /** Choices that are fetched where nobody names fields. */
     private static final int MOST_FETCHED = 8;
 
-    /** Fields that patterns stand for. */
-    private static final int MOST_NAMED = 32;
+    /** Fields that patterns stand for, and patterns. */
+    private static final int MOST_OF_PATTERNS = 32;
 
     /** Text of a document in fields that are chosen here, in bytes. */
     private static final int MOST_BYTES = 64 << 10;
 
     /** These fields, as they are named; null for all that the hits have. */
     static Reading of(List<String> fields) {
-        return new Reading(fields, null, List.of(), 0, List.of());
+        return new Reading(fields, null, Set.of(), 0, List.of());
     }
 
     /**
@@ -42,24 +45,40 @@ record Reading(List<String> fetched, List<String> choices, List<String> patterns
      *
      * @param mapping null where it is not known
      */
-    static Reading ofPatterns(List<String> named, List<String> parameters, PolicyFields.Read policy, Mapping mapping) {
+    static Reading ofPatterns(List<String> all, List<String> parameters, PolicyFields.Read policy, Mapping mapping) {
         List<String> others = union(policy.others(), parameters);
-        if (mapping == null) {
-            return new Reading(null, List.of(), named, MOST_NAMED, others);
+        Set<String> named = new LinkedHashSet<>();
+        Set<String> choices = new LinkedHashSet<>();
+        int patterns = 0;
+        int found = 0;
+        for (String name : all) {
+            if (Mapping.isPattern(name) == false) {
+                named.add(name);
+                choices.add(name);
+            } else if (++patterns <= MOST_OF_PATTERNS) {
+                for (String text : mapping == null ? List.of(name) : mapping.texts(name, policy.own())) {
+                    found += found < MOST_OF_PATTERNS && choices.add(text) ? 1 : 0;
+                }
+            }
         }
-        Set<String> found = new LinkedHashSet<>();
-        for (String name : named) {
-            found.addAll(Mapping.isPattern(name) ? mapping.texts(name, policy.own()) : List.of(name));
-        }
-        List<String> choices = found.stream().limit(MOST_NAMED).toList();
-        return new Reading(union(choices, others), choices, List.of(), MOST_NAMED, others);
+        List<String> fetched = mapping == null ? null : union(choices, others);
+        return new Reading(fetched, List.copyOf(choices), named, MOST_OF_PATTERNS, others);
     }
 
     /** Chooses where nobody names fields. */
     static Reading chosen(PolicyFields.Read policy, Mapping mapping, List<QueryText.Searched> searched) {
         Map<String, Double> boosts = new LinkedHashMap<>();
+        Map<String, List<String>> patterns = new HashMap<>();
         for (QueryText.Searched field : searched) {
-            for (String source : mapping.sources(field.name(), policy.own())) {
+            String name = field.name();
+            List<String> sources = patterns.get(name);
+            if (sources == null && (Mapping.isPattern(name) == false || patterns.size() < QueryText.MOST_PATTERNS)) {
+                sources = mapping.sources(name, policy.own());
+                if (Mapping.isPattern(name)) {
+                    patterns.put(name, sources);
+                }
+            }
+            for (String source : sources == null ? List.<String>of() : sources) {
                 boosts.merge(source, field.boost(), Math::max);
             }
         }
@@ -69,7 +88,7 @@ record Reading(List<String> fetched, List<String> choices, List<String> patterns
         Collection<String> all = union(best, mapping.texts("*", policy.own()));
         List<String> choices = all.stream().filter(policy::grants).limit(MOST_FETCHED).toList();
         List<String> others = policy.others();
-        return new Reading(union(choices, policy.own()), choices, List.of(), MOST_READ, others);
+        return new Reading(union(choices, policy.own()), choices, Set.of(), MOST_READ, others);
     }
 
     private static List<String> union(Collection<String> some, Collection<String> more) {
@@ -89,15 +108,31 @@ record Reading(List<String> fetched, List<String> choices, List<String> patterns
      * @param documents their fields by name
      */
     List<String> read(List<Map<String, Object>> documents) {
-        Collection<String> names = choices;
-        if (patterns.isEmpty() == false) {
-            Set<String> matching = new LinkedHashSet<>();
-            for (Map<String, Object> document : documents) {
-                document.keySet().stream().filter(name -> patterns.stream().anyMatch(p -> Mapping.matches(p, name))).forEach(matching::add);
-            }
-            names = Mapping.ordered(matching, List.of());
+        Set<String> texts = new HashSet<>();
+        for (Map<String, Object> document : documents) {
+            document.forEach((name, value) -> {
+                if (texts.contains(name) == false && isText(value)) {
+                    texts.add(name);
+                }
+            });
         }
-        return names.stream().filter(name -> documents.stream().anyMatch(document -> isText(document.get(name)))).limit(most).toList();
+        boolean hasPatterns = choices.stream().anyMatch(Mapping::isPattern);
+        List<String> ordered = hasPatterns ? Mapping.ordered(texts, List.of()) : List.of();
+        Set<String> read = new LinkedHashSet<>();
+        int left = most;
+        for (String choice : choices) {
+            if (named.contains(choice)) {
+                read.add(choice);
+            } else if (Mapping.isPattern(choice)) {
+                Predicate<String> fits = Mapping.fitting(choice);
+                for (String name : left > 0 ? ordered : List.<String>of()) {
+                    left -= left > 0 && fits.test(name) && read.add(name) ? 1 : 0;
+                }
+            } else if (left > 0 && texts.contains(choice)) {
+                left -= read.add(choice) ? 1 : 0;
+            }
+        }
+        return List.copyOf(read);
     }
 
     private static boolean isText(Object value) {
@@ -113,11 +148,12 @@ record Reading(List<String> fetched, List<String> choices, List<String> patterns
         int left = MOST_BYTES;
         for (String name : read) {
             Object value = document.get(name);
-            if (value == null || left <= 0) {
+            if (value == null) {
                 continue;
             }
+            List<?> values = value instanceof List<?> several ? several : List.of(value);
             List<Object> kept = new ArrayList<>();
-            for (Object one : value instanceof List<?> values ? values : List.of(value)) {
+            for (Object one : values) {
                 if (one instanceof String text && left > 0) {
                     String fits = fitting(text, left);
                     left -= bytes(fits);
@@ -128,7 +164,9 @@ record Reading(List<String> fetched, List<String> choices, List<String> patterns
                     kept.add(one);
                 }
             }
-            sent.put(name, value instanceof List<?> ? kept : kept.get(0));
+            if (kept.isEmpty() == false || values.isEmpty()) {
+                sent.put(name, value instanceof List<?> ? kept : kept.get(0));
+            }
         }
         for (String name : others) {
             if (document.containsKey(name) && sent.containsKey(name) == false) {

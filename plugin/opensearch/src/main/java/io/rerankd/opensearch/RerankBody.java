@@ -4,7 +4,6 @@ import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.net.http.HttpRequest;
 import java.util.ArrayList;
-import java.util.Collection;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
@@ -28,9 +27,9 @@ final class RerankBody {
         this.plan = plan;
         this.hits = hits;
         Reading reading = plan.reading();
-        Collection<String> fetched = reading.fetched() == null ? null : new HashSet<>(reading.fetched());
+        HitFields.Needed needed = HitFields.Needed.of(reading.fetched());
         for (int i = 0; i < count; i++) {
-            documents.add(HitFields.of(hits[i], fetched));
+            documents.add(HitFields.of(hits[i], needed));
         }
         List<String> read = reading.isChosen() ? reading.read(documents) : List.of();
         fields = read.isEmpty() ? null : read;

@@ -235,6 +235,10 @@ class RerankProcessor extends AbstractProcessor implements SearchResponseProcess
         }
 
         private void fail(Failure cause, Plan plan) {
+            if (cause.isOfNoQuery()) {
+                leave(plan, Outcome.skipped(cause.reason()).withMapping(plan.hasMapping()));
+                return;
+            }
             Failure failure = cause.blaming(plan.search());
             if (fallback.isAnError(failure, plan.options())) {
                 listener.onFailure(fallback.error(failure));

@@ -2,6 +2,7 @@ package io.rerankd.opensearch;
 
 import java.io.IOException;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 
@@ -22,6 +23,9 @@ public final class RerankdExt extends SearchExtBuilder {
 
     /** Most bytes of all options of a search together. */
     private static final int MAX_BYTES = 64 << 10;
+
+    /** Objects and arrays in one another. */
+    private static final int MAX_DEPTH = 64;
 
     private static final Options NO_OPTIONS = new Options(Map.of());
 
@@ -54,6 +58,9 @@ public final class RerankdExt extends SearchExtBuilder {
             throw new ParsingException(place, "`ext.rerankd`: expected an object, got " + parser.currentToken());
         }
         Map<String, Object> members = parser.map();
+        if (isDeeper(members, MAX_DEPTH)) {
+            throw new ParsingException(place, "`ext.rerankd`: nested deeper than the limit of " + MAX_DEPTH);
+        }
         try (XContentBuilder builder = XContentFactory.jsonBuilder()) {
             if (BytesReference.bytes(builder.map(members)).length() > MAX_BYTES) {
                 throw new ParsingException(place, "`ext.rerankd`: more than the limit of " + MAX_BYTES + " bytes");
@@ -72,6 +79,19 @@ public final class RerankdExt extends SearchExtBuilder {
             );
         }
         return new RerankdExt(members, options);
+    }
+
+    private static boolean isDeeper(Object json, int depth) {
+        Iterable<?> inner = json instanceof Map<?, ?> members ? members.values() : json instanceof List<?> items ? items : null;
+        if (inner == null || depth == 0) {
+            return inner != null;
+        }
+        for (Object one : inner) {
+            if (isDeeper(one, depth - 1)) {
+                return true;
+            }
+        }
+        return false;
     }
 
     /** The options that {@link #parse} let through. */

@@ -149,7 +149,7 @@ final class Sidecar {
                 } catch (Failure failure) {
                     listener.onFailure(failure);
                     return;
-                } catch (RuntimeException | StackOverflowError e) {
+                } catch (RuntimeException e) {
                     // Nobody else would hear of it, and the search would wait for ever.
                     listener.onFailure(Failure.notUnderstood(e.getClass().getSimpleName()));
                     return;
@@ -207,7 +207,9 @@ final class Sidecar {
         int status = response.statusCode();
         String message = words == null ? "rerankd at " + url + " answered " + status : words;
         return switch (status) {
-            case 400 -> new Failure("bad-request", RestStatus.BAD_REQUEST, message, at);
+            case 400 -> "empty".equals(type) && (at == null || at.equals("query"))
+                ? Failure.noQuery(message)
+                : new Failure("bad-request", RestStatus.BAD_REQUEST, message, at);
             // The documents are the engine's, and their number the pipeline's.
             case 413 -> new Failure("too-large", RestStatus.FAILED_DEPENDENCY, message);
             // Not 404: clients of a search take that for an index that is not there.

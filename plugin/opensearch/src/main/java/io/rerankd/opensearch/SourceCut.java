@@ -3,6 +3,7 @@ package io.rerankd.opensearch;
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 
@@ -53,7 +54,7 @@ record SourceCut(FetchSourceContext asks, FetchSourceContext client) {
             return new SourceCut(FetchSourceContext.FETCH_SOURCE, client);
         }
         List<String> includes = new ArrayList<>(Arrays.asList(client.includes()));
-        if (includes.containsAll(needed)) {
+        if (new HashSet<>(includes).containsAll(needed)) {
             return NOTHING;
         }
         includes.addAll(needed);

@@ -9,8 +9,11 @@ import java.nio.charset.StandardCharsets;
 import java.util.Base64;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
 
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
 import org.opensearch.common.xcontent.XContentHelper;
 import org.opensearch.core.common.bytes.BytesArray;
 import org.opensearch.core.xcontent.MediaTypeRegistry;
@@ -78,6 +81,29 @@ class QueryTextTest {
         String json = "{'bool':{'boost':2,'must':[{'multi_match':{'query':'a','fields':['name^3','description'],'boost':5}}]}}";
         List<QueryText.Searched> expected = List.of(new QueryText.Searched("name", 30), new QueryText.Searched("description", 10));
         assertEquals(expected, read(json, MappingTest.SHOP).fieldsOf("a"));
+    }
+
+    @Test
+    @Timeout(10)
+    void aHostileQueryTakesNoTime() throws Skip {
+        String stars = "*".repeat(17) + "x";
+        assertEquals("no-query", reason("{'multi_match':{'query':'a','fields':['" + stars + "']}}"));
+        assertEquals("a", text("{'multi_match':{'query':'a','fields':['" + "*".repeat(20_000) + "x']}}"));
+        // Beyond so many patterns each may be anything.
+        String fields = IntStream.range(0, 65).mapToObj(each -> "'none" + each + "*'").collect(Collectors.joining(","));
+        assertEquals("a", text("{'multi_match':{'query':'a','fields':[" + fields + "]}}"));
+        assertEquals("no-query", reason("{'multi_match':{'query':'a','fields':[" + fields.substring(0, fields.lastIndexOf(',')) + "]}}"));
+        String words = IntStream.range(0, 200_000).mapToObj(each -> "a" + each + ":x ").collect(Collectors.joining());
+        assertEquals("x", text("{'query_string':{'query':'" + words + "'}}"));
+        assertEquals("x", text("{'multi_match':{'query':'x','fields':['" + "a.".repeat(500_000) + "a']}}"));
+        String deep = "{'match':{'name':{'query':'watch','boost':" + "[".repeat(900) + "]".repeat(900) + "}}}";
+        assertEquals(1, read(deep, MappingTest.SHOP).fieldsOf("watch").get(0).boost());
+        String inner = "{\"match\":{\"name\":\"watch\"}}";
+        for (int depth = 0; depth < 40; depth++) {
+            byte[] json = inner.getBytes(StandardCharsets.UTF_8);
+            inner = "{\"wrapper\":{\"query\":\"" + Base64.getEncoder().encodeToString(json) + "\"}}";
+        }
+        assertEquals("no-query", reason(inner));
     }
 
     @Test
