@@ -89,6 +89,8 @@ fn options() -> Vec<(Value, &'static str)> {
         (json!({"min_score": "low"}), "min_score"),
         (json!({"query": "a".repeat(1 << 20)}), "rerankd"),
         (json!({"signals": {"all": "a".repeat(70_000)}}), "rerankd"),
+        (json!({"signals": {"deep": nested(80)}}), "rerankd"),
+        (json!({"fields": ["*".repeat(20_000)]}), "fields"),
     ]
 }
 

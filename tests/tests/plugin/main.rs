@@ -12,6 +12,7 @@ mod same_ranking;
 mod scenarios;
 mod secured;
 mod sidecar;
+mod texts;
 mod trouble;
 mod ways;
 mod widening;
