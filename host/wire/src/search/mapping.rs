@@ -154,11 +154,26 @@ impl Mapping {
         if is_the_engines(name) {
             return Some(FieldKind::Other);
         }
-        let flags = self.fields.get(name)?;
+        let Some(flags) = self.fields.get(name) else {
+            return self.is_below_another_kind(name).then_some(FieldKind::Other);
+        };
         Some(match flags.is_full_text {
             true => FieldKind::FullText,
             false => FieldKind::Other,
         })
+    }
+
+    /// Whether the nearest field above a name is none of full text, and no object: what lies in a
+    /// `flattened` or `flat_object` field has no entry of its own.
+    fn is_below_another_kind(&self, name: &str) -> bool {
+        let mut rest = name;
+        while let Some((above, _)) = rest.rsplit_once('.') {
+            if let Some(flags) = self.fields.get(above) {
+                return flags.is_leaf && !flags.is_full_text;
+            }
+            rest = above;
+        }
+        false
     }
 
     /// Whether it has no field at all, so that nothing can be said of any.

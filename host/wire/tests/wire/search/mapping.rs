@@ -206,6 +206,21 @@ fn a_field_that_the_search_defines_is_what_it_says() {
 }
 
 #[test]
+fn what_lies_below_a_flattened_field_is_no_full_text() {
+    for kind in ["flattened", "flat_object", "keyword"] {
+        let caps = fields(&[("labels", kind), ("maker", "object"), ("name", "text")]);
+        let server = server(&caps, None);
+        let below = |name: &str| searching(&format!(r#"{{"match":{{"{name}":"red"}}}}"#));
+        assert_eq!(query(&below("labels.color"), &server), "<no-query>");
+        assert_eq!(query(&below("labels.color.dark"), &server), "<no-query>");
+        // The mapping may be older than these.
+        for name in ["maker.story", "name.english", "unknown.color"] {
+            assert_eq!(query(&below(name), &server), "red", "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_name_that_is_full_text_in_one_index_is_full_text() {
     let caps = fields(&[("brand", "keyword"), ("brand", "text")]);
     assert_eq!(
