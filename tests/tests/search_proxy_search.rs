@@ -430,6 +430,19 @@ fn without_room_the_engines_page_comes_at_once() {
         let admitted = server.metric("rerankd_admitted_requests", &[]) == 1.0;
         (admitted && upstream.asked().len() == 1).then_some(())
     });
+    // It waits for the instance.
+    let mut next = Connection::open(server.address()).expect("the data plane listens");
+    let body = json!({"query": "q", "documents": ["d"], "timeout_ms": 60_000}).to_string();
+    next.request(
+        "POST",
+        "/v1/rerank/waits",
+        &[("Content-Type", "application/json")],
+        body.as_bytes(),
+    )
+    .expect("the data plane reads");
+    rerankd_tests::eventually("the line is full", || {
+        (server.metric("rerankd_admitted_requests", &[]) == 2.0).then_some(())
+    });
     let sent = search(&json!({"size": 3}));
     let answer = call(&server, "/products/_search", &[], &sent).ok();
     assert_eq!(answer.text(), answer_to(&sent));
@@ -444,7 +457,7 @@ fn without_room_the_engines_page_comes_at_once() {
     assert!(answer.header("retry-after").is_some());
     assert_eq!(answer.json()["status"], 429);
 
-    drop(waiting);
+    drop((waiting, next));
     rerankd_tests::eventually("its room is free again", || {
         (server.metric("rerankd_admitted_requests", &[]) == 0.0).then_some(())
     });

@@ -111,7 +111,7 @@ impl Texts {
 
     /// Whether there were texts, and none was read: then nothing is the policy's fault.
     pub(crate) fn none_read(&self) -> bool {
-        !self.any_read && !(self.encoded.is_empty() && self.beyond.is_none())
+        !(self.any_read || self.encoded.is_empty() && self.beyond.is_none())
     }
 
     /// Corrects the reasons of documents whose text was not run, and marks those that were cut.

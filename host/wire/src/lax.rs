@@ -53,7 +53,7 @@ fn parse(text: &str) -> Option<i64> {
     let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if integer.len() - digits.len() > 1
         || !all_digits(digits)
-        || fraction.trim_end_matches('0') != ""
+        || !fraction.trim_end_matches('0').is_empty()
     {
         return None;
     }

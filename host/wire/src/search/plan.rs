@@ -260,6 +260,9 @@ const PARAMS_BESIDE_HITS: [&str; 5] = [
     "suggest_text",
 ];
 
+/// Whether a parameter of the client's has no place in a search that is made of its own.
+type LeftOut<'f> = &'f dyn Fn(&str) -> bool;
+
 fn ways(call: &SearchCall<'_>, params: &Params<'_>, text: &Text<'_>, widening: &Widening) -> Ways {
     let in_body = |name: &str| {
         options::is_param(name) || matches!(name, "from" | "size") || BODY_PARAMS.contains(&name)
@@ -270,7 +273,7 @@ fn ways(call: &SearchCall<'_>, params: &Params<'_>, text: &Text<'_>, widening: &
         |name: &str| PARAMS_BESIDE_HITS.contains(&name),
     );
     // What is said anew in the body, or left out, by the widened search and by that for the page.
-    let (widened, page): (&dyn Fn(&str) -> bool, &dyn Fn(&str) -> bool) = match &widening.page {
+    let (widened, page): (LeftOut<'_>, LeftOut<'_>) = match &widening.page {
         None => (
             &|name| widening.ask.replaces_source() && is_source(name),
             &|_| false,
