@@ -24,7 +24,7 @@ pub(crate) const CATCH_ALL: &str = "*";
 /// How rerank APIs are served.
 #[derive(Debug, Clone)]
 pub struct WireSettings {
-    /// Which policy answers to a foreign model's name; [`CATCH_ALL`] is every name that is neither another
+    /// Which policy answers to a foreign model's name; `"*"` is every name that is neither another
     /// alias nor a policy.
     pub aliases: BTreeMap<String, PolicySelector>,
     /// What their routes answer when reranking fails and the request does not say.

@@ -84,7 +84,7 @@ class MappingTest {
         assertFalse(Mapping.matches("title", "titles"));
         assertTrue(Mapping.matches("a*a", "aa"));
         assertFalse(Mapping.matches("a*a", "a"));
-        assertFalse(Mapping.matches("ab*ba", "aba"));
+        assertFalse(Mapping.matches("xy*yx", "xyx"));
         assertTrue(Mapping.matches("**t**e*", "title"));
         assertTrue(Mapping.matches("*ab*ab", "abcabab"));
         assertFalse(Mapping.matches("*ab*abc", "ababab"));
